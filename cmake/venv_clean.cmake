@@ -1,0 +1,6 @@
+# Virtual environment: take away what an earlier set-up installed. Links are removed, not followed.
+foreach(path IN ITEMS
+    "${PYTHON_INSTALL_DIR}/ssql_ros" "${PYTHON_INSTALL_DIR}/ssql_sim"
+    "lib/ssql_ros" "share/ssql_ros" "include/ssql_ros")
+  install(CODE "file(REMOVE_RECURSE \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${path}\")")
+endforeach()

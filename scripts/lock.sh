@@ -1,0 +1,18 @@
+#!/bin/sh
+# Write requirements.lock: every package at one version, for CPython 3.11 on Linux x86_64.
+# lock.sh UV
+# torch's GPU libraries are left out: a CPU build has none, and a GPU build names their exact
+# versions itself, so that pip adds what the torch it finds needs.
+set -eu
+new=$(mktemp)
+trap 'rm -f "$new" "$new.all"' EXIT
+
+"$1" pip compile requirements.in --quiet --upgrade --python-version 3.11 \
+    --python-platform x86_64-manylinux_2_28 --no-annotate --no-header >"$new.all"
+{
+    echo "# Written by 'make lock' from requirements.in. CPython 3.11, Linux x86_64."
+    grep -vE '^(nvidia-|cuda-|triton==)' "$new.all"
+} >"$new"
+
+# Untouched if nothing changed: a newer file makes `make setup` install everything again.
+cmp -s "$new" requirements.lock || cp "$new" requirements.lock
