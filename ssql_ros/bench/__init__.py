@@ -1,0 +1,1 @@
+"""Benchmarks: one function a subject, each returns its figures."""
