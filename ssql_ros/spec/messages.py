@@ -1,0 +1,297 @@
+"""Messages to numbers and back: the one place where a value enters or leaves a ROS message.
+
+The rclpy wheels do not check field types, and a wrong scalar type is corrupted silently on the wire (a NumPy bool
+arrives as False, an int in a float field as 5e-324), so every scalar is cast here and nowhere else. Functions take
+message objects and fill message objects; none needs a node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from transforms3d.euler import quat2euler
+
+from ssql_ros.spec.contract import JOINT_STATE, Contract, Feature, Input
+from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.spec.schema import ContractError
+
+
+def stamp_of(message: Any) -> int:
+    """Return the header stamp of `message` in ns."""
+    stamp = message.header.stamp
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def set_stamp(message: Any, nanoseconds: int) -> None:
+    """Set the header stamp of `message`, given in ns."""
+    message.header.stamp.sec = int(nanoseconds // NANOSECONDS)
+    message.header.stamp.nanosec = int(nanoseconds % NANOSECONDS)
+
+
+def _joint_indices(names: Sequence[str], wanted: Sequence[str], what: str, contract_path: str) -> list[int]:
+    names = list(names)
+    for name in wanted:
+        if name not in names:
+            raise ContractError(f"{what} lacks {name}; {contract_path} lists it; it has: {', '.join(names) or 'none'}")
+    return [names.index(name) for name in wanted]
+
+
+def _field_values(message: Any, field: str, what: str) -> Sequence[float]:
+    values = getattr(message, field)
+    if len(values) != len(message.name):
+        raise ContractError(f"{what}: {len(values)} values in {field} for {len(message.name)} names")
+    return values
+
+
+class JointReader:
+    """Reads named joints of a JointState; names are mapped to indices once and again only when they change.
+
+    Args:
+        wanted: joint names, in the order in which values are returned.
+        fields: JointState field of each.
+        what: the topic, for error texts.
+    """
+
+    def __init__(self, wanted: Sequence[str], fields: Sequence[str], what: str, contract_path: str) -> None:
+        self._wanted, self._fields, self._what, self._path = list(wanted), list(fields), what, contract_path
+        self._names: list[str] | None = None
+        self._indices: list[int] = []
+
+    def __call__(self, message: Any) -> np.ndarray:
+        """Return the wanted values, SI units.
+
+        Raises:
+            ContractError: a joint is missing, a field has the wrong length, or a value is not finite.
+        """
+        if message.name != self._names:
+            self._indices = _joint_indices(message.name, self._wanted, self._what, self._path)
+            self._names = list(message.name)
+        columns = {field: _field_values(message, field, self._what) for field in dict.fromkeys(self._fields)}
+        values = np.array([columns[field][i] for field, i in zip(self._fields, self._indices, strict=True)])
+        _check_finite(values, self._wanted, self._what)
+        return values
+
+
+def _check_finite(values: np.ndarray, names: Sequence[str], what: str) -> None:
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ContractError(f"{what}: {names[bad]} is {values[bad]}, expected a finite number")
+
+
+def _imu_values(message: Any, what: str) -> dict[str, float]:
+    q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration
+    norm = math.sqrt(q.w * q.w + q.x * q.x + q.y * q.y + q.z * q.z)
+    # REP-145: an IMU without orientation says so by covariance -1; an unset message has an all-zero quaternion.
+    if message.orientation_covariance[0] == -1.0 or not abs(norm - 1.0) < 1e-2:
+        raise ContractError(f"{what}: no orientation: expected a unit quaternion, got norm {norm:.3g}")
+    # "sxyz" is the rotation about fixed axes x, y, z: roll, pitch and yaw of REP-103.
+    roll, pitch, yaw = quat2euler((q.w, q.x, q.y, q.z), "sxyz")
+    world = _rotate((q.w, q.x, q.y, q.z), (w.x, w.y, w.z))
+    return {
+        "orientation.roll": roll,
+        "orientation.pitch": pitch,
+        "orientation.yaw": yaw,
+        "angular_velocity.x": w.x,
+        "angular_velocity.y": w.y,
+        "angular_velocity.z": w.z,
+        "world_angular_velocity.x": world[0],
+        "world_angular_velocity.y": world[1],
+        "world_angular_velocity.z": world[2],
+        "linear_acceleration.x": a.x,
+        "linear_acceleration.y": a.y,
+        "linear_acceleration.z": a.z,
+    }
+
+
+def _rotate(q: tuple[float, float, float, float], v: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return vector `v` turned by the quaternion (w, x, y, z): v + 2 u x (u x v + w v), for |q| = 1.
+
+    Written out in plain floats: transforms3d's matrix path takes ten times as long, and this runs on every reading.
+    """
+    w, x, y, z = q
+    vx, vy, vz = v
+    cx, cy, cz = y * vz - z * vy + w * vx, z * vx - x * vz + w * vy, x * vy - y * vx + w * vz
+    return vx + 2 * (y * cz - z * cy), vy + 2 * (z * cx - x * cz), vz + 2 * (x * cy - y * cx)
+
+
+def _odometry_values(message: Any, _what: str) -> dict[str, float]:
+    p, v = message.pose.pose.position, message.twist.twist.linear
+    return {
+        "position.x": p.x,
+        "position.y": p.y,
+        "position.z": p.z,
+        "linear_velocity.x": v.x,
+        "linear_velocity.y": v.y,
+        "linear_velocity.z": v.z,
+    }
+
+
+_FIELD_VALUES: dict[str, Callable[[Any, str], dict[str, float]]] = {
+    "sensor_msgs/msg/Imu": _imu_values,
+    "nav_msgs/msg/Odometry": _odometry_values,
+}
+
+
+class InputReader:
+    """Reads the features of one contract input from its messages, in the contract's units and order."""
+
+    def __init__(self, contract: Contract, source: Input) -> None:
+        features: list[Feature] = [f for f in contract.observed.frame if f.input == source.name]
+        self._what = source.topic
+        self._names = [feature.name for feature in features]
+        self._factors = np.array([feature.factor for feature in features])
+        self._wrap = np.array([feature.wrap for feature in features])
+        self._fields = [feature.field for feature in features]
+        self._read_joints: JointReader | None = None
+        if source.type == JOINT_STATE:
+            joints = [feature.joint or "" for feature in features]
+            self._read_joints = JointReader(joints, self._fields, source.topic, contract.path)
+        else:
+            self._values_of = _FIELD_VALUES[source.type]
+
+    def __call__(self, message: Any) -> np.ndarray:
+        """Return the features (n_features of this input,).
+
+        Raises:
+            ContractError: names the topic and the field or joint that is missing, of the wrong length or not finite.
+        """
+        if self._read_joints is not None:
+            values = self._factors * self._read_joints(message)
+        else:
+            by_field = self._values_of(message, self._what)
+            values = self._factors * np.array([by_field[field] for field in self._fields])
+            _check_finite(values, self._names, self._what)
+        if self._wrap.any():
+            values = np.where(self._wrap, wrap_angle(values), values)
+        return values
+
+
+def wrap_angle(angle: np.ndarray) -> np.ndarray:
+    """Return angles in rad brought to [-pi, pi); those already there are unchanged to the last bit."""
+    inside = (angle >= -math.pi) & (angle < math.pi)
+    return np.where(inside, angle, np.remainder(angle + math.pi, 2 * math.pi) - math.pi)
+
+
+class CommandReader:
+    """Reads an action vector from what controllers send: JointState by name, Proposal, or Float64MultiArray."""
+
+    def __init__(self, contract: Contract, what: str) -> None:
+        self._contract, self._what = contract, what
+        told = contract.commanded
+        self._joints = JointReader(told.joint_names, [told.field] * len(told.joint_names), what, contract.path)
+
+    def joint_command(self, message: Any) -> np.ndarray:
+        """Return the commanded joint values (n_joint,) of a JointState, SI units, in the contract's order.
+
+        Raises:
+            ContractError: a joint is missing, the length is wrong, or a value is not finite.
+        """
+        return self._joints(message)
+
+    def joint_state(self, message: Any) -> np.ndarray:
+        """Return the action (n_action,) of a JointState command; not clipped."""
+        return self._contract.action_of(self.joint_command(message))
+
+    def array_command(self, message: Any) -> np.ndarray:
+        """Return the commanded joint values of a Float64MultiArray, in the order of the contract's joints."""
+        names = self._contract.commanded.joint_names
+        values = np.asarray(message.data, dtype=float)
+        if values.shape != (len(names),):
+            raise ContractError(f"{self._what}: expected {len(names)} values, one per joint, got {len(values)}")
+        _check_finite(values, names, self._what)
+        return values
+
+    def proposal(self, message: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return (action, mean, std or None) of a Proposal, each (n_action,).
+
+        Raises:
+            ContractError: made for another contract, a wrong length, a value that is not finite, a negative std.
+        """
+        contract, names = self._contract, self._contract.commanded.names
+        if message.contract_id and message.contract_id != contract.id:
+            raise ContractError(f"{self._what}: made for contract {message.contract_id}, this is {contract.id}")
+        vectors = {}
+        for field in ("action", "mean", "std"):
+            vector = np.asarray(getattr(message, field), dtype=float)
+            if vector.shape != (len(names),) and (field == "action" or vector.size):
+                raise ContractError(f"{self._what}: expected {len(names)} values in {field}, got {len(vector)}")
+            _check_finite(vector, names, f"{self._what}: {field}")
+            vectors[field] = vector
+        if (vectors["std"] < 0).any():
+            raise ContractError(f"{self._what}: std has a negative value")
+        mean = vectors["mean"] if vectors["mean"].size else vectors["action"]
+        return vectors["action"], mean, vectors["std"] if vectors["std"].size else None
+
+
+def fill_joint_command(message: Any, contract: Contract, joint_command: np.ndarray, stamp: int) -> Any:
+    """Fill a JointState with a joint command (n_joint,) in SI units and return it."""
+    set_stamp(message, stamp)
+    message.name = list(contract.commanded.joint_names)
+    setattr(message, contract.commanded.field, _floats(joint_command))
+    return message
+
+
+def fill_joint_state(message: Any, stamp: int, names: Sequence[str], **fields: np.ndarray) -> Any:
+    """Fill a JointState with position, velocity and effort arrays (n_joint,) in SI units and return it."""
+    set_stamp(message, stamp)
+    message.name = list(names)
+    for field, values in fields.items():
+        setattr(message, field, _floats(values))
+    return message
+
+
+def fill_vector3(vector: Any, values: Sequence[float]) -> None:
+    """Fill a geometry_msgs Vector3 or Point."""
+    vector.x, vector.y, vector.z = (float(value) for value in values)
+
+
+def fill_quaternion(quaternion: Any, xyzw: Sequence[float]) -> None:
+    """Fill a geometry_msgs Quaternion from (x, y, z, w)."""
+    quaternion.x, quaternion.y, quaternion.z, quaternion.w = (float(value) for value in xyzw)
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return np.asarray(values, dtype=float).tolist()
+
+
+def fill(message: Any, **fields: Any) -> Any:
+    """Fill fields of one of this package's messages, each cast to the type that its definition gives it.
+
+    Args:
+        fields: values by field name. NumPy scalars, Python numbers and arrays are all right; what the field's type
+            cannot hold is not.
+
+    Raises:
+        ContractError: a field that the message does not have, or a value that its type cannot hold.
+    """
+    types = message.get_fields_and_field_types()
+    for name, value in fields.items():
+        if name not in types:
+            raise ContractError(f"{type(message).__name__} has no field {name!r}")
+        setattr(message, name, _cast(value, types[name], f"{type(message).__name__}.{name}"))
+    return message
+
+
+_INTEGER_BITS = {f"{sign}int{bits}": (sign, bits) for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+def _cast(value: Any, kind: str, where: str) -> Any:
+    if kind.startswith("sequence<"):
+        return [_cast(item, kind[len("sequence<") : -1], where) for item in value]
+    if kind in ("double", "float"):
+        return float(value)
+    if kind == "boolean":
+        return bool(value)
+    if kind in _INTEGER_BITS:
+        sign, bits = _INTEGER_BITS[kind]
+        low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        number = int(value)
+        if number != value or not low <= number <= high:
+            raise ContractError(f"{where}: expected a whole number from {low} to {high}, got {value!r}")
+        return number
+    if kind == "string":
+        return str(value)
+    raise ContractError(f"{where}: a {kind} is not filled here")
