@@ -1,0 +1,234 @@
+"""The bundle: networks, contract id, thresholds and provenance of a trained shield in one safetensors file.
+
+A safetensors file is a JSON header and raw arrays: reading one runs no code. The header's metadata carries one JSON
+document under the key `ssql_ros`. Loading checks every shape and the contract before anything is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialise
+
+from ssql_ros.spec.contract import Contract
+
+FORMAT = 1
+_KEY = "ssql_ros"
+
+
+class BundleError(ValueError):
+    """A bundle file cannot be used; the text names the file, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One affine layer: y = x @ weight + bias, weight (n_in, n_out), bias (n_out,), float32."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class CriticNetwork:
+    """A safety critic: the observation standardised, joined with the action, through ReLU layers to one logit.
+
+    Q_safe(s, a) = sigmoid(f([clip((s - mean) / scale, -clip, clip), a])), the mean over members in logits.
+
+    Attributes:
+        observation_mean, observation_scale: (n_observation,).
+        observation_clip: bound on the standardised values, so that one wild sensor cannot push the network far
+            outside of what it was trained on.
+        members: the ensemble, each a sequence of layers.
+    """
+
+    observation_mean: np.ndarray
+    observation_scale: np.ndarray
+    observation_clip: float
+    members: tuple[tuple[Layer, ...], ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle file holds.
+
+    Attributes:
+        contract_id: id of the contract that the networks were trained against.
+        epsilon: threshold on Q_safe, 0 < epsilon < 1.
+        gamma_safe: discount of the safety critic.
+        provenance: how it was trained and on what: command, seed, versions, data, held-out figures.
+        id: first 16 hex digits of the file's SHA-256; empty for one not saved yet.
+    """
+
+    contract_id: str
+    epsilon: float
+    gamma_safe: float
+    critic: CriticNetwork
+    provenance: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+    path: str = ""
+
+
+def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
+    """Write `bundle` to `path` whole or not at all; return it with its id and path.
+
+    Raises:
+        BundleError: the folder cannot be written, or the disk is full. A file that was there before is unharmed.
+    """
+    critic = bundle.critic
+    tensors = {
+        "critic.observation_mean": critic.observation_mean,
+        "critic.observation_scale": critic.observation_scale,
+    }
+    for m, member in enumerate(critic.members):
+        for i, layer in enumerate(member):
+            tensors[f"critic.{m}.{i}.weight"] = layer.weight
+            tensors[f"critic.{m}.{i}.bias"] = layer.bias
+    document = {
+        "format": FORMAT,
+        "contract_id": bundle.contract_id,
+        "epsilon": bundle.epsilon,
+        "gamma_safe": bundle.gamma_safe,
+        "critic": {"members": len(critic.members), "observation_clip": critic.observation_clip},
+        "provenance": bundle.provenance,
+    }
+    arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
+    data = serialise(arrays, metadata={_KEY: json.dumps(document, sort_keys=True)})
+    write_whole(Path(path), data)
+    return Bundle(**{**bundle.__dict__, "id": bundle_id(data), "path": str(path)})
+
+
+def bundle_id(data: bytes) -> str:
+    """Return the id of a bundle file's content."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, sync it, rename it: readers see the old one or the new one, never half.
+
+    Raises:
+        BundleError: the folder cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
+    """Read a bundle and check it against `contract`.
+
+    Raises:
+        BundleError: the file is missing, truncated, not safetensors, of another format or contract, or an array is
+            missing, of the wrong shape or not finite.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
+    document = _document(metadata, path)
+    if document["contract_id"] != contract.id:
+        raise BundleError(
+            f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
+        )
+    critic = _critic(arrays, document["critic"], contract, path)
+    return Bundle(
+        contract_id=document["contract_id"],
+        epsilon=_fraction(document, "epsilon", path),
+        gamma_safe=_fraction(document, "gamma_safe", path),
+        critic=critic,
+        provenance=document["provenance"],
+        id=bundle_id(data),
+        path=str(path),
+    )
+
+
+def _document(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    if _KEY not in metadata:
+        raise BundleError(f"{path}: is a safetensors file, but not a bundle of ssql_ros (no metadata {_KEY!r})")
+    try:
+        document = json.loads(metadata[_KEY])
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{path}: the metadata {_KEY!r} is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else document
+        raise BundleError(f"{path}: bundle format {found!r}, this version reads format {FORMAT}")
+    expected = {"contract_id": str, "epsilon": float, "gamma_safe": float, "critic": dict, "provenance": dict}
+    for key, kind in expected.items():
+        if not isinstance(document.get(key), kind):
+            raise BundleError(f"{path}: metadata {key!r}: expected {kind.__name__}, got {document.get(key)!r}")
+    return document
+
+
+def _fraction(document: dict[str, Any], key: str, path: Path) -> float:
+    value = document[key]
+    if not (math.isfinite(value) and 0.0 < value < 1.0):
+        raise BundleError(f"{path}: {key}: expected a number between 0 and 1, got {value!r}")
+    return value
+
+
+def _critic(arrays: dict[str, np.ndarray], header: dict[str, Any], contract: Contract, path: Path) -> CriticNetwork:
+    taken: set[str] = set()
+
+    def take(name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+        if name not in arrays:
+            raise BundleError(f"{path}: array {name!r} is missing")
+        taken.add(name)
+        array = arrays[name]
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        fits = len(array.shape) == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.float32:
+            raise BundleError(f"{path}: {name}: expected float32 ({wanted}), got {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise BundleError(f"{path}: {name}: has values that are not finite")
+        return array
+
+    n_members, clip = header.get("members"), header.get("observation_clip")
+    if not isinstance(n_members, int) or n_members < 1:
+        raise BundleError(f"{path}: critic.members: expected a whole number of at least 1, got {n_members!r}")
+    if not isinstance(clip, float) or not clip > 0:
+        raise BundleError(f"{path}: critic.observation_clip: expected a number above 0, got {clip!r}")
+    size = (contract.observation_size,)
+    mean, scale = take("critic.observation_mean", size), take("critic.observation_scale", size)
+    if not (scale > 0).all():
+        raise BundleError(f"{path}: critic.observation_scale: expected numbers above 0")
+    members = []
+    for m in range(n_members):
+        width: int = contract.observation_size + contract.action_size
+        layers: list[Layer] = []
+        while f"critic.{m}.{len(layers)}.weight" in arrays:
+            weight = take(f"critic.{m}.{len(layers)}.weight", (width, None))
+            layers.append(Layer(weight, take(f"critic.{m}.{len(layers)}.bias", (weight.shape[1],))))
+            width = weight.shape[1]
+        if len(layers) < 2 or width != 1:
+            raise BundleError(f"{path}: critic.{m}: expected at least 2 layers down to 1 logit, got {len(layers)}")
+        members.append(tuple(layers))
+    if unknown := sorted(set(arrays) - taken):
+        raise BundleError(f"{path}: unknown array {unknown[0]!r}")
+    return CriticNetwork(mean, scale, clip, tuple(members))

@@ -1,0 +1,247 @@
+"""The shield's decision: given an observation and a proposal, which action goes to the robot, and why.
+
+Masking after SQRL (Srinivasan et al. 2020, eq. 3): candidates with Q_safe(s, a) <= epsilon keep their probability, the
+others have none; where none is left, the action of least Q_safe is taken. Pure: no I/O, no clock, no messages.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ssql_ros.critic import logit, sigmoid
+from ssql_ros.spec.contract import Contract
+
+# Candidates are scored in two stages: the first few mostly hold a safe one, and scoring stops there.
+FIRST_STAGE = 8
+
+
+class Decision(enum.IntEnum):
+    """What the shield did with a proposal; the values are those of ShieldedAction.msg."""
+
+    PASSED = 0
+    RESAMPLED = 1
+    LEAST_RISK = 2
+    HELD = 3
+
+
+class Critic(Protocol):
+    """Scores candidate actions."""
+
+    def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return logits of Q_safe (k,) for actions (k, n_action) in one observation (n_observation,)."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The newest observation. `vector` (n_observation,); `time`: s on the clock of `decide`'s `now`, when measured."""
+
+    vector: np.ndarray
+    time: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the controller wants: `action` (n_action,), drawn from a normal distribution `mean`, `std` if it has one.
+
+    `time`: s on the clock of `decide`'s `now`, when it was made. A plain command has no `mean` and `std`.
+    """
+
+    action: np.ndarray
+    time: float
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ShieldSettings:
+    """How candidates are drawn and judged.
+
+    Attributes:
+        epsilon: threshold on Q_safe, 0 < epsilon < 1.
+        candidates: how many actions a round draws (k).
+        rounds: how many rounds at most; the scale grows by `growth` from one to the next.
+        growth: factor on the standard deviation from round to round, at least 1.
+        spread: standard deviation around a plain command, as a fraction of half the action range.
+        nearest: True: of the safe candidates of a round the most probable one, which changes a proposal least;
+            False: the first in drawing order, which is a draw from the masked policy (eq. 3).
+        max_observation_age, max_proposal_age: s; older ones are stale.
+    """
+
+    epsilon: float
+    max_observation_age: float
+    max_proposal_age: float
+    candidates: int = 100
+    rounds: int = 3
+    growth: float = 1.5
+    spread: float = 0.4
+    nearest: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every setting. Raises ValueError with the name, what was expected and what came."""
+        checks = {
+            "epsilon": 0.0 < self.epsilon < 1.0,
+            "candidates": self.candidates >= 1,
+            "rounds": self.rounds >= 1,
+            "growth": 1.0 <= self.growth < math.inf,
+            "spread": 0.0 < self.spread < math.inf,
+            "max_observation_age": 0.0 < self.max_observation_age < math.inf,
+            "max_proposal_age": 0.0 < self.max_proposal_age < math.inf,
+        }
+        for name, fine in checks.items():
+            if not fine:  # NaN fails every comparison above, so it lands here too
+                raise ValueError(f"shield setting {name}: {getattr(self, name)!r} is out of range")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision with its account.
+
+    Attributes:
+        action: (n_action,), inside the bounds, finite.
+        q_proposal, q_action: Q_safe of the proposal and of the action; NaN where not scored.
+        scored, safe: how many candidates were scored, the proposal included, and how many of those are safe.
+        reason: why, in words; empty for a proposal that passed unchanged.
+    """
+
+    decision: Decision
+    action: np.ndarray
+    q_proposal: float = math.nan
+    q_action: float = math.nan
+    scored: int = 0
+    safe: int = 0
+    reason: str = ""
+
+
+@dataclass
+class _Scores:
+    """Candidates scored so far, for the least risky one among them."""
+
+    threshold: float
+    scored: int = 0
+    safe: int = 0
+    least: float = math.inf
+    least_action: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def first_safe(self, actions: np.ndarray, logits: np.ndarray) -> int | None:
+        """Take in scores (k,) of actions (k, n_action); return the index of the first safe one."""
+        # A NaN compares false, so a candidate whose score is not a number is never safe; neither is -inf.
+        safe = (logits <= self.threshold) & np.isfinite(logits)
+        self.scored += len(logits)
+        n_safe = int(np.count_nonzero(safe))
+        self.safe += n_safe
+        if n_safe:
+            return int(np.argmax(safe))
+        finite = np.where(np.isfinite(logits), logits, math.inf)
+        best = int(np.argmin(finite))
+        if finite[best] < self.least:
+            self.least, self.least_action = float(finite[best]), actions[best].copy()
+        return None
+
+
+def decide(
+    observation: Observation | None,
+    proposal: Proposal | None,
+    critic: Critic,
+    contract: Contract,
+    settings: ShieldSettings,
+    now: float,
+    rng: np.random.Generator,
+) -> Verdict:
+    """Decide on the action for one control period.
+
+    Args:
+        observation: the newest one, None before the first.
+        proposal: the newest one, None before the first.
+        now: s, on the clock of the observation's and the proposal's times.
+        rng: draws the candidates.
+
+    Returns:
+        The verdict. A missing, stale or non-finite observation or proposal, or a critic without one finite score,
+        gives the contract's safe action.
+    """
+    fault = _fault(observation, proposal, contract, settings, now)
+    if fault or observation is None or proposal is None:
+        return Verdict(Decision.HELD, contract.safe_action.copy(), reason=fault)
+
+    # Clipped before it is scored: what is judged is what the robot gets.
+    action = contract.clip(proposal.action)
+    clipped = "" if np.array_equal(action, proposal.action) else "clipped to the action bounds"
+    scores = _Scores(logit(settings.epsilon))
+    logits = critic.logits(observation.vector, action[np.newaxis])
+    q_proposal = sigmoid(float(logits[0]))
+    if scores.first_safe(action[np.newaxis], logits) is not None:
+        return Verdict(Decision.PASSED, action, q_proposal, q_proposal, 1, 1, clipped)
+
+    unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {settings.epsilon:g}"
+    if clipped:
+        unsafe = f"{clipped}; {unsafe}"
+    found = _search(observation.vector, proposal, critic, contract, settings, rng, scores)
+    if found is not None:
+        chosen, q_action = found
+        return Verdict(Decision.RESAMPLED, chosen, q_proposal, q_action, scores.scored, scores.safe, unsafe)
+    if not math.isfinite(scores.least):
+        reason = f"none of {scores.scored} scores of the critic is finite"
+        return Verdict(Decision.HELD, contract.safe_action.copy(), q_proposal, scored=scores.scored, reason=reason)
+    reason = f"{unsafe}; no safe one among {scores.scored} candidates"
+    return Verdict(
+        Decision.LEAST_RISK, scores.least_action, q_proposal, sigmoid(scores.least), scores.scored, 0, reason
+    )
+
+
+def _fault(
+    observation: Observation | None,
+    proposal: Proposal | None,
+    contract: Contract,
+    settings: ShieldSettings,
+    now: float,
+) -> str:
+    """Return why nothing can be decided, or an empty text."""
+    if observation is None:
+        return "no observation yet"
+    if not now - observation.time <= settings.max_observation_age:
+        return f"observation is stale: {now - observation.time:.3f} s old, limit {settings.max_observation_age:g} s"
+    if observation.vector.shape != (contract.observation_size,) or not np.isfinite(observation.vector).all():
+        return "observation is not finite"
+    if proposal is None:
+        return "no proposal yet"
+    if not now - proposal.time <= settings.max_proposal_age:
+        return f"proposal is stale: {now - proposal.time:.3f} s old, limit {settings.max_proposal_age:g} s"
+    if proposal.action.shape != (contract.action_size,):
+        return f"proposal has {proposal.action.size} values, expected {contract.action_size}"
+    if not np.isfinite(proposal.action).all():
+        return "proposal is not finite"
+    return ""
+
+
+def _search(
+    observation: np.ndarray,
+    proposal: Proposal,
+    critic: Critic,
+    contract: Contract,
+    settings: ShieldSettings,
+    rng: np.random.Generator,
+    scores: _Scores,
+) -> tuple[np.ndarray, float] | None:
+    """Draw candidates round by round until one is safe; return it with its Q_safe, or None."""
+    half_range = 0.5 * (contract.commanded.high - contract.commanded.low)
+    mean = proposal.action if proposal.mean is None else proposal.mean
+    std = settings.spread * half_range if proposal.std is None else proposal.std
+    for i in range(settings.rounds):
+        z = rng.standard_normal((settings.candidates, contract.action_size), dtype=np.float32)
+        if settings.nearest:
+            # For a normal distribution the log-probability falls with |z|, so this is the order of probability.
+            z = z[np.argsort(np.einsum("ij,ij->i", z, z))]
+        candidates = contract.clip(mean + settings.growth**i * std * z)
+        for stage in (candidates[:FIRST_STAGE], candidates[FIRST_STAGE:]):
+            if not len(stage):
+                continue
+            logits = critic.logits(observation, stage)
+            index = scores.first_safe(stage, logits)
+            if index is not None:
+                return stage[index].copy(), sigmoid(float(logits[index]))
+    return None
