@@ -1,0 +1,1 @@
+"""Behaviour policies: controllers with a stated support."""

@@ -1,0 +1,1 @@
+"""Learners: one file per algorithm, with shared networks, rollouts and evaluation."""

@@ -1,0 +1,86 @@
+"""Judges a shield in simulation: the same controller and seeds, watched and shielded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ssql_ros.bundle import load_bundle
+from ssql_ros.learning.rollout import Episode, EpisodeJob, RolloutPool, intervened
+from ssql_ros.shield import Decision, ShieldSettings
+from ssql_ros.statistics import bootstrap_interval, wilson_interval
+from ssql_ros.tasks import Task
+
+
+def evaluate_shield(
+    task: Task,
+    bundle: Path | None,
+    episodes: int,
+    seed: int,
+    epsilon: float | None = None,
+    noise: dict[str, float] | None = None,
+    show: bool = False,
+) -> dict[str, float]:
+    """Run the task's untrusted controller over the same seeds with the shield in monitor mode and enforcing.
+
+    Args:
+        bundle: None: the task's own.
+        seed: of the first episode; the others follow it.
+        epsilon: None: the bundle's own.
+        noise: fields of the controller's noise to change.
+
+    Returns:
+        Figures by name; those that end in _low and _high bound a 95 % interval. Steps are control periods,
+        velocities m/s, decision times microseconds.
+
+    Raises:
+        BundleError: the bundle does not fit the task.
+        ValueError: no episodes.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    path = bundle or task.bundle_path()
+    own = load_bundle(path, task.contract())
+    # Ages do not matter where there is no clock; one period bounds them.
+    period = task.contract().control_period
+    settings = ShieldSettings(own.epsilon if epsilon is None else epsilon, period, period)
+    controller = replace(task.untrusted, **(noise or {}))
+    runs: dict[str, list[Episode]] = {}
+    with RolloutPool() as pool:
+        for mode in ("monitor", "enforce"):
+            jobs = [
+                EpisodeJob(task.name, seed + i, controller, str(path), settings, enforce=mode == "enforce")
+                for i in range(episodes)
+            ]
+            results = pool.run(jobs)
+            runs[mode] = list(tqdm(results, total=episodes, desc=mode, unit="episode", disable=not show))
+    figures: dict[str, float] = {"episodes": episodes, "epsilon": settings.epsilon}
+    for mode, run in runs.items():
+        figures.update(_figures(mode, run, seed))
+    acted = np.concatenate([episode.decisions for episode in runs["enforce"]])
+    figures["interventions_per_step"] = float(intervened(acted).mean())
+    figures["least_risk_per_step"] = float((acted == int(Decision.LEAST_RISK)).mean())
+    times = 1e6 * np.concatenate([episode.decision_times for episode in runs["enforce"]])
+    for name, quantile in (("p50", 50), ("p99", 99)):
+        figures[f"decision_us_{name}"] = float(np.percentile(times, quantile))
+    return figures
+
+
+def _figures(mode: str, episodes: list[Episode], seed: int) -> dict[str, float]:
+    falls = sum(episode.incident for episode in episodes)
+    lengths = np.array([len(episode) for episode in episodes], float)
+    low, high = wilson_interval(falls, len(episodes))
+    length_low, length_high = bootstrap_interval(lengths, np.random.default_rng(seed))
+    seconds = episodes[0].period * lengths.sum()
+    return {
+        f"falls_{mode}": falls,
+        f"fall_rate_{mode}_low": low,
+        f"fall_rate_{mode}_high": high,
+        f"length_{mode}": float(lengths.mean()),
+        f"length_{mode}_low": length_low,
+        f"length_{mode}_high": length_high,
+        f"velocity_{mode}": float(sum(episode.distance for episode in episodes) / seconds),
+    }
