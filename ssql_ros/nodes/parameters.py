@@ -1,0 +1,94 @@
+"""Declares a node's parameters from one table: type, default, description and bounds, checked on every change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.parameter import Parameter as RosParameter
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a node.
+
+    Attributes:
+        default: also gives the type.
+        low, high: bounds of a number, included.
+        choices: what a text may be; empty: anything.
+        fixed: True: only at start.
+    """
+
+    name: str
+    default: Any
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    fixed: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=self.fixed)
+        if self.choices:
+            descriptor.additional_constraints = f"one of: {', '.join(self.choices)}"
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, float):
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
+                ]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)]
+        return descriptor
+
+    def fault(self, value: Any) -> str:
+        """Return what is wrong with a value, or an empty text. The ranges of rcl let NaN through; this does not."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{self.name}: expected a finite number, got {value}"
+        if self.low is not None and not value >= self.low:
+            return f"{self.name}: expected at least {self.low:g}, got {value!r}"
+        if self.high is not None and not value <= self.high:
+            return f"{self.name}: expected at most {self.high:g}, got {value!r}"
+        if self.choices and value not in self.choices:
+            return f"{self.name}: expected one of {', '.join(self.choices)}; got {value!r}"
+        return ""
+
+
+def declare(
+    node: Any, table: Iterable[Parameter], check: Callable[[dict[str, Any]], str] | None = None
+) -> Callable[[str], Any]:
+    """Declare the parameters of `table` on `node` and return a function that gives a parameter's value by name.
+
+    Args:
+        check: is given all values as they would be after a change, and returns what is wrong with them together, or
+            an empty text. A change that it refuses does not happen.
+
+    Raises:
+        ValueError: a value given at start is out of bounds.
+    """
+    by_name = {parameter.name: parameter for parameter in table}
+    for parameter in by_name.values():
+        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+
+    def value_of(name: str) -> Any:
+        return node.get_parameter(name).value
+
+    for parameter in by_name.values():
+        if fault := parameter.fault(value_of(parameter.name)):
+            raise ValueError(f"parameter {fault}")
+
+    def validate(changes: list[RosParameter]) -> SetParametersResult:
+        values = {name: value_of(name) for name in by_name}
+        for change in changes:
+            if change.name in by_name:
+                if fault := by_name[change.name].fault(change.value):
+                    return SetParametersResult(successful=False, reason=fault)
+                values[change.name] = change.value
+        fault = check(values) if check is not None else ""
+        return SetParametersResult(successful=not fault, reason=fault)
+
+    node.add_on_set_parameters_callback(validate)
+    return value_of

@@ -1,0 +1,71 @@
+"""What every node's process shares: start, spin until told to stop, end cleanly; and the QoS of each kind of topic."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+
+SENSOR = qos_profile_sensor_data
+# Only the newest command counts, and it must arrive.
+COMMAND = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+EVENT = QoSProfile(depth=50, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+def spin(node: Any, stopped: Callable[[], bool]) -> None:
+    """Serve a node's callbacks until `stopped()` or ROS shuts down."""
+    executor = EventsExecutor()
+    executor.add_node(node)
+    try:
+        # EventsExecutor.spin() delivers nothing in these wheels; spin_once() with a time-out does.
+        while rclpy.ok() and not stopped():
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        pass
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
+
+
+def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]], None] = spin) -> int:
+    """Make a node, serve it until SIGINT, SIGTERM or ROS shutdown, then call its `close` and destroy it.
+
+    Args:
+        serve: runs the node until its second argument says that it is to stop.
+
+    A ValueError, OSError or ImportError of the constructor is a user's mistake or a missing part: it is printed in
+    one line, without a traceback, and the exit status is 2.
+    """
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = make()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    try:
+        serve(node, stop.is_set)
+    finally:
+        close = getattr(node, "close", None)
+        if close is not None:
+            close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+

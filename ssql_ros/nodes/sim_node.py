@@ -1,0 +1,274 @@
+"""The simulator as a robot driver: publishes sensors, takes joint commands, keeps the contract's command time-out.
+
+Lock-step (as fast as possible): after each observation it waits for the command that answers it. Real time: a step
+every control period of the steady clock, with whatever command is there. Either way nothing downstream can tell it
+from a driver: topics, types and stamps are those of one.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from nav_msgs.msg import Odometry
+from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from ssql_ros.msg import Episode, Incident
+from ssql_ros.nodes.parameters import Parameter, declare
+from ssql_ros.nodes.process import COMMAND, EVENT, LATCHED, run_node
+from ssql_ros.spec import ContractError, find_contract, load_contract
+from ssql_ros.spec.messages import (
+    CommandReader,
+    fill,
+    fill_joint_state,
+    fill_quaternion,
+    fill_vector3,
+    set_stamp,
+    stamp_of,
+)
+from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.tasks import TASKS, find_task
+
+PARAMETERS = (
+    Parameter("task", "minitaur", "which world", choices=tuple(TASKS), fixed=True),
+    Parameter("real_time", False, "step on the steady clock instead of in lock-step with the commands", fixed=True),
+    Parameter("seed", 0, "seed of the next episode; goes up by one with each", low=0, high=2**31 - 1),
+    Parameter("auto_reset", True, "begin the next episode when one has ended; else wait for ~/reset", fixed=True),
+    Parameter("patience", 0.5, "s, how long lock-step waits for a command before time goes on", low=0.02, high=60.0),
+    Parameter("max_steps", 500, "control periods of an episode", low=1, high=10**6, fixed=True),
+    Parameter("goal_velocity", 0.3, "m/s, of the reward", low=-2.0, high=2.0, fixed=True),
+    Parameter("foot_friction", 1.0, "lateral friction of the feet", low=0.05, high=5.0, fixed=True),
+    Parameter("randomise", "none", "draw physics anew each episode", choices=("none", "physics", "friction"), fixed=True),
+)
+# Settling into the standing pose takes this long on the robot's clock: the gap by which everyone sees a new episode.
+RESET_SECONDS = 1.0
+
+
+class SimNode(Node):
+    """Drives one world."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_node")
+        self.value_of = declare(self, PARAMETERS)
+        task = find_task(self.value_of("task"))
+        self.contract = load_contract(find_contract(task.robot))
+        randomise = self.value_of("randomise")
+        self.env = task.make(
+            max_steps=self.value_of("max_steps"),
+            goal_velocity=self.value_of("goal_velocity"),
+            foot_friction=self.value_of("foot_friction"),
+            randomise=None if randomise == "none" else randomise,
+        )
+        self._period = round(self.contract.control_period * NANOSECONDS)
+        self._timeout = round(self.contract.command_timeout * NANOSECONDS)
+        self._safe_command = self.contract.joint_command(self.contract.safe_action)
+        # Simulated time starts at 1 s, as 0 would read as "not set"; in real time stamps are a driver's: the system's.
+        self._now = time.time_ns() if self.value_of("real_time") else NANOSECONDS
+        self._command: np.ndarray | None = None  # the newest, None before the first
+        self._command_time = 0  # ns of simulated time, when it was taken
+        self._answered = False  # a command for the current observation is there
+        self._driven = False  # somebody has commanded this robot at all
+        self._reset_asked = threading.Event()
+        inputs = {name: source.topic for name, source in self.contract.inputs.items()}
+        self._clock_out = self.create_publisher(ClockMessage, "/clock", EVENT)
+        self._joint_states = self.create_publisher(JointState, inputs["joint_states"], EVENT)
+        self._imu = self.create_publisher(Imu, inputs["imu"], EVENT)
+        self._odometry = self.create_publisher(Odometry, inputs["odometry"], EVENT)
+        self._incident = self.create_publisher(Incident, "incident", LATCHED)
+        self._episode = self.create_publisher(Episode, "episode", LATCHED)
+        self._read = CommandReader(self.contract, self.contract.commanded.topic)
+        self._read_forward = CommandReader(self.contract, "forward_commands")
+        self.create_subscription(JointState, self.contract.commanded.topic, self._on_command, COMMAND)
+        self.create_subscription(Float64MultiArray, "forward_commands", self._on_forward_command, COMMAND)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self._episodes = 0
+        self._begin()
+
+    # Commands, and the driver's time-out.
+
+    def _on_command(self, message: JointState) -> None:
+        stamp = stamp_of(message)
+        # An answer to an earlier observation is not one to this. Unstamped commands count as they come.
+        self._take(lambda: self._read.joint_command(message), stamp == 0 or stamp >= self._now)
+
+    def _on_forward_command(self, message: Float64MultiArray) -> None:
+        self._take(lambda: self._read_forward.array_command(message), True)
+
+    def _take(self, read: Any, answers: bool) -> None:
+        try:
+            command = read()
+        except ContractError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=1.0)
+            return
+        if answers or self.value_of("real_time"):
+            self._command, self._command_time, self._answered, self._driven = command, self._now, True, True
+
+    def _target(self) -> np.ndarray:
+        """Return the joint command to follow: the newest, or the safe one when that is older than the time-out."""
+        if self._command is None or self._now - self._command_time >= self._timeout:
+            if self._driven and self._command is not None:
+                self.get_logger().warning("command time-out: safe stop", throttle_duration_sec=1.0)
+            return self._safe_command
+        return self._command
+
+    # Episodes.
+
+    def _begin(self) -> None:
+        self._seed = self.value_of("seed")
+        self._reset_asked.clear()
+        _, info = self.env.reset(seed=self._seed)
+        self.set_parameters([RosParameter("seed", value=self._seed + 1)])
+        self._steps, self._return, self._ended, self._distance = 0, 0.0, False, 0.0
+        self._was_incident = False
+        self._command = None
+        self._publish(info)
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._reset_asked.set()
+        response.success, response.message = True, f"the next episode has seed {self.value_of('seed')}"
+        return response
+
+    def advance(self) -> None:
+        """Simulate one control period, or begin the next episode when it is time for it."""
+        if self._reset_asked.is_set() or (self._ended and self.value_of("auto_reset")):
+            self._now += round(RESET_SECONDS * NANOSECONDS)
+            self._episodes += 1
+            self._begin()
+            return
+        if self._ended:
+            return
+        _, reward, terminated, truncated, info = self.env.step_joint_positions(self._target())
+        self._now += self._period
+        self._steps += 1
+        self._return += reward
+        self._distance += info["velocity"] * self.contract.control_period
+        self._ended = terminated or truncated
+        self._publish(info)
+        if self._ended:
+            self._publish_episode(info)
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether an episode has ended and nobody has asked for the next."""
+        return self._ended and not self.value_of("auto_reset") and not self._reset_asked.is_set()
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether the current observation has its command, or the next episode is due."""
+        return self._answered or self._ended or self._reset_asked.is_set()
+
+    @property
+    def driven(self) -> bool:
+        """Tell whether a command has come at all."""
+        return self._driven
+
+    # What a driver publishes.
+
+    def _publish(self, info: dict[str, Any]) -> None:
+        self._answered = False
+        self.publish_sensors()
+        if info["incident"] != self._was_incident or self._steps == 0:
+            self._was_incident = info["incident"]
+            self._publish_incident(info)
+
+    def publish_sensors(self) -> None:
+        """Publish clock, odometry, IMU and joint states of the current instant, the trigger of the contract last."""
+        reading, stamp = self.env.sensors(), self._now
+        self._clock_out.publish(ClockMessage(clock=Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)))
+
+        odometry = Odometry(child_frame_id="base_link")
+        odometry.header.frame_id = "odom"
+        set_stamp(odometry, stamp)
+        fill_vector3(odometry.pose.pose.position, reading.base_position)
+        fill_quaternion(odometry.pose.pose.orientation, reading.base_orientation)
+        fill_vector3(odometry.twist.twist.linear, reading.base_velocity_body)
+        fill_vector3(odometry.twist.twist.angular, reading.angular_velocity)
+        self._odometry.publish(odometry)
+
+        imu = Imu()
+        imu.header.frame_id = "base_link"
+        set_stamp(imu, stamp)
+        fill_quaternion(imu.orientation, reading.orientation)
+        fill_vector3(imu.angular_velocity, reading.angular_velocity)
+        fill_vector3(imu.linear_acceleration, reading.linear_acceleration)
+        self._imu.publish(imu)
+
+        self._joint_states.publish(
+            fill_joint_state(
+                JointState(),
+                stamp,
+                reading.joint_names,
+                position=reading.joint_position,
+                velocity=reading.joint_velocity,
+                effort=reading.joint_effort,
+            )
+        )
+
+    def _publish_incident(self, info: dict[str, Any]) -> None:
+        message = fill(Incident(), incident=info["incident"], margin=info["margin"], cause=info["cause"])
+        set_stamp(message, self._now)
+        self._incident.publish(message)
+
+    def _publish_episode(self, info: dict[str, Any]) -> None:
+        message = fill(
+            Episode(),
+            episode=self._episodes,
+            seed=self._seed,
+            steps=self._steps,
+            incident=info["incident"],
+            return_sum=self._return,
+            velocity_mean=self._distance / (self._steps * self.contract.control_period),
+            cause=info["cause"],
+        )
+        set_stamp(message, self._now)
+        self._episode.publish(message)
+
+    def close(self) -> None:
+        """Close the world."""
+        self.env.close()
+
+
+REPEAT = 0.2  # s, how often an observation that nobody has ever answered is published again
+
+
+def drive(node: SimNode, stopped: Any) -> None:
+    """Step `node`'s world until `stopped()`: in lock-step with its commands, or in real time."""
+    executor = EventsExecutor()
+    executor.add_node(node)
+    real_time, period = node.value_of("real_time"), node.contract.control_period
+    due = time.monotonic() + period
+    try:
+        while rclpy.ok() and not stopped():
+            wait = due - time.monotonic()
+            if wait > 0 and (real_time or not node.answered or node.idle):
+                executor.spin_once(timeout_sec=wait)
+                continue
+            if not real_time and not node.driven:
+                # Time stands still until somebody drives; who came late must still see where the robot is.
+                node.publish_sensors()
+                due = time.monotonic() + REPEAT
+                continue
+            node.advance()
+            # In real time a late step does not shift the ones after it, unless it is late by more than a period.
+            patience = node.value_of("patience")
+            due = max(due + period, time.monotonic()) if real_time else time.monotonic() + patience
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
+
+
+def main() -> int:
+    """Run the node."""
+    sys.setswitchinterval(0.0005)
+    return run_node(SimNode, drive)
