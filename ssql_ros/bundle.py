@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as deserialise
 from safetensors.numpy import save as serialise
 
 from ssql_ros.spec.contract import Contract
@@ -95,9 +96,9 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     document = {
         "format": FORMAT,
         "contract_id": bundle.contract_id,
-        "epsilon": bundle.epsilon,
-        "gamma_safe": bundle.gamma_safe,
-        "critic": {"members": len(critic.members), "observation_clip": critic.observation_clip},
+        "epsilon": float(bundle.epsilon),
+        "gamma_safe": float(bundle.gamma_safe),
+        "critic": {"members": len(critic.members), "observation_clip": float(critic.observation_clip)},
         "provenance": bundle.provenance,
     }
     arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
@@ -142,15 +143,17 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
     """
     path = Path(path)
     try:
+        # Read once: id, metadata and arrays are of one file, also when another is put in its place meanwhile.
         data = path.read_bytes()
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        arrays = deserialise(data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
         raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
-    document = _document(metadata, path)
+    except (KeyError, AttributeError, TypeError) as error:
+        # What safetensors itself raises for a type of number that NumPy does not have.
+        raise BundleError(f"{path}: has an array of a type that is not read here: {error}") from error
+    document = _document(_metadata(data), path)
     if document["contract_id"] != contract.id:
         raise BundleError(
             f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
@@ -167,12 +170,18 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
     )
 
 
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that was deserialised: 8 bytes with the header's length, the header."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+
+
 def _document(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     if _KEY not in metadata:
         raise BundleError(f"{path}: is a safetensors file, but not a bundle of ssql_ros (no metadata {_KEY!r})")
     try:
         document = json.loads(metadata[_KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: the metadata {_KEY!r} is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else document

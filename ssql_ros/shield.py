@@ -18,6 +18,8 @@ from ssql_ros.spec.contract import Contract
 
 # Candidates are scored in two stages: the first few mostly hold a safe one, and scoring stops there.
 FIRST_STAGE = 8
+# What turning an action into joint positions and back may add to it, as a fraction of the action range.
+ROUNDING = 1e-9
 
 
 class Decision(enum.IntEnum):
@@ -121,7 +123,7 @@ class Verdict:
 class _Scores:
     """Candidates scored so far, for the least risky one among them."""
 
-    threshold: float
+    threshold: np.float64
     scored: int = 0
     safe: int = 0
     least: float = math.inf
@@ -170,16 +172,23 @@ def decide(
 
     # Clipped before it is scored: what is judged is what the robot gets.
     action = contract.clip(proposal.action)
-    clipped = "" if np.array_equal(action, proposal.action) else "clipped to the action bounds"
-    scores = _Scores(logit(settings.epsilon))
-    logits = critic.logits(observation.vector, action[np.newaxis])
-    q_proposal = sigmoid(float(logits[0]))
-    if scores.first_safe(action[np.newaxis], logits) is not None:
+    clipped = _clipped(proposal.action, action, contract)
+    threshold = logit(settings.epsilon)
+    score = float(critic.logits(observation.vector, action[np.newaxis])[0])
+    # A score that is not finite is none: it must not read as a probability of 0 or 1 in the account.
+    q_proposal = sigmoid(score) if math.isfinite(score) else math.nan
+    if math.isfinite(score) and score <= threshold:
         return Verdict(Decision.PASSED, action, q_proposal, q_proposal, 1, 1, clipped)
 
-    unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {settings.epsilon:g}"
+    if math.isfinite(score):
+        unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {settings.epsilon:g}"
+    else:
+        unsafe = f"the critic's score of the proposal is {score}"
     if clipped:
         unsafe = f"{clipped}; {unsafe}"
+    # float64: a plain float would be rounded to the scores' float32 before the comparison.
+    scores = _Scores(np.float64(threshold))
+    scores.first_safe(action[np.newaxis], np.array([score]))
     found = _search(observation.vector, proposal, critic, contract, settings, rng, scores)
     if found is not None:
         chosen, q_action = found
@@ -191,6 +200,14 @@ def decide(
     return Verdict(
         Decision.LEAST_RISK, scores.least_action, q_proposal, sigmoid(scores.least), scores.scored, 0, reason
     )
+
+
+def _clipped(proposed: np.ndarray, action: np.ndarray, contract: Contract) -> str:
+    """Return that the proposal was clipped, in words, or an empty text where only rounding was taken off."""
+    if proposed.tolist() == action.tolist():
+        return ""
+    allowed = ROUNDING * (contract.commanded.high - contract.commanded.low)
+    return "" if (np.abs(proposed - action) <= allowed).all() else "clipped to the action bounds"
 
 
 def _fault(
@@ -205,17 +222,27 @@ def _fault(
         return "no observation yet"
     if not now - observation.time <= settings.max_observation_age:
         return f"observation is stale: {now - observation.time:.3f} s old, limit {settings.max_observation_age:g} s"
-    if observation.vector.shape != (contract.observation_size,) or not np.isfinite(observation.vector).all():
+    if observation.vector.shape != (contract.observation_size,):
+        return f"observation has {observation.vector.size} values, expected {contract.observation_size}"
+    if not _all_finite(observation.vector):
         return "observation is not finite"
     if proposal is None:
         return "no proposal yet"
     if not now - proposal.time <= settings.max_proposal_age:
         return f"proposal is stale: {now - proposal.time:.3f} s old, limit {settings.max_proposal_age:g} s"
-    if proposal.action.shape != (contract.action_size,):
-        return f"proposal has {proposal.action.size} values, expected {contract.action_size}"
-    if not np.isfinite(proposal.action).all():
-        return "proposal is not finite"
+    for name, vector in (("", proposal.action), (" mean", proposal.mean), (" std", proposal.std)):
+        if vector is None:
+            continue
+        if vector.shape != (contract.action_size,):
+            return f"proposal{name} has {vector.size} values, expected {contract.action_size}"
+        if not _all_finite(vector):
+            return f"proposal{name} is not finite"
     return ""
+
+
+def _all_finite(vector: np.ndarray) -> bool:
+    # The sum of squares is finite only where every term is, and takes a fraction of the time.
+    return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())
 
 
 def _search(
@@ -229,7 +256,8 @@ def _search(
 ) -> tuple[np.ndarray, float] | None:
     """Draw candidates round by round until one is safe; return it with its Q_safe, or None."""
     half_range = 0.5 * (contract.commanded.high - contract.commanded.low)
-    mean = proposal.action if proposal.mean is None else proposal.mean
+    # Around the clipped action: candidates drawn far outside of the bounds would all be clipped to one corner.
+    mean = contract.clip(proposal.action) if proposal.mean is None else proposal.mean
     std = settings.spread * half_range if proposal.std is None else proposal.std
     for i in range(settings.rounds):
         z = rng.standard_normal((settings.candidates, contract.action_size), dtype=np.float32)

@@ -10,6 +10,7 @@ import enum
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class ShieldLoop:
 
     Attributes:
         counts: decisions so far, by `Decision`.
-        missed_periods: commands that came later than the slack allows.
+        missed_periods: commands that came over half a period after they were due.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class ShieldLoop:
         """Decide now and return the command."""
         complete = self.input_complete()
         period = self.contract.control_period
-        if not complete and now > self._deadline + 0.5 * period:
+        if now > self._deadline + 0.5 * period:
             self.missed_periods += 1
         # A tick without news keeps the rate of one a period; one that news caused allows the next the slack.
         self._deadline = now + (SLACK * period if complete else period)
@@ -170,9 +171,8 @@ class ShieldLoop:
         """Return the newest whole observation, None before the first."""
         if self.assembler.stamp is None:
             return None
-        # As old as its oldest part.
-        time = min(reading.arrival for reading in self.assembler.readings.values())
-        return Observation(self.assembler.vector(), time)
+        # As old as its oldest part, and not younger for readings that no frame could be made of.
+        return Observation(self.assembler.vector(), self.assembler.arrival)
 
     def _verdict(self, observation: Observation | None, now: float) -> Verdict:
         fault = self._observation_fault or self._proposal_fault
@@ -180,10 +180,18 @@ class ShieldLoop:
             return Verdict(Decision.HELD, self.contract.safe_action.copy(), reason=fault)
         if self.mode is Mode.DISABLED:
             proposal = self._proposal
-            if proposal is not None and now - proposal.time <= self.settings.max_proposal_age:
+            if (
+                proposal is not None
+                and now - proposal.time <= self.settings.max_proposal_age
+                and np.isfinite(proposal.action).all()
+            ):
                 return Verdict(Decision.PASSED, self.contract.clip(proposal.action), reason="shield is disabled")
-        return decide(observation, self._proposal, self.critic, self.contract, self.settings, now, self._rng)
+        try:
+            return decide(observation, self._proposal, self.critic, self.contract, self.settings, now, self._rng)
+        except Exception as error:  # whatever it is, the robot needs a command now
+            reason = f"the decision failed: {type(error).__name__}: {error}"
+            return Verdict(Decision.HELD, self.contract.safe_action.copy(), reason=reason)
 
-    def change(self, **settings: float | int | bool) -> None:
+    def change(self, **settings: Any) -> None:
         """Change shield settings, from the next decision on. Raises ValueError for one out of range."""
         self.settings = replace(self.settings, **settings)

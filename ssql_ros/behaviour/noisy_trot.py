@@ -37,6 +37,8 @@ class NoiseSettings:
             raise ValueError(f"gait {self.gait!r} is unknown; known: {', '.join(GAITS)}")
         if not self.bound > 0.0:
             raise ValueError(f"bound: expected a number above 0, got {self.bound}")
+        if self.burst < 0 or self.rest < 0:
+            raise ValueError(f"burst and rest: expected whole steps from 0 on, got {self.burst} and {self.rest}")
 
 
 class NoisyTrot:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter as RosParameter
 
 
@@ -67,11 +68,14 @@ def declare(
             an empty text. A change that it refuses does not happen.
 
     Raises:
-        ValueError: a value given at start is out of bounds.
+        ValueError: a value given at start is out of bounds, of another type, or refused by `check`.
     """
     by_name = {parameter.name: parameter for parameter in table}
     for parameter in by_name.values():
-        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        try:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        except ParameterException as error:
+            raise ValueError(f"parameter {parameter.name}: {error}") from error
 
     def value_of(name: str) -> Any:
         return node.get_parameter(name).value
@@ -79,6 +83,8 @@ def declare(
     for parameter in by_name.values():
         if fault := parameter.fault(value_of(parameter.name)):
             raise ValueError(f"parameter {fault}")
+    if check is not None and (fault := check({name: value_of(name) for name in by_name})):
+        raise ValueError(f"parameter {fault}")
 
     def validate(changes: list[RosParameter]) -> SetParametersResult:
         values = {name: value_of(name) for name in by_name}

@@ -111,10 +111,9 @@ class ShieldNode(LifecycleNode):
         contract = self.contract
         critic = self._load_critic()
         self.loop = ShieldLoop(contract, critic, self._settings(critic), self._mode(), self.value_of("seed"))
-        forward = self.value_of("command_type") == "forward"
-        self._command = self.create_publisher(
-            Float64MultiArray if forward else JointState, contract.commanded.topic, COMMAND
-        )
+        # One message, filled anew each time: making one takes as long as filling it.
+        self._command_message = Float64MultiArray() if self.value_of("command_type") == "forward" else JointState()
+        self._command = self.create_publisher(type(self._command_message), contract.commanded.topic, COMMAND)
         self._account = self.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = self.create_publisher(ShieldedAction, "~/interventions", EVENT)
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_bad_qos)
@@ -314,10 +313,12 @@ class ShieldNode(LifecycleNode):
                 self.get_logger().warning(f"realtime_priority {priority}: {error}; the tick runs at normal priority")
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
-        if self.value_of("command_type") == "forward":
-            self._command.publish(fill(Float64MultiArray(), data=joints))
+        message = self._command_message
+        if isinstance(message, Float64MultiArray):
+            fill(message, data=joints)
         else:
-            self._command.publish(fill_joint_command(JointState(), self.contract, joints, stamp))
+            fill_joint_command(message, self.contract, joints, stamp)
+        self._command.publish(message)
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
         verdict, loop = tick.verdict, self._loop()

@@ -169,9 +169,9 @@ class SimNode(Node):
         return self._answered or self._ended or self._reset_asked.is_set()
 
     @property
-    def driven(self) -> bool:
-        """Tell whether a command has come at all."""
-        return self._driven
+    def waiting(self) -> bool:
+        """Tell whether nobody has commanded this robot yet, nor asked for a reset."""
+        return not self._driven and not self._reset_asked.is_set()
 
     # What a driver publishes.
 
@@ -239,7 +239,7 @@ class SimNode(Node):
         self.env.close()
 
 
-REPEAT = 0.2  # s, how often an observation that nobody has ever answered is published again
+REPEAT = 0.02  # s, how often a robot that nobody has commanded yet says where it is, as a driver does
 
 
 def drive(node: SimNode, stopped: Any) -> None:
@@ -254,7 +254,7 @@ def drive(node: SimNode, stopped: Any) -> None:
             if wait > 0 and (real_time or not node.answered or node.idle):
                 executor.spin_once(timeout_sec=wait)
                 continue
-            if not real_time and not node.driven:
+            if not real_time and node.waiting:
                 # Time stands still until somebody drives; who came late must still see where the robot is.
                 node.publish_sensors()
                 due = time.monotonic() + REPEAT

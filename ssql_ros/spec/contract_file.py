@@ -6,7 +6,6 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,9 +73,7 @@ def _read_inputs(top: Section) -> dict[str, Input]:
 
 
 def _entries(section: Section, key: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Section]:
-    return [
-        Section(raw, f"{section.place(key)}[{i}]", required, optional) for i, raw in enumerate(section.items(key))
-    ]
+    return [Section(raw, f"{section.place(key)}[{i}]", required, optional) for i, raw in enumerate(section.items(key))]
 
 
 def _names_once(entries: list[Section], taken: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -137,9 +134,7 @@ def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
         ("trigger", "max_skew", "episode_gap", "frame", "vector"),
         ("derived",),
     )
-    frame_entries = _entries(
-        section, "frame", ("name", "input", "field", "unit"), optional=("joint", "scale", "wrap")
-    )
+    frame_entries = _entries(section, "frame", ("name", "input", "field", "unit"), optional=("joint", "scale", "wrap"))
     frame_names = _names_once(frame_entries)
     frame = tuple(_read_feature(entry, inputs) for entry in frame_entries)
     derived = _entries(section, "derived", ("name", "sum")) if section.has("derived") else []

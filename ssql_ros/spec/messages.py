@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from transforms3d.euler import quat2euler
 
 from ssql_ros.spec.contract import JOINT_STATE, Contract, Feature, Input
 from ssql_ros.spec.observation import NANOSECONDS
@@ -26,8 +25,11 @@ def stamp_of(message: Any) -> int:
 
 
 def set_stamp(message: Any, nanoseconds: int) -> None:
-    """Set the header stamp of `message`, given in ns."""
-    message.header.stamp.sec = int(nanoseconds // NANOSECONDS)
+    """Set the header stamp of `message`, given in ns. Raises ContractError beyond the 32 bits of its seconds."""
+    seconds = int(nanoseconds // NANOSECONDS)
+    if not -(2**31) <= seconds < 2**31:
+        raise ContractError(f"{type(message).__name__}.header.stamp: {nanoseconds} ns does not fit")
+    message.header.stamp.sec = seconds
     message.header.stamp.nanosec = int(nanoseconds % NANOSECONDS)
 
 
@@ -57,8 +59,9 @@ class JointReader:
 
     def __init__(self, wanted: Sequence[str], fields: Sequence[str], what: str, contract_path: str) -> None:
         self._wanted, self._fields, self._what, self._path = list(wanted), list(fields), what, contract_path
+        self._columns = tuple(dict.fromkeys(fields))
         self._names: list[str] | None = None
-        self._indices: list[int] = []
+        self._places: list[tuple[str, int]] = []
 
     def __call__(self, message: Any) -> np.ndarray:
         """Return the wanted values, SI units.
@@ -66,37 +69,43 @@ class JointReader:
         Raises:
             ContractError: a joint is missing, a field has the wrong length, or a value is not finite.
         """
+        return np.array(self.values(message))
+
+    def values(self, message: Any) -> list[float]:
+        """Return the wanted values as plain floats; raises as a call does."""
         if message.name != self._names:
-            self._indices = _joint_indices(message.name, self._wanted, self._what, self._path)
+            indices = _joint_indices(message.name, self._wanted, self._what, self._path)
+            self._places = list(zip(self._fields, indices, strict=True))
             self._names = list(message.name)
-        columns = {field: _field_values(message, field, self._what) for field in dict.fromkeys(self._fields)}
-        values = np.array([columns[field][i] for field, i in zip(self._fields, self._indices, strict=True)])
+        columns = {field: _field_values(message, field, self._what) for field in self._columns}
+        values = [columns[field][i] for field, i in self._places]
         _check_finite(values, self._wanted, self._what)
         return values
 
 
-def _check_finite(values: np.ndarray, names: Sequence[str], what: str) -> None:
-    if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+def _check_finite(values: Sequence[float] | np.ndarray, names: Sequence[str], what: str) -> None:
+    if not all(map(math.isfinite, values)):
+        bad = [math.isfinite(value) for value in values].index(False)
         raise ContractError(f"{what}: {names[bad]} is {values[bad]}, expected a finite number")
 
 
 def _imu_values(message: Any, what: str) -> dict[str, float]:
-    q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration
-    norm = math.sqrt(q.w * q.w + q.x * q.x + q.y * q.y + q.z * q.z)
-    # REP-145: an IMU without orientation says so by covariance -1; an unset message has an all-zero quaternion.
-    if message.orientation_covariance[0] == -1.0 or not abs(norm - 1.0) < 1e-2:
+    q, rate, a = message.orientation, message.angular_velocity, message.linear_acceleration
+    w, x, y, z = q.w, q.x, q.y, q.z
+    p, q, r = rate.x, rate.y, rate.z
+    norm = math.sqrt(w * w + x * x + y * y + z * z)
+    # An unset message has an all-zero quaternion.
+    if not abs(norm - 1.0) < 1e-2:
         raise ContractError(f"{what}: no orientation: expected a unit quaternion, got norm {norm:.3g}")
-    # "sxyz" is the rotation about fixed axes x, y, z: roll, pitch and yaw of REP-103.
-    roll, pitch, yaw = quat2euler((q.w, q.x, q.y, q.z), "sxyz")
-    world = _rotate((q.w, q.x, q.y, q.z), (w.x, w.y, w.z))
+    roll, pitch, yaw = _roll_pitch_yaw(w, x, y, z)
+    world = _rotate((w, x, y, z), (p, q, r))
     return {
         "orientation.roll": roll,
         "orientation.pitch": pitch,
         "orientation.yaw": yaw,
-        "angular_velocity.x": w.x,
-        "angular_velocity.y": w.y,
-        "angular_velocity.z": w.z,
+        "angular_velocity.x": p,
+        "angular_velocity.y": q,
+        "angular_velocity.z": r,
         "world_angular_velocity.x": world[0],
         "world_angular_velocity.y": world[1],
         "world_angular_velocity.z": world[2],
@@ -106,11 +115,24 @@ def _imu_values(message: Any, what: str) -> dict[str, float]:
     }
 
 
-def _rotate(q: tuple[float, float, float, float], v: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Return vector `v` turned by the quaternion (w, x, y, z): v + 2 u x (u x v + w v), for |q| = 1.
+# Rotations are written out in plain floats: transforms3d's matrices take ten times as long, and these run on every
+# reading, while a robot waits.
 
-    Written out in plain floats: transforms3d's matrix path takes ten times as long, and this runs on every reading.
+
+def _roll_pitch_yaw(w: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Return roll, pitch and yaw (rad, REP-103: turns about fixed axes x, y, z) of the quaternion (w, x, y, z).
+
+    By way of the rotation matrix, in the order in which transforms3d does it: so both give the same bits.
     """
+    s = 2.0 / (w * w + x * x + y * y + z * z)
+    sx, sy, sz = x * s, y * s, z * s
+    m00, m10, m20 = 1.0 - (y * sy + z * sz), x * sy + w * sz, x * sz - w * sy
+    m21, m22 = y * sz + w * sx, 1.0 - (x * sx + y * sy)
+    return math.atan2(m21, m22), math.atan2(-m20, math.sqrt(m00 * m00 + m10 * m10)), math.atan2(m10, m00)
+
+
+def _rotate(q: tuple[float, float, float, float], v: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return vector `v` turned by the quaternion (w, x, y, z): v + 2 u x (u x v + w v), for |q| = 1."""
     w, x, y, z = q
     vx, vy, vz = v
     cx, cy, cz = y * vz - z * vy + w * vx, z * vx - x * vz + w * vy, x * vy - y * vx + w * vz
@@ -129,6 +151,25 @@ def _odometry_values(message: Any, _what: str) -> dict[str, float]:
     }
 
 
+def _check_measured(message: Any, quantities: Sequence[str], what: str) -> None:
+    """Raise ContractError where a driver says by covariance -1 that it does not measure a quantity (REP-145)."""
+    for quantity in quantities:
+        if getattr(message, f"{quantity}_covariance")[0] == -1.0:
+            raise ContractError(f"{what}: no {quantity}: its covariance is -1, which means not measured")
+
+
+def _measured(fields: Sequence[str]) -> list[str]:
+    """Return the quantities of an Imu message that `fields` are made of."""
+    used = [
+        quantity
+        for quantity in ("orientation", "angular_velocity", "linear_acceleration")
+        if any(quantity in field for field in fields)
+    ]
+    # Rates are turned to the world frame by the orientation.
+    turned = any(field.startswith("world_") for field in fields)
+    return ["orientation", *used] if turned and "orientation" not in used else used
+
+
 _FIELD_VALUES: dict[str, Callable[[Any, str], dict[str, float]]] = {
     "sensor_msgs/msg/Imu": _imu_values,
     "nav_msgs/msg/Odometry": _odometry_values,
@@ -142,10 +183,10 @@ class InputReader:
         features: list[Feature] = [f for f in contract.observed.frame if f.input == source.name]
         self._what = source.topic
         self._names = [feature.name for feature in features]
-        self._factors = np.array([feature.factor for feature in features])
-        self._wrap = np.array([feature.wrap for feature in features])
+        self._units = [(feature.factor, feature.wrap) for feature in features]
         self._fields = [feature.field for feature in features]
         self._read_joints: JointReader | None = None
+        self._measured = _measured(self._fields) if source.type == "sensor_msgs/msg/Imu" else []
         if source.type == JOINT_STATE:
             joints = [feature.joint or "" for feature in features]
             self._read_joints = JointReader(joints, self._fields, source.topic, contract.path)
@@ -159,20 +200,23 @@ class InputReader:
             ContractError: names the topic and the field or joint that is missing, of the wrong length or not finite.
         """
         if self._read_joints is not None:
-            values = self._factors * self._read_joints(message)
+            values = self._read_joints.values(message)
         else:
+            _check_measured(message, self._measured, self._what)
             by_field = self._values_of(message, self._what)
-            values = self._factors * np.array([by_field[field] for field in self._fields])
+            values = [by_field[field] for field in self._fields]
             _check_finite(values, self._names, self._what)
-        if self._wrap.any():
-            values = np.where(self._wrap, wrap_angle(values), values)
-        return values
+        return np.array(
+            [
+                wrap_angle(factor * value) if wrap else factor * value
+                for (factor, wrap), value in zip(self._units, values, strict=True)
+            ]
+        )
 
 
-def wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """Return angles in rad brought to [-pi, pi); those already there are unchanged to the last bit."""
-    inside = (angle >= -math.pi) & (angle < math.pi)
-    return np.where(inside, angle, np.remainder(angle + math.pi, 2 * math.pi) - math.pi)
+def wrap_angle(angle: float) -> float:
+    """Return an angle in rad brought to [-pi, pi); one already there is unchanged to the last bit."""
+    return angle if -math.pi <= angle < math.pi else (angle + math.pi) % (2 * math.pi) - math.pi
 
 
 class CommandReader:
@@ -275,23 +319,30 @@ def fill(message: Any, **fields: Any) -> Any:
     return message
 
 
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 _INTEGER_BITS = {f"{sign}int{bits}": (sign, bits) for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_NUMERIC = frozenset(("double", "float", "boolean", *_INTEGER_BITS))
 
 
 def _cast(value: Any, kind: str, where: str) -> Any:
     if kind.startswith("sequence<"):
-        return [_cast(item, kind[len("sequence<") : -1], where) for item in value]
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        return [_cast(item, kind[len("sequence<") : -1], where) for item in items]
+    if kind == "string":
+        return str(value)
+    if kind not in _NUMERIC:
+        raise ContractError(f"{where}: a {kind} is not filled here")
+    # Text is no number, though float() and bool() would take it.
+    if not isinstance(value, _NUMBERS):
+        raise ContractError(f"{where}: expected a number, got {value!r}")
     if kind in ("double", "float"):
         return float(value)
     if kind == "boolean":
         return bool(value)
-    if kind in _INTEGER_BITS:
-        sign, bits = _INTEGER_BITS[kind]
-        low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        number = int(value)
-        if number != value or not low <= number <= high:
-            raise ContractError(f"{where}: expected a whole number from {low} to {high}, got {value!r}")
-        return number
-    if kind == "string":
-        return str(value)
-    raise ContractError(f"{where}: a {kind} is not filled here")
+    sign, bits = _INTEGER_BITS[kind]
+    low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    # By way of Python's own number: NumPy's do not compare with bounds that they cannot hold.
+    number = value.item() if isinstance(value, np.generic) else value
+    if not low <= number <= high or number != int(number):
+        raise ContractError(f"{where}: expected a whole number from {low} to {high}, got {value!r}")
+    return int(number)

@@ -5,7 +5,7 @@ Plain numbers in, plain numbers out: no messages, no clock. Stamps are whole nan
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +41,19 @@ class ObservationAssembler:
         self.stamp: int | None = None
         self.frame = np.full(contract.frame_size, np.nan)
         self.episode = 0
-        self.readings: dict[str, Reading] = {}
+        self._readings: dict[str, Reading] = {}
+        self._framed: dict[str, Reading] = {}
         self._slots = {
             name: np.array([i for i, f in enumerate(contract.observed.frame) if f.input == name])
             for name in contract.observed_inputs
         }
         self._max_skew = round(contract.observed.max_skew * NANOSECONDS)
         self._gap = round(contract.observed.episode_gap * NANOSECONDS)
-        self._acted_stamp: int | None = None
-        self._frames: deque[np.ndarray] = deque(maxlen=max(1, contract.past("past_frames")))
-        self._actions: deque[np.ndarray] = deque(maxlen=max(1, contract.past("past_actions")))
+        self._action: np.ndarray | None = None  # executed for the newest frame
+        self._last_action: np.ndarray | None = None  # executed in this episode before that
+        # Newest first, one after the other.
+        self._past_frames = np.empty(contract.past("past_frames") * contract.frame_size)
+        self._past_actions = np.empty(contract.past("past_actions") * contract.action_size)
 
     def read(self, name: str, stamp: int, arrival: float, values: np.ndarray) -> bool:
         """Take in one reading of input `name`; return True when it completes a new frame.
@@ -59,12 +62,19 @@ class ObservationAssembler:
             stamp: ns, the message's own stamp.
             arrival: s on the steady clock, when it came.
             values: the input's features in the contract's units, in the frame's order.
+
+        Raises:
+            KeyError: the frame reads nothing of this input.
         """
-        self.readings[name] = Reading(stamp, arrival, values)
-        trigger = self.readings.get(self.contract.observed.trigger)
-        if trigger is None or trigger.stamp == self.stamp or len(self.readings) < len(self._slots):
+        if name not in self._slots:
+            raise KeyError(name)
+        self._readings[name] = Reading(stamp, arrival, values)
+        if name in self._framed and self._framed[name].stamp == stamp:
+            self._framed[name].arrival = arrival
+        trigger = self._readings.get(self.contract.observed.trigger)
+        if trigger is None or trigger.stamp == self.stamp or len(self._readings) < len(self._slots):
             return False
-        for reading in self.readings.values():
+        for reading in self._readings.values():
             if abs(reading.stamp - trigger.stamp) > self._max_skew:
                 return False
         self._push(trigger.stamp)
@@ -72,27 +82,42 @@ class ObservationAssembler:
 
     def _push(self, stamp: int) -> None:
         new_episode = self.stamp is None or not 0 < stamp - self.stamp <= self._gap
+        frame = np.empty(self.contract.frame_size)
+        for name, slots in self._slots.items():
+            frame[slots] = self._readings[name].values
         if new_episode:
             self.episode += 1
-            self._frames.clear()
-            self._actions.clear()
+            self._past_frames = _repeated(frame, self._past_frames)
+            self._past_actions = np.zeros(len(self._past_actions))
+            self._last_action = None
         else:
-            self._frames.appendleft(self.frame)
-        self.frame = np.empty(self.contract.frame_size)
-        for name, slots in self._slots.items():
-            self.frame[slots] = self.readings[name].values
+            self._past_frames = _shifted(self.frame, self._past_frames)
+            first = self._last_action is None
+            # Where nothing was decided on a frame, the driver went on with the command before.
+            self._last_action = self._last_action if self._action is None else self._action
+            if self._last_action is not None:
+                push = _repeated if first else _shifted
+                self._past_actions = push(self._last_action, self._past_actions)
+        self._action = None
+        self.frame = frame
+        self._framed = dict(self._readings)
         self.stamp = stamp
+
+    @property
+    def arrival(self) -> float:
+        """Return when the oldest reading in the newest frame came, s on the steady clock; -inf before the first.
+
+        Readings that no frame could be made of do not count; one told again, with the same stamp, does.
+        """
+        return min((reading.arrival for reading in self._framed.values()), default=-math.inf)
 
     def executed(self, action: np.ndarray) -> None:
         """Remember the action (n_action,) that was sent to the robot for the newest frame.
 
-        A second action for the same frame (no new frame came within a period) replaces the first, so that actions
-        and frames stay in step.
+        It is a past action from the next frame on. A second action for the same frame (no new frame came within a
+        period) replaces the first, so that actions and frames stay in step.
         """
-        if self._actions and self._acted_stamp == self.stamp:
-            self._actions.popleft()
-        self._actions.appendleft(np.array(action, dtype=float))
-        self._acted_stamp = self.stamp
+        self._action = np.array(action, dtype=float)
 
     def vector(self) -> np.ndarray:
         """Return the observation (n_observation,) of the newest frame; NaN before the first.
@@ -107,14 +132,18 @@ class ObservationAssembler:
             elif block.kind == "derived":
                 part = self.contract.observed.derived @ self.frame
             elif block.kind == "past_frames":
-                part = _padded(self._frames, block.count, self.frame)
+                part = self._past_frames[: block.count * len(self.frame)]
             else:
-                part = _padded(self._actions, block.count, np.zeros(self.contract.action_size))
+                part = self._past_actions[: block.count * self.contract.action_size]
             parts.append(part if block.scale == 1.0 else block.scale * part)
         return np.concatenate(parts)
 
 
-def _padded(history: deque[np.ndarray], count: int, empty: np.ndarray) -> np.ndarray:
-    """Return the newest `count` entries as one vector, the oldest repeated where there are too few."""
-    entries = list(history)[:count] or [empty]
-    return np.concatenate(entries + [entries[-1]] * (count - len(entries)))
+def _shifted(newest: np.ndarray, history: np.ndarray) -> np.ndarray:
+    """Return a history, newest first, with a new entry and without its oldest."""
+    return np.concatenate((newest, history))[: len(history)]
+
+
+def _repeated(entry: np.ndarray, history: np.ndarray) -> np.ndarray:
+    """Return a history of the same length in which every entry is `entry`."""
+    return np.tile(entry, len(history) // len(entry))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ def _construct_unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, 
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
@@ -40,16 +42,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         # The loader is a SafeLoader: it builds plain Python values only.
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ContractError(f"{path}: is not UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML itself lets a ValueError through for a date or a number that cannot be, and recurses once a level.
         raise ContractError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise ContractError(f"{path}: expected a mapping at the top, got {type(document).__name__}")
     return document
+
+
+def _is_finite_number(value: Any) -> bool:
+    # Compared, not math.isfinite: YAML gives whole numbers of any length, which no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class Section:
@@ -99,7 +107,7 @@ class Section:
     def number(self, key: str, default: float | None = None, *, positive: bool = False) -> float:
         """Return a finite number; `positive` also asks for > 0."""
         value = self._mapping.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_finite_number(value):
             raise self.error(key, f"expected a finite number, got {value!r}")
         if positive and value <= 0:
             raise self.error(key, f"expected a number above 0, got {value!r}")
@@ -139,7 +147,7 @@ class Section:
         """Return a list of finite numbers."""
         values = self.items(key)
         for value in values:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if not _is_finite_number(value):
                 raise self.error(key, f"expected finite numbers only, got {value!r}")
         return [float(value) for value in values]
 

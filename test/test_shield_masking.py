@@ -1,0 +1,185 @@
+"""The masked policy (SQRL, eq. 3): which candidates are drawn, and which of the safe ones is taken."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_robot import FormulaCritic, toy_contract
+
+from ssql_ros.critic import logit
+from ssql_ros.shield import FIRST_STAGE, Decision, Observation, Proposal, ShieldSettings, Verdict, decide
+
+EPSILON = 0.1
+WIDE = 50.0  # bounds of the action: far outside of anything drawn
+N = 4000
+# Kolmogorov-Smirnov: a sample of the stated distribution exceeds this in one of a thousand trials.
+KS_LIMIT = 1.95 / math.sqrt(N)
+
+
+def critic_for(safe: Callable[[np.ndarray], np.ndarray]) -> FormulaCritic:
+    """Of actions (k, n): just below epsilon where `safe`, just above where not."""
+    return FormulaCritic(lambda actions: logit(EPSILON) + np.where(safe(actions), -0.01, 0.01))
+
+
+def decided(
+    proposal: Proposal, critic: FormulaCritic, rng: np.random.Generator, bound: float = WIDE, **changes: object
+) -> Verdict:
+    contract = toy_contract(len(proposal.action), -bound, bound)
+    chosen = ShieldSettings(EPSILON, 0.04, 0.04, **changes)
+    observation = Observation(np.zeros(contract.observation_size), 0.0)
+    return decide(observation, proposal, critic, contract, chosen, 0.0, rng)
+
+
+def resampled(mean: list[float], std: list[float], unsafe: list[float], critic: FormulaCritic, seed: int) -> np.ndarray:
+    """N replacements (N, n) of an unsafe proposal that was drawn from N(mean, std^2)."""
+    rng = np.random.default_rng(seed)
+    proposal = Proposal(np.array(unsafe), 0.0, np.array(mean), np.array(std))
+    verdicts = [decided(proposal, critic, rng, candidates=60, rounds=1) for _ in range(N)]
+    assert {verdict.decision for verdict in verdicts} == {Decision.RESAMPLED}
+    return np.array([verdict.action for verdict in verdicts])
+
+
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    return np.array([0.5 * (1.0 + math.erf(value / math.sqrt(2.0))) for value in np.ravel(x)])
+
+
+def distance(sample: np.ndarray, cdf: Callable[[np.ndarray], np.ndarray]) -> float:
+    """The Kolmogorov-Smirnov statistic: the largest gap between the sample's distribution function and `cdf`."""
+    expected, steps = cdf(np.sort(sample)), np.arange(len(sample) + 1) / len(sample)
+    return float(max(np.max(steps[1:] - expected), np.max(expected - steps[:-1])))
+
+
+def test_replacements_in_one_dimension_are_the_truncated_normal():
+    # N(0.5, 0.4^2) given a <= 0.2.
+    critic = critic_for(lambda actions: actions[:, 0] <= 0.2)
+    sample = resampled([0.5], [0.4], [0.9], critic, seed=1)[:, 0]
+    limit = normal_cdf(np.array([(0.2 - 0.5) / 0.4]))[0]
+    assert sample.max() <= 0.2
+    assert distance(sample, lambda a: normal_cdf((a - 0.5) / 0.4) / limit) < KS_LIMIT
+    # And not the untruncated one, nor one of another mean.
+    assert distance(sample, lambda a: normal_cdf((a - 0.5) / 0.4)) > 10 * KS_LIMIT
+    shifted = normal_cdf(np.array([(0.2 - 0.4) / 0.4]))[0]
+    assert distance(sample, lambda a: normal_cdf((a - 0.4) / 0.4) / shifted) > KS_LIMIT
+
+
+def test_replacements_beside_a_hole_keep_the_weight_of_either_side():
+    # Unsafe between -0.5 and 0.2: both tails stay, in the proportion of their probabilities.
+    critic = critic_for(lambda actions: (actions[:, 0] < -0.5) | (actions[:, 0] > 0.2))
+    sample = resampled([0.0], [0.5], [0.0], critic, seed=2)[:, 0]
+    low, high = normal_cdf(np.array([-1.0, 0.4]))
+
+    def cdf(a: np.ndarray) -> np.ndarray:
+        full = normal_cdf(a / 0.5)
+        return np.where(a <= -0.5, full, low + np.maximum(full - high, 0.0)) / (low + 1.0 - high)
+
+    assert distance(sample, cdf) < KS_LIMIT
+    assert not ((sample > -0.5) & (sample < 0.2)).any()
+
+
+def test_replacements_in_two_dimensions_are_truncated_across_the_edge_and_normal_along_it():
+    # Standardised, the half plane u0 + u1 <= 0.5: along the edge nothing changes, across it a truncated normal.
+    mean, std = np.array([1.0, -2.0]), np.array([0.5, 2.0])
+    critic = critic_for(lambda actions: ((actions - mean) / std).sum(axis=1) <= 0.5)
+    u = (resampled(list(mean), list(std), [2.0, 2.0], critic, seed=3) - mean) / std
+    across, along = (u[:, 0] + u[:, 1]) / math.sqrt(2.0), (u[:, 0] - u[:, 1]) / math.sqrt(2.0)
+    limit = normal_cdf(np.array([0.5 / math.sqrt(2.0)]))[0]
+    assert distance(across, lambda a: normal_cdf(a) / limit) < KS_LIMIT
+    assert distance(along, normal_cdf) < KS_LIMIT
+    assert abs(np.corrcoef(across, along)[0, 1]) < 4.0 / math.sqrt(N)
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    candidates=st.sampled_from([1, 2, FIRST_STAGE - 1, FIRST_STAGE, FIRST_STAGE + 1, 2 * FIRST_STAGE, 40]),
+    rounds=st.integers(1, 4),
+    growth=st.sampled_from([1.0, 1.5, 3.0]),
+    limit=st.floats(-4.0, 0.4),
+)
+def test_search_in_stages_finds_what_scoring_every_candidate_finds(nearest, seed, candidates, rounds, growth, limit):
+    mean, std = np.array([0.1, -0.2]), np.array([0.3, 0.6])
+    critic = critic_for(lambda actions: actions.sum(axis=1) <= limit)
+    proposal = Proposal(np.array([0.8, 0.8]), 0.0, mean, std)
+    chosen = {"candidates": candidates, "rounds": rounds, "growth": growth, "nearest": nearest}
+    verdict = decided(proposal, critic, np.random.default_rng(seed), bound=2.0, **chosen)
+
+    rng, expected, drawn = np.random.default_rng(seed), None, 0
+    for i in range(rounds):
+        z = rng.standard_normal((candidates, 2), dtype=np.float32)
+        actions = np.clip(mean + std * growth**i * z, -2.0, 2.0)
+        safe = actions.sum(axis=1) <= limit
+        if safe.any():
+            # The log-probability of an unclipped candidate is -|z|^2 / 2 + constant.
+            expected = actions[np.where(safe, (z**2).sum(axis=1), np.inf).argmin() if nearest else safe.argmax()]
+            break
+        drawn += candidates
+    if expected is None:
+        assert (verdict.decision, verdict.scored) == (Decision.LEAST_RISK, 1 + rounds * candidates)
+    else:
+        assert verdict.decision == Decision.RESAMPLED
+        np.testing.assert_allclose(verdict.action, expected, rtol=1e-12, atol=1e-12)
+        assert 1 + drawn < verdict.scored <= 1 + drawn + candidates
+
+
+def test_scoring_stops_at_the_stage_that_has_a_safe_one():
+    critic = critic_for(lambda actions: np.arange(len(actions)) == len(actions) - 1)
+    critic.formula = lambda actions: np.where(np.arange(len(actions)) == 5, -9.0, 9.0) if len(actions) > 1 else [9.0]
+    verdict = decided(Proposal(np.zeros(1), 0.0), critic, np.random.default_rng(0), candidates=100)
+    assert [len(actions) for actions in critic.scored] == [1, FIRST_STAGE]
+    assert (verdict.scored, verdict.safe) == (1 + FIRST_STAGE, 1)
+    assert verdict.action.tolist() == critic.scored[1][5].tolist()
+
+
+def test_every_round_is_scored_before_the_least_risk_is_taken():
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    verdict = decided(Proposal(np.zeros(2), 0.0), critic, np.random.default_rng(0), candidates=100, rounds=3)
+    assert [len(actions) for actions in critic.scored] == [1, *[FIRST_STAGE, 100 - FIRST_STAGE] * 3]
+    assert (verdict.decision, verdict.scored, verdict.safe) == (Decision.LEAST_RISK, 301, 0)
+
+
+def test_plain_command_is_searched_around_itself_with_the_settings_spread_growing_by_round():
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    action = np.array([0.5, -1.0])
+    chosen = {"candidates": 4000, "rounds": 3, "growth": 1.5, "spread": 0.01}
+    decided(Proposal(action, 0.0), critic, np.random.default_rng(0), bound=40.0, **chosen)
+    for i in range(3):
+        drawn = np.concatenate(critic.scored[1 + 2 * i : 3 + 2 * i])
+        # The spread is a fraction of half the range of 80.
+        std = 0.01 * 40.0 * 1.5**i
+        np.testing.assert_allclose(drawn.mean(axis=0), action, atol=4 * std / math.sqrt(4000))
+        np.testing.assert_allclose(drawn.std(axis=0), std, rtol=4 / math.sqrt(2 * 4000))
+
+
+def test_plain_command_far_outside_of_the_bounds_is_searched_around_its_clipped_self():
+    critic = critic_for(lambda actions: actions.sum(axis=1) <= 0.5)
+    verdict = decided(Proposal(np.array([40.0, 9.0]), 0.0), critic, np.random.default_rng(0), bound=1.0)
+    assert verdict.decision == Decision.RESAMPLED
+    assert len(np.unique(np.concatenate(critic.scored), axis=0)) > FIRST_STAGE
+
+
+def test_candidates_of_a_distribution_without_width_are_its_mean():
+    critic = critic_for(lambda actions: actions[:, 0] < 0.2)
+    verdict = decided(Proposal(np.ones(1), 0.0, np.array([0.1]), np.zeros(1)), critic, np.random.default_rng(0))
+    assert (verdict.decision, verdict.action.tolist()) == (Decision.RESAMPLED, [0.1])
+
+
+def test_candidates_are_clipped_before_they_are_scored():
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    decided(Proposal(np.array([5.0, -5.0]), 0.0), critic, np.random.default_rng(0), bound=1.0, spread=2.0)
+    drawn = np.concatenate(critic.scored)
+    assert (np.abs(drawn) <= 1.0).all()
+    assert (np.abs(drawn) == 1.0).any()
+
+
+@pytest.mark.parametrize("std", [1e300, 1e-300])
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_distribution_of_absurd_width_still_gives_a_finite_action_in_bounds(std):
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    proposal = Proposal(np.zeros(2), 0.0, np.zeros(2), np.full(2, std))
+    verdict = decided(proposal, critic, np.random.default_rng(0), bound=1.0, growth=10.0, rounds=20, candidates=10)
+    assert verdict.decision == Decision.LEAST_RISK
+    assert (np.abs(np.concatenate(critic.scored)) <= 1.0).all()
