@@ -1,0 +1,1 @@
+"""The command line `ssql`: verbs over the library."""

@@ -1,0 +1,59 @@
+"""`ssql bench`: speed, as ratios against a peer or a limit measured in the same run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ssql_ros.cli.figures import add_json, report
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "bench",
+        help="measure speed against a peer or a limit in the same run",
+        description="Machines are noisy: every figure that counts is a ratio of two things timed in turn.",
+    )
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+
+    sim = subjects.add_parser("sim", help="simulation steps against the bare physics; replay; reset")
+    sim.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
+    sim.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: %(default)s)")
+    sim.set_defaults(run=_sim)
+
+    shield = subjects.add_parser("shield", help="one decision against torch eager; the node's start-up and memory")
+    shield.add_argument("--task", default="minitaur", help="whose bundle (default: %(default)s)")
+    shield.add_argument("--repeats", type=int, default=2000, help="decisions timed per size (default: %(default)s)")
+    shield.set_defaults(run=_shield)
+
+    ros = subjects.add_parser("ros", help="observation in to action out across processes, against a bare relay")
+    ros.add_argument("--task", default="minitaur", help="whose contract (default: %(default)s)")
+    ros.add_argument("--messages", type=int, default=3000, help="round trips of each (default: %(default)s)")
+    ros.add_argument("--rate", type=float, default=100.0, help="Hz, observations sent (default: %(default)s)")
+    ros.set_defaults(run=_ros)
+
+    for subject in (sim, shield, ros):
+        subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
+        add_json(subject)
+
+
+def _sim(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.sim import bench_sim
+
+    report(bench_sim(options.task, options.seconds, options.seed), options.seed, options.json)
+    return 0
+
+
+def _shield(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.shield import bench_shield
+
+    report(bench_shield(options.task, options.repeats, options.seed), options.seed, options.json)
+    return 0
+
+
+def _ros(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.ros import bench_ros
+
+    report(bench_ros(options.task, options.messages, options.rate, options.seed), options.seed, options.json)
+    return 0

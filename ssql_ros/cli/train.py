@@ -1,0 +1,64 @@
+"""`ssql train`: learning, with its whole configuration written into what it makes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssql_ros.cli.figures import add_json, command_line, report, versions
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("train", help="learn in simulation", description="Learn in simulation; ends in a bundle.")
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    critic = subjects.add_parser(
+        "critic",
+        help="a safety critic from rollouts of the noisy controller and of the masked one",
+        description="Learns Q_safe(s, a), the discounted probability of a future incident. The defaults take some "
+        "ten minutes on two cores. The bundle carries the command, seed, versions, data and held-out figures.",
+    )
+    critic.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
+    critic.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    critic.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
+    critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
+    critic.add_argument("--rounds", type=int, default=3, help="of masked rollouts (default: %(default)s)")
+    critic.add_argument("--masked-episodes", type=int, default=250, help="per round (default: %(default)s)")
+    critic.add_argument("--updates", type=int, default=8000, help="gradient steps per round (default: %(default)s)")
+    critic.add_argument("--held-out", type=int, default=120, help="episodes for the figures (default: %(default)s)")
+    critic.add_argument("--gamma-safe", type=float, default=0.95, help="discount (default: %(default)s)")
+    critic.add_argument("--epsilon", type=float, default=0.02, help="threshold in the bundle (default: %(default)s)")
+    critic.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
+    critic.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_json(critic)
+    critic.set_defaults(run=_critic)
+
+
+def _critic(options: argparse.Namespace) -> int:
+    # Learning loads torch and the world; the other commands must not wait for them.
+    from ssql_ros.bundle import save_bundle
+    from ssql_ros.learning.critic_training import TrainingPlan, held_out_figures, train_critic
+    from ssql_ros.learning.safety_critic import CriticSettings
+    from ssql_ros.tasks import find_task
+
+    if options.out.exists() and not options.overwrite:
+        raise ValueError(f"{options.out} is there already; --overwrite replaces it")
+    for name in ("gamma_safe", "epsilon"):
+        if not 0.0 < getattr(options, name) < 1.0:
+            raise ValueError(f"--{name.replace('_', '-')}: expected a number between 0 and 1")
+    plan = TrainingPlan(
+        episodes=options.episodes,
+        rounds=options.rounds,
+        masked_episodes=options.masked_episodes,
+        updates=options.updates,
+        held_out_episodes=options.held_out,
+        epsilon=options.epsilon,
+        critic=CriticSettings(gamma_safe=options.gamma_safe),
+    )
+    provenance = {"command": command_line(), "versions": versions()}
+    made = train_critic(find_task(options.task), plan, options.seed, provenance, show=not options.quiet)
+    bundle = save_bundle(made, options.out)
+    note = f"bundle {bundle.id} is in {bundle.path}"
+    report(dict(held_out_figures(bundle.provenance)), options.seed, options.json, notes=(note,))
+    return 0

@@ -1,0 +1,146 @@
+"""Leads a running graph through episodes: sets modes and seeds, asks for resets, and hears how each one went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+from ssql_ros.msg import Episode, ShieldedAction
+from ssql_ros.nodes.process import EVENT, LATCHED
+from ssql_ros.spec.messages import stamp_of
+
+
+class ConductorError(RuntimeError):
+    """The graph did not do what it was asked for in time; the text says what."""
+
+
+@dataclass
+class EpisodeHeard:
+    """What was heard of one episode: its end, and for each step the decision and its time in s."""
+
+    seed: int = 0
+    steps: int = 0
+    incident: bool = False
+    cause: str = ""
+    decisions: list[int] = field(default_factory=list)
+    decision_times: list[float] = field(default_factory=list)
+
+
+class Conductor:
+    """A client of the simulator's, the controller's and the shield's services. Use as a context manager.
+
+    Args:
+        check: called while waiting; raises when the graph is broken.
+        patience: s, how long anything may take.
+    """
+
+    def __init__(self, check: Callable[[], None], patience: float = 60.0) -> None:
+        self._check, self._patience = check, patience
+        rclpy.init()
+        self.node = Node("conductor")
+        self._executor = EventsExecutor()
+        self._executor.add_node(self.node)
+        self._ended: list[Episode] = []
+        self._heard, self._stamp, self._active = EpisodeHeard(), 0, False
+        self.node.create_subscription(Episode, "episode", self._ended.append, LATCHED)
+        self.node.create_subscription(ShieldedAction, "shield_node/shielded_action", self._on_account, EVENT)
+
+    def _on_account(self, message: ShieldedAction) -> None:
+        # Between episodes the shield goes on holding, for an observation that it has decided on before.
+        stamp = stamp_of(message)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        self._heard.decisions.append(message.decision)
+        self._heard.decision_times.append(message.decision_time)
+
+    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+        """Serve callbacks until `condition()` is true and return its value. Raises ConductorError."""
+        end = time.monotonic() + self._patience
+        while not (value := condition()):
+            if time.monotonic() > end:
+                raise ConductorError(f"{what}: nothing for {self._patience:g} s")
+            self._check()
+            self._executor.spin_once(timeout_sec=0.05)
+        return value
+
+    def _call(self, kind: Any, service: str, request: Any) -> Any:
+        client = self.node.create_client(kind, service)
+        try:
+            self.wait(client.service_is_ready, f"service {service}")
+            future = client.call_async(request)
+            self.wait(future.done, f"answer of {service}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def set_parameters(self, node: str, **values: Any) -> None:
+        """Set parameters of a node. Raises ConductorError when it refuses one."""
+        parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        answer = self._call(SetParameters, f"{node}/set_parameters", SetParameters.Request(parameters=parameters))
+        for result in answer.results:
+            if not result.successful:
+                raise ConductorError(f"{node} refuses {values}: {result.reason}")
+
+    def configure_shield(self) -> None:
+        """Bring the shield from unconfigured to inactive: its topics are there, it commands nothing yet."""
+        self._transition(Transition.TRANSITION_CONFIGURE, "configure")
+
+    def _transition(self, number: int, name: str) -> None:
+        request = ChangeState.Request(transition=Transition(id=number))
+        if not self._call(ChangeState, "shield_node/change_state", request).success:
+            raise ConductorError(f"the shield cannot {name}; its log says why")
+
+    def wait_for_listener(self, listener: str, topics: list[str]) -> None:
+        """Wait until node `listener` subscribes to all of `topics`."""
+
+        def listens(topic: str) -> bool:
+            name = self.node.resolve_topic_name(topic)
+            return any(info.node_name == listener for info in self.node.get_subscriptions_info_by_topic(name))
+
+        self.wait(lambda: all(map(listens, topics)), f"{listener} to listen to {', '.join(topics)}")
+
+    def episodes(self, mode: str, seed: int, count: int) -> Iterator[EpisodeHeard]:
+        """Run `count` episodes in a shield mode from `seed` on; yield each when it has ended.
+
+        The simulator waits between episodes; it must run with auto_reset false.
+        """
+        self.set_parameters("shield_node", mode=mode)
+        for node in ("behaviour_node", "sim_node"):
+            self.set_parameters(node, seed=seed)
+        for _ in range(count):
+            self._ended.clear()
+            self._heard = EpisodeHeard()
+            self._call(Trigger, "sim_node/reset", Trigger.Request())
+            if not self._active:
+                # Only now: the first command starts the clock of the simulation.
+                self._transition(Transition.TRANSITION_ACTIVATE, "activate")
+                self._active = True
+            end: Episode = self.wait(lambda: self._ended and self._ended[-1], "the end of an episode")
+            heard = self._heard
+            # The last accounts may still be on their way.
+            self.wait(lambda heard=heard, end=end: len(heard.decisions) >= end.steps, "the shield's account")
+            heard.seed, heard.steps, heard.incident, heard.cause = end.seed, end.steps, end.incident, end.cause
+            yield heard
+
+    def __enter__(self) -> Conductor:
+        """Return the conductor."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the graph."""
+        self._executor.remove_node(self.node)
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
