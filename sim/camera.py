@@ -1,7 +1,7 @@
 """A camera that follows the robot, rendered in software: no display, no graphics card."""
 
 import numpy as np
-import pybullet
+from ssql_sim.engine import pybullet
 
 DISTANCE, HEIGHT = 0.85, 0.14  # m: from the point looked at, and of that point
 YAW, PITCH = 50.0, -22.0  # deg: ahead of the robot, on its right

@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         "run twice: the shield first only monitors, then enforces. Ends with a table, a bag and an HTML report.",
     )
     parser.add_argument("--task", default="minitaur", help="which robot (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=10, help="of each mode (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=20, help="of each mode (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder to make (default: runs/demo_TIME)")
     parser.set_defaults(run=_demo)
@@ -82,4 +82,36 @@ def _run(graph: Any, options: argparse.Namespace) -> None:
 
 
 def _report(task: Any, folder: Path, options: argparse.Namespace) -> None:
-    print(folder, command_line(), versions(), task, options)
+    """Read the bag back, print the table, and write the report."""
+    from ssql_ros.report import Summary, fall_frames, records_from_bag, write_report  # noqa: PLC0415
+
+    contract, bag = task.contract(), folder / "bag"
+    runs = records_from_bag(bag, contract)
+    print("                falls   (95 % interval)   mean episode   interventions   decision p50, p99")
+    for run in runs:
+        figures = Summary.of(run)
+        low, high = figures.fall_interval
+        p50, p99 = 1e6 * np.percentile(figures.decision_times, [50, 99])
+        print(
+            f"  {run.mode:<10} {figures.falls:5d} of {figures.episodes:<4d} ({low:.0%} to {high:.0%})".ljust(46)
+            + f"{figures.mean_steps:7.0f} steps   {figures.interventions_per_step:6.1%} of steps   {p50:.0f}, {p99:.0f} us"
+        )
+    env = task.make(render_mode="rgb_array")
+    frames = fall_frames(bag, contract, env, runs)
+    env.close()
+    facts = {
+        "command": command_line(),
+        "seed": options.seed,
+        "contract": contract.id,
+        "versions": versions(),
+    }
+    report = write_report(
+        folder / "report.html",
+        runs,
+        frames,
+        facts,
+        title=f"{task.robot.capitalize()}: an untrusted controller, watched and shielded",
+        control_period=contract.control_period,
+        margin_unit=contract.limits[0].unit,
+    )
+    print(f"bag:    {bag}\nreport: {report}")

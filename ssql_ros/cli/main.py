@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from ssql_ros.cli import bench, demo, evaluate, train
+from ssql_ros.cli import bench, demo, evaluate, run, train
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (demo, train, evaluate, bench):
+    for module in (demo, run, train, evaluate, bench):
         module.add_parser(verbs)
     options = parser.parse_args(arguments)
     # Some shells export a BLAS kernel choice that halves NumPy's speed on newer processors; figures would be of that.

@@ -95,12 +95,16 @@ class Conductor:
 
     def configure_shield(self) -> None:
         """Bring the shield from unconfigured to inactive: its topics are there, it commands nothing yet."""
-        self._transition(Transition.TRANSITION_CONFIGURE, "configure")
+        if not self._transition(Transition.TRANSITION_CONFIGURE):
+            raise ConductorError("the shield cannot configure; its log says why")
 
-    def _transition(self, number: int, name: str) -> None:
+    def _activate_shield(self) -> None:
+        """Bring the shield from inactive to active, which it refuses until it has seen the robot."""
+        self.wait(lambda: self._transition(Transition.TRANSITION_ACTIVATE), "the shield to activate")
+
+    def _transition(self, number: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=number))
-        if not self._call(ChangeState, "shield_node/change_state", request).success:
-            raise ConductorError(f"the shield cannot {name}; its log says why")
+        return bool(self._call(ChangeState, "shield_node/change_state", request).success)
 
     def wait_for_listener(self, listener: str, topics: list[str]) -> None:
         """Wait until node `listener` subscribes to all of `topics`."""
@@ -125,7 +129,7 @@ class Conductor:
             self._call(Trigger, "sim_node/reset", Trigger.Request())
             if not self._active:
                 # Only now: the first command starts the clock of the simulation.
-                self._transition(Transition.TRANSITION_ACTIVATE, "activate")
+                self._activate_shield()
                 self._active = True
             end: Episode = self.wait(lambda: self._ended and self._ended[-1], "the end of an episode")
             heard = self._heard

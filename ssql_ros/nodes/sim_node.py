@@ -165,8 +165,12 @@ class SimNode(Node):
 
     @property
     def answered(self) -> bool:
-        """Tell whether the current observation has its command, or the next episode is due."""
-        return self._answered or self._ended or self._reset_asked.is_set()
+        """Tell whether the current observation has its command.
+
+        So has an episode's last one before the next begins: else an answer could come late and be taken for one to the
+        first observation of the next.
+        """
+        return self._answered
 
     @property
     def waiting(self) -> bool:
@@ -261,7 +265,7 @@ def drive(node: SimNode, stopped: Any) -> None:
                 continue
             node.advance()
             # In real time a late step does not shift the ones after it, unless it is late by more than a period.
-            patience = node.value_of("patience")
+            patience = REPEAT if node.waiting else node.value_of("patience")
             due = max(due + period, time.monotonic()) if real_time else time.monotonic() + patience
     finally:
         executor.remove_node(node)
