@@ -8,13 +8,14 @@ for yours.
 
 from pathlib import Path
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
 
 SHIELD_ARGUMENTS = (
     ("bundle", "", "path of the bundle with the safety critic; empty: the one shipped"),
@@ -70,8 +71,6 @@ def generate_launch_description() -> LaunchDescription:
                     }
                 ],
             ),
-            IncludeLaunchDescription(
-                shield, launch_arguments=[(name, value[name]) for name, _, _ in SHIELD_ARGUMENTS]
-            ),
+            IncludeLaunchDescription(shield, launch_arguments=[(name, value[name]) for name, _, _ in SHIELD_ARGUMENTS]),
         ]
     )

@@ -2,15 +2,16 @@
 
 Remap your controller's output to `joint_commands_raw` and let the driver listen to `joint_commands`, or name both:
 
-    ros2 launch ssql_ros shield.launch.py contract:=minitaur commands_in:=/my_controller/commands commands_out:=/driver/commands
+    ros2 launch ssql_ros shield.launch.py contract:=minitaur commands_in:=/mine/commands commands_out:=/driver/commands
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
 
 ARGUMENTS = (
     ("contract", "minitaur", "robot name or path of its contract YAML"),
@@ -33,7 +34,10 @@ def generate_launch_description() -> LaunchDescription:
     remappings = [("joint_commands_raw", value["commands_in"]), ("joint_commands", value["commands_out"])]
     return LaunchDescription(
         [
-            *(DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS),
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, default, text in ARGUMENTS
+            ),
             Node(
                 package="ssql_ros",
                 executable="shield_node",

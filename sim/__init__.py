@@ -4,6 +4,7 @@ Importing it registers the gymnasium id `ssql/Minitaur-v0`.
 """
 
 from gymnasium.envs.registration import register
+
 from ssql_sim.minitaur import MinitaurEnv
 from ssql_sim.physics import Physics
 from ssql_sim.sensors import Sensors

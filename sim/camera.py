@@ -1,6 +1,7 @@
 """A camera that follows the robot, rendered in software: no display, no graphics card."""
 
 import numpy as np
+
 from ssql_sim.engine import pybullet
 
 DISTANCE, HEIGHT = 0.85, 0.14  # m: from the point looked at, and of that point

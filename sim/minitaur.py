@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+
 from ssql_sim import leg_model, physics, rotation
 from ssql_sim.camera import Camera
 from ssql_sim.sensors import Sensors

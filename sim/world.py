@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from ssql_sim.engine import pybullet
 import pybullet_data
+
 from ssql_sim import leg_model
+from ssql_sim.engine import pybullet
 from ssql_sim.motor import SUBSTEP, Motors
 from ssql_sim.physics import Physics
 

@@ -39,7 +39,7 @@ class Task:
 
     def make(self, **options: Any) -> gymnasium.Env:
         """Return the bare world, with `options` for its constructor."""
-        import ssql_sim  # noqa: F401, PLC0415 (registers the worlds; only those who simulate need pybullet)
+        import ssql_sim  # noqa: F401 (registers the worlds; only those who simulate need pybullet)
 
         return gymnasium.make(self.environment, disable_env_checker=True, **options).unwrapped
 

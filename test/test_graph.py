@@ -123,7 +123,8 @@ def test_safe_command_goes_through_unchanged_and_stamped_with_its_observation(sh
     shielded.until(lambda: shielded.commands and shielded.commands[-1].position.tolist() == wanted)
     assert account.enforced
     assert account.q_safe_proposal <= account.epsilon
-    assert account.bundle_id and account.reason == ""
+    assert account.bundle_id
+    assert account.reason == ""
     assert stamp_of(account) > 0
 
 

@@ -259,7 +259,8 @@ def test_full_disk_is_loud_and_leaves_what_was_written(graph):
         kept = [m.position.tolist() for _, _, m in read_messages(bag)]
     # Whole messages only: the first, and at most the one that still fitted under the limit.
     assert kept[0] == [0.0, -0.0]
-    assert len(kept) <= 2 and all(len(position) == 5000 for position in kept[1:])
+    assert len(kept) <= 2
+    assert all(len(position) == 5000 for position in kept[1:])
 
 
 def test_killed_recorder_loses_at_most_what_a_flush_had_not_reached(graph):

@@ -12,15 +12,15 @@ import gymnasium
 import numpy as np
 import pybullet
 import pytest
-import ssql_sim  # noqa: F401 (registers the environment)
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
-from ssql_sim import leg_model
-from ssql_sim.minitaur import INCIDENT_TERMS, MinitaurEnv, incident_margin
 
+import ssql_sim  # noqa: F401 (registers the environment)
 from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_ros.spec import find_contract, load_contract
+from ssql_sim import leg_model
+from ssql_sim.minitaur import INCIDENT_TERMS, MinitaurEnv, incident_margin
 
 FRAME, PAST_FRAMES, PAST_ACTIONS, LEGS = slice(0, 12), slice(12, 72), slice(72, 112), slice(112, 120)
 actions_in_bounds = st.lists(st.floats(-1.0, 1.0), min_size=8, max_size=8).map(np.array)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ssql_sim.motor import OVERHEAT_TIME, SUBSTEP, Motors
 
 eight = st.lists(st.floats(-4.0, 4.0), min_size=8, max_size=8)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from sensor_msgs.msg import Imu, JointState
-from ssql_sim import leg_model
-from ssql_sim.minitaur import MinitaurEnv
 from transforms3d.euler import quat2euler
 from transforms3d.quaternions import rotate_vector
 
 from ssql_ros.spec import ObservationAssembler, find_contract, load_contract, messages
+from ssql_sim import leg_model
+from ssql_sim.minitaur import MinitaurEnv
 
 
 @pytest.fixture

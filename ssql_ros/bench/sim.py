@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import gymnasium
 import numpy as np
-import pybullet
-from ssql_sim.world import SUBSTEPS
 from tqdm import tqdm
 
 from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_ros.tasks import Task, find_task
+from ssql_sim.engine import pybullet
+from ssql_sim.world import SUBSTEPS
 
 BLOCK = 50  # control steps in one block ratio
 NOISE = NoiseSettings(sigma=0.05)

@@ -31,8 +31,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from ssql_ros.graph import Graph, isolate  # noqa: PLC0415 (environment first, then rclpy)
-    from ssql_ros.tasks import find_task  # noqa: PLC0415
+    from ssql_ros.graph import Graph, isolate
+    from ssql_ros.tasks import find_task
 
     if options.episodes < 1:
         raise ValueError(f"--episodes: expected at least 1, got {options.episodes}")
@@ -44,9 +44,7 @@ def _demo(options: argparse.Namespace) -> int:
         noise = task.untrusted
         graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
         graph.start("sim_node", task=task.name, auto_reset=False)
-        graph.start(
-            "behaviour_node", gait=noise.gait, sigma=noise.sigma, rho=noise.rho, bound=2.0, use_sim_time=True
-        )
+        graph.start("behaviour_node", gait=noise.gait, sigma=noise.sigma, rho=noise.rho, bound=2.0, use_sim_time=True)
         graph.start("shield_node", contract=task.robot, autostart=False, use_sim_time=True)
         _run(graph, options)
         graph.stop("shield_node")
@@ -59,7 +57,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _run(graph: Any, options: argparse.Namespace) -> None:
     """Lead the graph through the episodes, with one line each."""
-    from ssql_ros.nodes.conductor import Conductor  # noqa: PLC0415 (loads rclpy)
+    from ssql_ros.nodes.conductor import Conductor
 
     with Conductor(graph.check) as conductor:
         conductor.configure_shield()
@@ -83,7 +81,7 @@ def _run(graph: Any, options: argparse.Namespace) -> None:
 
 def _report(task: Any, folder: Path, options: argparse.Namespace) -> None:
     """Read the bag back, print the table, and write the report."""
-    from ssql_ros.report import Summary, fall_frames, records_from_bag, write_report  # noqa: PLC0415
+    from ssql_ros.report import Summary, fall_frames, records_from_bag, write_report
 
     contract, bag = task.contract(), folder / "bag"
     runs = records_from_bag(bag, contract)
@@ -92,9 +90,10 @@ def _report(task: Any, folder: Path, options: argparse.Namespace) -> None:
         figures = Summary.of(run)
         low, high = figures.fall_interval
         p50, p99 = 1e6 * np.percentile(figures.decision_times, [50, 99])
+        falls = f"{figures.falls:5d} of {figures.episodes:<4d} ({low:.0%} to {high:.0%})"
         print(
-            f"  {run.mode:<10} {figures.falls:5d} of {figures.episodes:<4d} ({low:.0%} to {high:.0%})".ljust(46)
-            + f"{figures.mean_steps:7.0f} steps   {figures.interventions_per_step:6.1%} of steps   {p50:.0f}, {p99:.0f} us"
+            f"  {run.mode:<10} {falls:<33}{figures.mean_steps:7.0f} steps   "
+            f"{figures.interventions_per_step:6.1%} of steps   {p50:.0f}, {p99:.0f} us"
         )
     env = task.make(render_mode="rgb_array")
     frames = fall_frames(bag, contract, env, runs)

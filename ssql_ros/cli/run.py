@@ -32,8 +32,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ssql_ros.graph import Graph  # noqa: PLC0415 (each verb loads only what it needs)
-    from ssql_ros.tasks import find_task  # noqa: PLC0415
+    from ssql_ros.graph import Graph
+    from ssql_ros.tasks import find_task
 
     task = find_task(options.task)
     sim_time = not options.no_simulator

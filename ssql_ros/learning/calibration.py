@@ -68,7 +68,9 @@ def _outcomes(
 
 
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Return the probability that a positive scores above a negative, ties counted half (Mann-Whitney); NaN without both.
+    """Return the probability that a positive scores above a negative, ties counted half (Mann-Whitney).
+
+    NaN where there is not at least one of each.
 
     Args:
         scores: (N,).

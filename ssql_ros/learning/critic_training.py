@@ -152,7 +152,7 @@ def _joined(first: Transitions, second: Transitions) -> Transitions:
 def _judge(
     pool: RolloutPool, task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, bundle: str, show: bool
 ) -> dict[str, Any]:
-    """Return calibration figures on held-out episodes: of pi after disturbances, and of the masked policy in service."""
+    """Return calibration figures on held-out episodes: of pi after disturbances, of the masked policy in service."""
     rng = np.random.default_rng(HELD_OUT_SEED)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + plan.held_out_episodes)
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.

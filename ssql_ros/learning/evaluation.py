@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +22,7 @@ def evaluate_shield(
     episodes: int,
     seed: int,
     epsilon: float | None = None,
-    noise: dict[str, float] | None = None,
+    noise: dict[str, Any] | None = None,
     show: bool = False,
 ) -> dict[str, float]:
     """Run the task's untrusted controller over the same seeds with the shield in monitor mode and enforcing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Ensemble(nn.Module):
     def __init__(self, sizes: Sequence[int], members: int, generator: torch.Generator) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             bound = 1.0 / math.sqrt(n_in)
             weight = torch.empty(members, n_in, n_out).uniform_(-bound, bound, generator=generator)
             self.weights.append(nn.Parameter(weight * math.sqrt(3.0)))

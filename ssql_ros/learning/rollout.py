@@ -87,7 +87,7 @@ def _world(task: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Contra
 
 @lru_cache(maxsize=2)
 def _critic(bundle: str, contract_path: str) -> SafetyCritic:
-    from ssql_ros.spec import load_contract  # noqa: PLC0415 (cached by path, as the critic is)
+    from ssql_ros.spec import load_contract
 
     return SafetyCritic(load_bundle(bundle, load_contract(contract_path)))
 

@@ -131,12 +131,14 @@ class Conductor:
                 # Only now: the first command starts the clock of the simulation.
                 self._activate_shield()
                 self._active = True
-            end: Episode = self.wait(lambda: self._ended and self._ended[-1], "the end of an episode")
-            heard = self._heard
-            # The last accounts may still be on their way.
-            self.wait(lambda heard=heard, end=end: len(heard.decisions) >= end.steps, "the shield's account")
+            self.wait(self._complete, "the end of an episode with its account")
+            end, heard = self._ended[-1], self._heard
             heard.seed, heard.steps, heard.incident, heard.cause = end.seed, end.steps, end.incident, end.cause
             yield heard
+
+    def _complete(self) -> bool:
+        # The last accounts may still be on their way when the episode's end has come.
+        return bool(self._ended) and len(self._heard.decisions) >= self._ended[-1].steps
 
     def __enter__(self) -> Conductor:
         """Return the conductor."""

@@ -68,4 +68,3 @@ def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]],
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
-

@@ -49,7 +49,9 @@ PARAMETERS = (
     Parameter("max_steps", 500, "control periods of an episode", low=1, high=10**6, fixed=True),
     Parameter("goal_velocity", 0.3, "m/s, of the reward", low=-2.0, high=2.0, fixed=True),
     Parameter("foot_friction", 1.0, "lateral friction of the feet", low=0.05, high=5.0, fixed=True),
-    Parameter("randomise", "none", "draw physics anew each episode", choices=("none", "physics", "friction"), fixed=True),
+    Parameter(
+        "randomise", "none", "draw physics anew each episode", choices=("none", "physics", "friction"), fixed=True
+    ),
 )
 # Settling into the standing pose takes this long on the robot's clock: the gap by which everyone sees a new episode.
 RESET_SECONDS = 1.0

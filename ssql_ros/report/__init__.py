@@ -5,4 +5,13 @@ from ssql_ros.report.page import Frame, write_report
 from ssql_ros.report.pictures import fall_frames
 from ssql_ros.report.records import NOT_DECIDED, EpisodeRecord, RunRecord, Summary
 
-__all__ = ["NOT_DECIDED", "EpisodeRecord", "Frame", "RunRecord", "Summary", "fall_frames", "records_from_bag", "write_report"]
+__all__ = [
+    "NOT_DECIDED",
+    "EpisodeRecord",
+    "Frame",
+    "RunRecord",
+    "Summary",
+    "fall_frames",
+    "records_from_bag",
+    "write_report",
+]
