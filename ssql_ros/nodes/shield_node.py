@@ -7,35 +7,27 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
-from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from sensor_msgs.msg import Imu, JointState
-from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.bundle import load_bundle
 from ssql_ros.critic import SafetyCritic
-from ssql_ros.msg import Proposal, ShieldedAction, ShieldState
+from ssql_ros.msg import ShieldState
 from ssql_ros.nodes.diagnostics import Diagnostics
 from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, EVENT, LATCHED, SENSOR, run_node
-from ssql_ros.shield import Decision, ShieldSettings
-from ssql_ros.shield_loop import Mode, ShieldLoop, Tick
-from ssql_ros.spec import ContractError, find_contract, load_contract
-from ssql_ros.spec.messages import CommandReader, InputReader, fill, fill_joint_command, set_stamp, stamp_of
-
-INPUT_TYPES = {"sensor_msgs/msg/JointState": JointState, "sensor_msgs/msg/Imu": Imu, "nav_msgs/msg/Odometry": Odometry}
+from ssql_ros.nodes.process import LATCHED, run_node
+from ssql_ros.nodes.shield_control import ShieldControl
+from ssql_ros.shield import FIRST_STAGE, Decision, ShieldSettings
+from ssql_ros.shield_loop import Mode, ShieldLoop
+from ssql_ros.spec import find_contract, load_contract
+from ssql_ros.spec.messages import fill, set_stamp
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
@@ -50,23 +42,21 @@ PARAMETERS = (
     Parameter("seed", 0, "seed of the candidates", low=0, high=2**31 - 1, fixed=True),
     Parameter("autostart", True, "configure at start and activate on the first whole observation", fixed=True),
     Parameter("command_type", "joint_state", "type of joint_commands", choices=("joint_state", "forward"), fixed=True),
-    Parameter("realtime_priority", 0, "SCHED_FIFO priority of the tick; 0: normal scheduling", low=0, high=99, fixed=True),
+    Parameter(
+        "realtime_priority", 0, "SCHED_FIFO priority of the tick; 0: normal scheduling", low=0, high=99, fixed=True
+    ),
 )
 
 
 class ShieldNode(LifecycleNode):
-    """Adapts `ShieldLoop` to ROS: subscriptions fill its slots, a thread on the steady clock takes its decisions."""
+    """Parameters, life cycle, services and reports of a shield; `ShieldControl` does its work."""
 
     def __init__(self) -> None:
         super().__init__("shield_node")
         self.value_of = declare(self, PARAMETERS, check=_fault)
         self.add_post_set_parameters_callback(lambda _changes: self._apply_settings())
         self.contract = load_contract(find_contract(self.value_of("contract")))
-        self.loop: ShieldLoop | None = None
-        self._wake = threading.Condition()
-        self._running = False
-        self._thread: threading.Thread | None = None
-        self._woken = 0.0
+        self._control: ShieldControl | None = None
         self._state = self.create_publisher(ShieldState, "~/state", LATCHED)
         self._diagnostics = Diagnostics(self, "shield", self._describe)
         # On the steady clock: reports go on when /clock has stopped.
@@ -102,41 +92,17 @@ class ShieldNode(LifecycleNode):
     def _transition(self, name: str, act: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             act()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must be seen)
+        except Exception as error:  # whatever it is, it must be seen
             self.get_logger().error(f"cannot {name}: {error}")
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        contract = self.contract
         critic = self._load_critic()
-        self.loop = ShieldLoop(contract, critic, self._settings(critic), self._mode(), self.value_of("seed"))
-        # One message, filled anew each time: making one takes as long as filling it.
-        self._command_message = Float64MultiArray() if self.value_of("command_type") == "forward" else JointState()
-        self._command = self.create_publisher(type(self._command_message), contract.commanded.topic, COMMAND)
-        self._account = self.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
-        self._interventions = self.create_publisher(ShieldedAction, "~/interventions", EVENT)
-        events = SubscriptionEventCallbacks(incompatible_qos=self._on_bad_qos)
-        self._topics = [
-            self.create_subscription(
-                INPUT_TYPES[contract.inputs[name].type],
-                contract.inputs[name].topic,
-                self._reader(name),
-                SENSOR,
-                event_callbacks=events,
-            )
-            for name in contract.observed_inputs
-        ]
-        for topic, kind, receive in (
-            ("joint_commands_raw", JointState, self._on_joint_command),
-            ("joint_proposals", Proposal, self._on_proposal),
-            ("forward_commands_raw", Float64MultiArray, self._on_forward_command),
-        ):
-            self._topics.append(self.create_subscription(kind, topic, receive, COMMAND, event_callbacks=events))
-        self._commands = {
-            topic: CommandReader(contract, topic)
-            for topic in ("joint_commands_raw", "joint_proposals", "forward_commands_raw")
-        }
+        settings, mode = self._settings(critic), self._mode()
+        loop = ShieldLoop(self.contract, critic, settings, mode, self.value_of("seed"))
+        forward = self.value_of("command_type") == "forward"
+        self._control = ShieldControl(self, loop, forward, self._on_bad_qos, self._activate_once)
         self._offered = [
             self.create_service(SetBool, "~/enable", self._on_enable),
             self.create_service(Trigger, "~/reload", self._on_reload),
@@ -145,7 +111,7 @@ class ShieldNode(LifecycleNode):
         gc.collect()
         gc.freeze()
         self.get_logger().info(
-            f"bundle {critic.id} for {contract.id}, epsilon {self.loop.settings.epsilon:g}, {self._mode().name.lower()}"
+            f"bundle {critic.id} for {self.contract.id}, epsilon {settings.epsilon:g}, {mode.name.lower()}"
         )
 
     def _load_critic(self) -> SafetyCritic:
@@ -153,43 +119,32 @@ class ShieldNode(LifecycleNode):
         if not path:
             path = find_contract(self.contract.robot).parent / "bundles" / f"{self.contract.robot}_critic.safetensors"
         critic = SafetyCritic(load_bundle(path, self.contract))
-        # Tried with both sizes that a decision uses, so that the first decision is not the slow one.
+        # Tried with the sizes that a decision uses, so that the first decision is not the slow one.
         observation = np.zeros(self.contract.observation_size)
-        for k in (1, self.value_of("candidates")):
+        candidates = self.value_of("candidates")
+        for k in {1, min(FIRST_STAGE, candidates), max(1, candidates - FIRST_STAGE)}:
             logits = critic.logits(observation, np.tile(self.contract.safe_action, (k, 1)))
             if not np.isfinite(logits).all():
                 raise ValueError(f"{path}: the critic's self-test gave a score that is not finite")
         return critic
 
     def _activate(self) -> None:
-        loop = self._loop()
-        if not self._observed():
-            raise RuntimeError(f"no fresh observation on {', '.join(s.topic_name for s in self._topics[:-3])}")
-        loop.start(time.monotonic())
-        self._running = True
-        self._thread = threading.Thread(target=self._run, name="tick", daemon=True)
-        self._thread.start()
+        control = self._configured()
+        if not control.observed():
+            raise RuntimeError(f"no fresh observation on {', '.join(control.inputs)}")
+        control.start(self.value_of("realtime_priority"))
         self._report()
 
     def _deactivate(self) -> None:
-        if self._thread is None:
-            return
-        with self._wake:
-            self._running = False
-            self._wake.notify()
-        self._thread.join()
-        self._thread = None
-        self._publish_command(self.contract.joint_command(self.contract.safe_action), self._now())
-        self._report()
+        if self._control is not None and self._control.started:
+            self._control.stop()
+            self._report()
 
     def _cleanup(self) -> None:
-        for subscription in self._topics:
-            self.destroy_subscription(subscription)
-        for publisher in (self._command, self._account, self._interventions):
-            self.destroy_publisher(publisher)
+        self._configured().disconnect()
         for service in self._offered:
             self.destroy_service(service)
-        self.loop = None
+        self._control = None
 
     def close(self) -> None:
         """Send the safe action if active, and end the tick."""
@@ -199,150 +154,17 @@ class ShieldNode(LifecycleNode):
         self._start_timer.cancel()
         self.trigger_configure()
 
-    def _loop(self) -> ShieldLoop:
-        if self.loop is None:
+    def _activate_once(self) -> None:
+        if self._starting:
+            self._starting = False
+            self.trigger_activate()
+
+    def _configured(self) -> ShieldControl:
+        if self._control is None:
             raise RuntimeError("the node is not configured")
-        return self.loop
+        return self._control
 
-    # Subscriptions: fill a slot and wake the tick.
-
-    def _reader(self, name: str) -> Callable[[Any], None]:
-        read = InputReader(self.contract, self.contract.inputs[name])
-
-        def receive(message: Any) -> None:
-            arrival, loop = time.monotonic(), self._loop()
-            try:
-                values = read(message)
-            except ContractError as error:
-                self._fault_in(str(error))
-                with self._wake:
-                    loop.unreadable(str(error))
-                return
-            stamp = stamp_of(message)
-            with self._wake:
-                loop.read(name, stamp, arrival - self._delay(stamp), values)
-                self._notify(arrival)
-            if self._starting and self._observed():
-                self._starting = False
-                self.trigger_activate()
-
-        return receive
-
-    def _on_joint_command(self, message: JointState) -> None:
-        self._propose("joint_commands_raw", message, lambda read: read.joint_command(message), stamp_of(message))
-
-    def _on_forward_command(self, message: Float64MultiArray) -> None:
-        self._propose("forward_commands_raw", message, lambda read: read.array_command(message), 0)
-
-    def _propose(
-        self, topic: str, message: Any, joints_of: Callable[[CommandReader], np.ndarray], stamp: int
-    ) -> None:
-        arrival, loop = time.monotonic(), self._loop()
-        try:
-            joints = joints_of(self._commands[topic])
-            action = self.contract.action_of(joints)
-        except ContractError as error:
-            self._refuse(str(error), stamp, arrival)
-            return
-        with self._wake:
-            loop.propose(action, joints, stamp, arrival - self._delay(stamp))
-            self._notify(arrival)
-
-    def _on_proposal(self, message: Proposal) -> None:
-        arrival, loop, stamp = time.monotonic(), self._loop(), stamp_of(message)
-        try:
-            action, mean, std = self._commands["joint_proposals"].proposal(message)
-        except ContractError as error:
-            self._refuse(str(error), stamp, arrival)
-            return
-        with self._wake:
-            loop.propose(
-                action, self.contract.joint_command(action), stamp, arrival - self._delay(stamp), mean, std
-            )
-            self._notify(arrival)
-
-    def _refuse(self, fault: str, stamp: int, arrival: float) -> None:
-        self._fault_in(fault)
-        with self._wake:
-            self._loop().unreadable_proposal(fault, stamp)
-            self._notify(arrival)
-
-    def _notify(self, arrival: float) -> None:
-        if self._loop().input_complete():
-            self._woken = arrival
-            self._wake.notify()
-
-    def _fault_in(self, fault: str) -> None:
-        self.get_logger().error(fault, throttle_duration_sec=1.0)
-
-    def _delay(self, stamp: int) -> float:
-        """Return how old a message was on arrival by its own stamp, in s; 0 where stamp or clock is not set."""
-        now = self._now()
-        return max(0.0, (now - stamp) * 1e-9) if stamp and now else 0.0
-
-    def _now(self) -> int:
-        return self.get_clock().now().nanoseconds
-
-    # The tick.
-
-    def _run(self) -> None:
-        self._raise_priority()
-        loop = self._loop()
-        while True:
-            with self._wake:
-                while self._running and (wait := loop.wait(time.monotonic())) > 0.0:
-                    self._wake.wait(wait)
-                if not self._running:
-                    return
-                start = time.monotonic()
-                tick = loop.tick(start)
-                seconds = time.monotonic() - (self._woken if tick.complete else start)
-            try:
-                held = tick.verdict.decision is Decision.HELD
-                self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
-                self._publish_account(tick, seconds)
-            except Exception as error:  # noqa: BLE001 (a failing publisher must not end the tick)
-                self.get_logger().error(f"cannot publish: {error}", throttle_duration_sec=1.0)
-
-    def _raise_priority(self) -> None:
-        priority = self.value_of("realtime_priority")
-        if priority:
-            try:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-            except OSError as error:
-                self.get_logger().warning(f"realtime_priority {priority}: {error}; the tick runs at normal priority")
-
-    def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
-        message = self._command_message
-        if isinstance(message, Float64MultiArray):
-            fill(message, data=joints)
-        else:
-            fill_joint_command(message, self.contract, joints, stamp)
-        self._command.publish(message)
-
-    def _publish_account(self, tick: Tick, seconds: float) -> None:
-        verdict, loop = tick.verdict, self._loop()
-        account = fill(
-            ShieldedAction(),
-            decision=verdict.decision,
-            enforced=tick.enforced,
-            proposal=tick.proposal,
-            action=verdict.action,
-            q_safe_proposal=verdict.q_proposal,
-            q_safe_action=verdict.q_action,
-            epsilon=loop.settings.epsilon,
-            candidates_scored=verdict.scored,
-            candidates_safe=verdict.safe,
-            decision_time=seconds,
-            bundle_id=loop.critic.id,
-            reason=verdict.reason,
-        )
-        set_stamp(account, tick.stamp)
-        self._account.publish(account)
-        if verdict.decision is not Decision.PASSED:
-            self._interventions.publish(account)
-
-    # Parameters, services, reports.
+    # Parameters and services.
 
     def _mode(self) -> Mode:
         return Mode[self.value_of("mode").upper()]
@@ -357,24 +179,28 @@ class ShieldNode(LifecycleNode):
         )
 
     def _apply_settings(self) -> None:
-        if self.loop is not None:
-            with self._wake:
-                self.loop.settings = self._settings(self.loop.critic)
-                if self.loop.mode is not Mode.DISABLED:
-                    self.loop.mode = self._mode()
-            self._report()
+        if self._control is None:
+            return
+        loop = self._control.loop
+        with self._control.lock:
+            loop.settings = self._settings(loop.critic)
+            if loop.mode is not Mode.DISABLED:
+                loop.mode = self._mode()
+        self._report()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        loop = self._loop()
-        with self._wake:
-            loop.mode = self._mode() if request.data else Mode.DISABLED
-        text = f"shield is {loop.mode.name.lower()}"
+        control = self._configured()
+        mode = self._mode() if request.data else Mode.DISABLED
+        with control.lock:
+            control.loop.mode = mode
+        text = f"shield is {mode.name.lower()}"
         (self.get_logger().info if request.data else self.get_logger().warning)(text)
         self._report()
         response.success, response.message = True, text
         return response
 
     def _on_reload(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        control = self._configured()
         try:
             critic = self._load_critic()
             settings = self._settings(critic)
@@ -382,17 +208,13 @@ class ShieldNode(LifecycleNode):
             response.success, response.message = False, str(error)
             self.get_logger().error(f"cannot reload: {error}")
             return response
-        with self._wake:
-            self._loop().critic, self._loop().settings = critic, settings
+        with control.lock:
+            control.loop.critic, control.loop.settings = critic, settings
         self._report()
         response.success, response.message = True, f"bundle {critic.id}"
         return response
 
-    def _observed(self) -> bool:
-        loop = self._loop()
-        with self._wake:
-            observation = loop.observation()
-        return observation is not None and time.monotonic() - observation.time <= loop.settings.max_observation_age
+    # Reports.
 
     def _on_bad_qos(self, event: Any) -> None:
         self._bad_qos = f"{event.total_count} publishers offer an incompatible QoS ({event.last_policy_kind})"
@@ -400,11 +222,12 @@ class ShieldNode(LifecycleNode):
 
     def _report(self) -> None:
         self._diagnostics.publish()
-        loop = self.loop
-        state = ShieldState()
-        set_stamp(state, self._now())
-        fill(state, mode=Mode.INACTIVE if loop is None or self._thread is None else loop.mode, contract_id=self.contract.id)
-        if loop is not None:
+        control, state = self._control, ShieldState()
+        set_stamp(state, self.get_clock().now().nanoseconds)
+        mode = control.loop.mode if control is not None and control.started else Mode.INACTIVE
+        fill(state, mode=mode, contract_id=self.contract.id)
+        if control is not None:
+            loop = control.loop
             counts = {decision.name.lower(): loop.counts[decision] for decision in Decision}
             fill(
                 state,
@@ -418,9 +241,9 @@ class ShieldNode(LifecycleNode):
         self._state.publish(state)
 
     def _describe(self) -> tuple[bytes, str, dict[str, str]]:
-        loop = self.loop
-        if loop is None or self._thread is None:
+        if self._control is None or not self._control.started:
             return DiagnosticStatus.WARN, "inactive: the robot gets no command from here", {}
+        loop = self._control.loop
         values = {
             "mode": loop.mode.name.lower(),
             "bundle": loop.critic.id,

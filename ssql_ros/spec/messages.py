@@ -151,15 +151,16 @@ def _odometry_values(message: Any, _what: str) -> dict[str, float]:
     }
 
 
-def _check_measured(message: Any, quantities: Sequence[str], what: str) -> None:
+def _check_measured(message: Any, covariances: Sequence[str], what: str) -> None:
     """Raise ContractError where a driver says by covariance -1 that it does not measure a quantity (REP-145)."""
-    for quantity in quantities:
-        if getattr(message, f"{quantity}_covariance")[0] == -1.0:
+    for covariance in covariances:
+        if getattr(message, covariance)[0] == -1.0:
+            quantity = covariance.removesuffix("_covariance")
             raise ContractError(f"{what}: no {quantity}: its covariance is -1, which means not measured")
 
 
 def _measured(fields: Sequence[str]) -> list[str]:
-    """Return the quantities of an Imu message that `fields` are made of."""
+    """Return the names of the covariances of what `fields` of an Imu message are made of."""
     used = [
         quantity
         for quantity in ("orientation", "angular_velocity", "linear_acceleration")
@@ -167,7 +168,9 @@ def _measured(fields: Sequence[str]) -> list[str]:
     ]
     # Rates are turned to the world frame by the orientation.
     turned = any(field.startswith("world_") for field in fields)
-    return ["orientation", *used] if turned and "orientation" not in used else used
+    if turned and "orientation" not in used:
+        used.append("orientation")
+    return [f"{quantity}_covariance" for quantity in used]
 
 
 _FIELD_VALUES: dict[str, Callable[[Any, str], dict[str, float]]] = {

@@ -52,8 +52,8 @@ class ObservationAssembler:
         self._action: np.ndarray | None = None  # executed for the newest frame
         self._last_action: np.ndarray | None = None  # executed in this episode before that
         # Newest first, one after the other.
-        self._past_frames = np.empty(contract.past("past_frames") * contract.frame_size)
-        self._past_actions = np.empty(contract.past("past_actions") * contract.action_size)
+        self._past_frames = np.full(contract.past("past_frames") * contract.frame_size, np.nan)
+        self._past_actions = np.zeros(contract.past("past_actions") * contract.action_size)
 
     def read(self, name: str, stamp: int, arrival: float, values: np.ndarray) -> bool:
         """Take in one reading of input `name`; return True when it completes a new frame.

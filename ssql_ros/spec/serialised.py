@@ -173,6 +173,8 @@ def _strings(data: bytes, start: int) -> tuple[list[str], int]:
         begin = _at_4(end) + _COUNT.size
         (length,) = _COUNT.unpack_from(data, begin - _COUNT.size)
         end = begin + length
+        if end > len(data):
+            raise struct.error(f"a text of {length} bytes at offset {begin}")
         strings.append(data[begin : end - 1].decode())  # without the zero that ends it
     return strings, end
 

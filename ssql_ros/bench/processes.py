@@ -1,0 +1,48 @@
+"""Processes that a benchmark starts, and ends with it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from ssql_ros.graph import GraphError
+
+
+class Processes:
+    """Node processes with a command line each; use as a context manager. What they print goes to this terminal."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: Sequence[str]) -> int:
+        """Start a process and return its id."""
+        # A session of its own: Ctrl-C reaches this process only, which then ends the others in order.
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        self._processes[name] = process
+        return process.pid
+
+    def check(self) -> None:
+        """Raise GraphError when a process has ended by itself."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise GraphError(f"{name} ended by itself with status {process.returncode}")
+
+    def stop(self, name: str, seconds: float = 10.0) -> None:
+        """End one process: politely, and after `seconds` by force."""
+        process = self._processes.pop(name)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Processes:
+        """Return this."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all processes."""
+        for name in list(self._processes):
+            self.stop(name)

@@ -1,0 +1,283 @@
+"""The shield's way from sensors and proposals to commands: what runs while a robot waits."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float64MultiArray
+
+from ssql_ros.msg import Proposal, ShieldedAction
+from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR
+from ssql_ros.shield import Decision
+from ssql_ros.shield_loop import ShieldLoop, Tick
+from ssql_ros.spec import ContractError
+from ssql_ros.spec.contract import JOINT_STATE
+from ssql_ros.spec.messages import CommandReader, InputReader, fill, fill_joint_command, set_stamp, stamp_of
+from ssql_ros.spec.serialised import reader_of
+
+INPUT_TYPES = {"sensor_msgs/msg/JointState": JointState, "sensor_msgs/msg/Imu": Imu, "nav_msgs/msg/Odometry": Odometry}
+
+
+class ShieldControl:
+    """Connects a `ShieldLoop` to topics, and sends one command every control period once it is started.
+
+    Subscriptions fill the loop's slots. The one that completes an input has it decided on at once, as a hand-over to
+    another thread would cost a wake-up. A thread on the steady clock decides for every period that ends without, and
+    publishes the accounts, which nobody waits for.
+
+    Args:
+        node: whose topics, clock and log are used.
+        forward: commands go out as Float64MultiArray instead of JointState.
+        on_bad_qos: called with the event when a publisher offers an incompatible QoS.
+        on_observation: called for readings that come while `started` is False and a whole observation is there.
+
+    Attributes:
+        lock: hold it to read or change the loop.
+        inputs: names of the topics that observations come from.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        loop: ShieldLoop,
+        forward: bool,
+        on_bad_qos: Callable[[Any], None],
+        on_observation: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.lock = threading.Condition()
+        self._node, self._contract, self._on_observation = node, loop.contract, on_observation
+        # Read with every message: Clock.now() makes objects around the number that is wanted.
+        self._clock = node.get_clock().handle
+        self._thread: threading.Thread | None = None
+        self._running = False
+        self._accounts: list[tuple[Tick, float]] = []
+        # One message, filled anew each time: making one takes as long as filling it.
+        self._message = Float64MultiArray() if forward else JointState()
+        self._command = node.create_publisher(type(self._message), self._contract.commanded.topic, COMMAND)
+        self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
+        self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
+        events = SubscriptionEventCallbacks(incompatible_qos=on_bad_qos)
+        sources = [self._contract.inputs[name] for name in self._contract.observed_inputs]
+        self.inputs = [source.topic for source in sources]
+        # What may come at a high rate is taken raw: see spec.serialised.
+        subscribed = [
+            *((INPUT_TYPES[source.type], source.topic, self._reader(source.name), SENSOR, True) for source in sources),
+            (JointState, "joint_commands_raw", self._joint_command_reader("joint_commands_raw"), COMMAND, True),
+            (Proposal, "joint_proposals", self._proposal_reader("joint_proposals"), COMMAND, False),
+            (Float64MultiArray, "forward_commands_raw", self._array_reader("forward_commands_raw"), COMMAND, False),
+        ]
+        self._subscriptions = [
+            node.create_subscription(kind, topic, receive, qos, event_callbacks=events, raw=raw)
+            for kind, topic, receive, qos, raw in subscribed
+        ]
+
+    @property
+    def started(self) -> bool:
+        """Tell whether commands are sent."""
+        return self._thread is not None
+
+    def observed(self) -> bool:
+        """Tell whether there is a whole and fresh observation."""
+        with self.lock:
+            observation, limit = self.loop.observation(), self.loop.settings.max_observation_age
+        return observation is not None and time.monotonic() - observation.time <= limit
+
+    def start(self, priority: int) -> None:
+        """Begin to send commands. `priority`: SCHED_FIFO priority of the tick; 0: normal scheduling."""
+        self.loop.start(time.monotonic())
+        self._running = True
+        self._thread = threading.Thread(target=self._run, args=(priority,), name="tick", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send the safe action and no command after that."""
+        if self._thread is None:
+            return
+        with self.lock:
+            self._running = False
+            self.lock.notify()
+        self._thread.join()
+        self._thread = None
+        self._publish_command(self._contract.joint_command(self._contract.safe_action), self._now())
+
+    def disconnect(self) -> None:
+        """Give up the topics."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        for publisher in (self._command, self._account, self._interventions):
+            self._node.destroy_publisher(publisher)
+
+    # What comes in.
+
+    def _reader(self, name: str) -> Callable[[bytes], None]:
+        source, loop = self._contract.inputs[name], self.loop
+        parse, read = _parser(source.type), InputReader(self._contract, source)
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            try:
+                message = parse(data)
+                values = read(message)
+            except ContractError as error:
+                self._log(str(error))
+                with self.lock:
+                    loop.unreadable(str(error))
+                return
+            stamp = stamp_of(message)
+            with self.lock:
+                loop.read(name, stamp, arrival - self._delay(stamp), values)
+                self._answer(arrival)
+            if self._thread is None and self.observed():
+                self._on_observation()
+
+        return receive
+
+    def _joint_command_reader(self, topic: str) -> Callable[[bytes], None]:
+        parse, reader = _parser(JOINT_STATE), CommandReader(self._contract, topic)
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            try:
+                message = parse(data)
+            except ContractError as error:
+                self._refuse(f"{topic}: {error}", 0, arrival)
+                return
+            self._propose(lambda: reader.joint_command(message), stamp_of(message), arrival)
+
+        return receive
+
+    def _array_reader(self, topic: str) -> Callable[[Float64MultiArray], None]:
+        reader = CommandReader(self._contract, topic)
+        return lambda message: self._propose(lambda: reader.array_command(message), 0, time.monotonic())
+
+    def _propose(self, read: Callable[[], np.ndarray], stamp: int, arrival: float) -> None:
+        try:
+            joints = read()
+            action = self._contract.action_of(joints)
+        except ContractError as error:
+            self._refuse(str(error), stamp, arrival)
+            return
+        with self.lock:
+            self.loop.propose(action, joints, stamp, arrival - self._delay(stamp))
+            self._answer(arrival)
+
+    def _proposal_reader(self, topic: str) -> Callable[[Proposal], None]:
+        reader = CommandReader(self._contract, topic)
+
+        def receive(message: Proposal) -> None:
+            arrival, stamp = time.monotonic(), stamp_of(message)
+            try:
+                action, mean, std = reader.proposal(message)
+            except ContractError as error:
+                self._refuse(str(error), stamp, arrival)
+                return
+            joints = self._contract.joint_command(action)
+            with self.lock:
+                self.loop.propose(action, joints, stamp, arrival - self._delay(stamp), mean, std)
+                self._answer(arrival)
+
+        return receive
+
+    def _refuse(self, fault: str, stamp: int, arrival: float) -> None:
+        self._log(fault)
+        with self.lock:
+            self.loop.unreadable_proposal(fault, stamp)
+            self._answer(arrival)
+
+    def _log(self, fault: str) -> None:
+        self._node.get_logger().error(fault, throttle_duration_sec=1.0)
+
+    def _delay(self, stamp: int) -> float:
+        """Return how old a message was on arrival by its own stamp, in s; 0 where stamp or clock is not set."""
+        now = self._now()
+        return max(0.0, (now - stamp) * 1e-9) if stamp and now else 0.0
+
+    def _now(self) -> int:
+        with self._clock:
+            return self._clock.get_now().nanoseconds
+
+    # What goes out.
+
+    def _answer(self, arrival: float) -> None:
+        """Decide here and now when the input is complete. The lock is held."""
+        if self._running and self.loop.input_complete():
+            self._decide(arrival)
+            self.lock.notify()
+
+    def _run(self, priority: int) -> None:
+        """Decide for every period that ends without a decision, and publish the accounts of all decisions."""
+        if priority:
+            self._raise_priority(priority)
+        running = True
+        while running:
+            with self.lock:
+                while self._running and not self._accounts and (wait := self.loop.wait(time.monotonic())) > 0.0:
+                    self.lock.wait(wait)
+                running = self._running
+                if running and not self._accounts:
+                    self._decide(time.monotonic())
+                accounts, self._accounts = self._accounts, []
+            for tick, seconds in accounts:
+                try:
+                    self._publish_account(tick, seconds)
+                except Exception as error:  # a failing publisher must not end the tick
+                    self._log(f"cannot publish: {error}")
+
+    def _decide(self, since: float) -> None:
+        """Take one decision and send its command. The lock is held. `since`: s, when the input was complete."""
+        tick = self.loop.tick(time.monotonic())
+        self._accounts.append((tick, time.monotonic() - since))
+        held = tick.verdict.decision is Decision.HELD
+        try:
+            self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
+        except Exception as error:  # a failing publisher must not end the tick
+            self._log(f"cannot publish: {error}")
+
+    def _raise_priority(self, priority: int) -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        except OSError as error:
+            self._node.get_logger().warning(f"realtime_priority {priority}: {error}; the tick runs at normal priority")
+
+    def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
+        if isinstance(self._message, Float64MultiArray):
+            fill(self._message, data=joints)
+        else:
+            fill_joint_command(self._message, self._contract, joints, stamp)
+        self._command.publish(self._message)
+
+    def _publish_account(self, tick: Tick, seconds: float) -> None:
+        verdict, loop = tick.verdict, self.loop
+        account = fill(
+            ShieldedAction(),
+            decision=verdict.decision,
+            enforced=tick.enforced,
+            proposal=tick.proposal,
+            action=verdict.action,
+            q_safe_proposal=verdict.q_proposal,
+            q_safe_action=verdict.q_action,
+            epsilon=loop.settings.epsilon,
+            candidates_scored=verdict.scored,
+            candidates_safe=verdict.safe,
+            decision_time=seconds,
+            bundle_id=loop.critic.id,
+            reason=verdict.reason,
+        )
+        set_stamp(account, tick.stamp)
+        self._account.publish(account)
+        if verdict.decision is not Decision.PASSED:
+            self._interventions.publish(account)
+
+
+def _parser(kind: str) -> Callable[[bytes], Any]:
+    return reader_of(kind, lambda data: deserialize_message(data, INPUT_TYPES[kind]))

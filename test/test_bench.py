@@ -1,0 +1,102 @@
+"""The benchmarks of the shield: which figures they give and that those agree with each other, never how fast it was."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from toy_robot import toy_bundle, toy_contract
+
+from ssql_ros.bench.ros import bench_ros
+from ssql_ros.bench.shield import SIZES, TorchDecision, bench_shield
+from ssql_ros.cli.main import main as ssql
+from ssql_ros.critic import SafetyCritic
+from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
+
+
+@pytest.fixture(autouse=True)
+def own_domain(monkeypatch):
+    """A ROS domain of this test's own: what an earlier test left is never met."""
+    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
+
+
+def finite(figures: dict[str, float]) -> bool:
+    return all(math.isfinite(value) and value >= 0.0 for value in figures.values())
+
+
+def test_shield_figures_are_there_and_agree(capfd):
+    assert ssql(["bench", "shield", "--repeats", "40", "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert finite(figures)
+    loops = [f"k{k}" for k in SIZES] + ["safe_proposal", "k100_paced", "safe_proposal_paced"]
+    for loop in loops:
+        assert 0.0 < figures[f"{loop}_us_p50"] <= figures[f"{loop}_us_p99"] <= figures[f"{loop}_us_p999"]
+    for k in SIZES:
+        assert figures[f"k{k}_torch_us_p50"] > 0.0
+        assert figures[f"k{k}_ratio_to_torch"] > 0.0
+    # More candidates take longer, and a proposal that passes is scored alone.
+    assert figures["safe_proposal_us_p50"] < figures["k100_us_p50"] < figures["k512_us_p50"]
+    assert figures["node_startup_s"] > 0.0
+    assert figures["node_rss_mb"] > 10.0
+
+
+def test_peer_in_torch_scores_and_passes_as_the_shield_does():
+    contract = toy_contract(3)
+    bundle = toy_bundle(contract)
+    critic, rng = SafetyCritic(bundle), np.random.default_rng(0)
+    torch.manual_seed(0)
+    decisions = set()
+    for _ in range(200):
+        observation, action = rng.normal(size=contract.observation_size), rng.uniform(-1.5, 1.5, 3)
+        for epsilon in (0.2, 0.5, 1e-300):
+            settings = ShieldSettings(epsilon, 1.0, 1.0, rounds=1, candidates=20)
+            peer = TorchDecision(bundle.critic, contract, settings)
+            chosen, q_safe = peer.decide(observation, action, 20)
+            verdict = decide(Observation(observation, 0.0), Proposal(action, 0.0), critic, contract, settings, 0.0, rng)
+            decisions.add(verdict.decision)
+            assert q_safe == pytest.approx(_q_safe(critic, observation, chosen), abs=1e-5)
+            # Each draws candidates of its own, so that only these have to be the same.
+            if verdict.decision is Decision.PASSED:
+                np.testing.assert_allclose(chosen, verdict.action, rtol=0, atol=1e-6)
+            else:
+                assert chosen.tolist() != np.clip(action, -1.0, 1.0).astype(np.float32).tolist() or q_safe > epsilon
+    assert decisions == {Decision.PASSED, Decision.RESAMPLED, Decision.LEAST_RISK}
+
+
+def _q_safe(critic, observation, action):
+    return 1.0 / (1.0 + math.exp(-float(critic.logits(observation, action[None])[0])))
+
+
+def test_ros_figures_are_there_and_agree():
+    figures = bench_ros(messages=60, rate=100.0)
+    assert finite(figures)
+    for side in ("shield", "relay"):
+        assert 0.0 < figures[f"{side}_p50_us"] <= figures[f"{side}_p99_us"] < 1e5
+    assert figures["ratio_p50"] == pytest.approx(figures["shield_p50_us"] / figures["relay_p50_us"])
+    assert figures["ratio_p99"] == pytest.approx(figures["shield_p99_us"] / figures["relay_p99_us"])
+    assert figures["lost"] <= 2
+    assert figures["not_passed"] <= 0.2
+
+
+def test_shield_node_imports_neither_torch_nor_a_simulator():
+    code = "import sys, ssql_ros.nodes.shield_node; print({'torch', 'pybullet', 'gymnasium'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("bench", [bench_shield, bench_ros])
+def test_unknown_task_is_refused(bench):
+    with pytest.raises(ValueError, match="unicycle"):
+        bench("unicycle")
+
+
+def test_numbers_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="repeat"):
+        bench_shield(repeats=0)
+    with pytest.raises(ValueError, match="message"):
+        bench_ros(messages=0)
+    with pytest.raises(ValueError, match="rate"):
+        bench_ros(rate=0.0)
