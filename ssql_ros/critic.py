@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from ssql_ros.bundle import Bundle, CriticNetwork, Layer
+from ssql_ros.bundle import Bundle, CriticNetwork
 
 
 def logit(probability: float) -> float:
@@ -89,52 +89,36 @@ class _AloneCritic:
     Most proposals pass, and are all that is scored. For one action a run of onnxruntime costs more than its
     arithmetic, the more so in a process that has slept since the last one.
 
-    Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights, and so does its
-    output, from a column that is 0 above a 1: ReLU leaves it as it is. Layers of all members lie side by side.
+    Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights.
     """
 
     def __init__(self, network: CriticNetwork) -> None:
-        if len({len(member) for member in network.members}) > 1:
-            raise ValueError("the members of a safety critic have to be of one depth")
         self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
         self._bound = network.observation_clip
-        firsts, *hidden, lasts = zip(*network.members, strict=True)
-        self._input = np.ones(len(firsts[0].weight) + 1, np.float32)
+        # (members, n_in + 1, n_out) of each layer; the first of all members side by side: they have one input.
+        first, *self._hidden, last = (
+            np.stack([np.vstack([layer.weight, layer.bias]) for layer in layers])
+            for layers in zip(*network.members, strict=True)
+        )
+        self._first, self._last = np.hstack(list(first)), last.reshape(-1) / len(last)
+        self._input = np.ones(len(self._first), np.float32)
         self._state, self._action = np.split(self._input[:-1], [len(self._mean)])
-        self._first = np.hstack([_with_bias(layer) for layer in firsts])
-        self._x = np.zeros(self._first.shape[1], np.float32)
-        # Per layer: its room for all members, and what each of these multiplies into it.
-        self._hidden: list[tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]] = []
-        x = self._x
-        for layers in hidden:
-            weights = [_with_bias(layer) for layer in layers]
-            y = np.zeros(sum(weight.shape[1] for weight in weights), np.float32)
-            ends_in, ends_out = (np.cumsum([weight.shape[i] for weight in weights])[:-1] for i in (0, 1))
-            self._hidden.append((y, list(zip(np.split(x, ends_in), weights, np.split(y, ends_out), strict=True))))
-            x = y
-        self._last = np.concatenate([_with_bias(layer)[:, 0] for layer in lasts]) / len(lasts)
+        widths = [weight.shape[2] for weight in (first, *self._hidden)]
+        self._sums = [np.zeros((len(first), 1, width), np.float32) for width in widths]
+        self._inputs = [np.ones((len(first), 1, width + 1), np.float32) for width in widths]
         self._logits = np.zeros(1, np.float32)
 
     def logits(self, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
         """Return the logit (1,) of an action (n_action,) in an observation (n_observation,)."""
         self._state[:] = ((observation - self._mean) / self._scale).clip(-self._bound, self._bound)
         self._action[:] = action
-        x = np.dot(self._input, self._first, out=self._x)
-        np.maximum(x, 0.0, out=x)
-        for y, products in self._hidden:
-            for x_m, weight, y_m in products:
-                np.dot(x_m, weight, out=y_m)
-            x = np.maximum(y, 0.0, out=y)
-        self._logits[0] = x.dot(self._last)
+        np.dot(self._input, self._first, out=self._sums[0].reshape(-1))
+        np.maximum(self._sums[0], 0.0, out=self._inputs[0][..., :-1])
+        for i, weight in enumerate(self._hidden):
+            np.matmul(self._inputs[i], weight, out=self._sums[i + 1])
+            np.maximum(self._sums[i + 1], 0.0, out=self._inputs[i + 1][..., :-1])
+        self._logits[0] = self._inputs[-1].reshape(-1).dot(self._last)
         return self._logits
-
-
-def _with_bias(layer: Layer) -> np.ndarray:
-    """Return weights (n_in + 1, n_out + 1) with the bias as last row and a last column that gives 1."""
-    weight = np.vstack([layer.weight, layer.bias])
-    one = np.zeros((len(weight), 1), np.float32)
-    one[-1] = 1.0
-    return np.hstack([weight, one])
 
 
 def _onnx_model(network: CriticNetwork, n_observation: int) -> bytes:

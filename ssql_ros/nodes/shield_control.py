@@ -228,6 +228,8 @@ class ShieldControl:
                     self._decide(time.monotonic())
                 accounts, self._accounts = self._accounts, []
             for tick, seconds in accounts:
+                if not self._account.get_subscription_count() and not self._interventions.get_subscription_count():
+                    continue  # nobody asks: the processor is free for the next command
                 try:
                     self._publish_account(tick, seconds)
                 except Exception as error:  # a failing publisher must not end the tick
