@@ -41,6 +41,9 @@ class SafetyCritic:
         self.bundle = bundle
         self.id = bundle.id
         network = bundle.critic
+        shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
+        if len(shapes) > 1:
+            raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")
         self._n_observation = len(network.observation_mean)
         self._n_action = network.members[0][0].weight.shape[0] - self._n_observation
         options = ort.SessionOptions()
