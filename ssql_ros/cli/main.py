@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from ssql_ros.cli import bench, demo, evaluate, run, train
@@ -28,8 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
     for module in (demo, run, train, evaluate, bench):
         module.add_parser(verbs)
     options = parser.parse_args(arguments)
-    # Some shells export a BLAS kernel choice that halves NumPy's speed on newer processors; figures would be of that.
-    os.environ.pop("OPENBLAS_CORETYPE", None)
     try:
         return options.run(options)
     except (ValueError, OSError) as error:

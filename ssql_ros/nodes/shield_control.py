@@ -93,10 +93,12 @@ class ShieldControl:
         return observation is not None and time.monotonic() - observation.time <= limit
 
     def start(self, priority: int) -> None:
-        """Begin to send commands. `priority`: SCHED_FIFO priority of the tick; 0: normal scheduling."""
+        """Begin to send commands. `priority`: SCHED_FIFO priority of who decides; 0: normal scheduling."""
+        if priority:
+            self._raise_priority(priority)  # of this thread, which serves the subscriptions; the tick's inherits it
         self.loop.start(time.monotonic())
         self._running = True
-        self._thread = threading.Thread(target=self._run, args=(priority,), name="tick", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="tick", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -214,10 +216,8 @@ class ShieldControl:
             self._decide(arrival)
             self.lock.notify()
 
-    def _run(self, priority: int) -> None:
+    def _run(self) -> None:
         """Decide for every period that ends without a decision, and publish the accounts of all decisions."""
-        if priority:
-            self._raise_priority(priority)
         running = True
         while running:
             with self.lock:
@@ -249,7 +249,7 @@ class ShieldControl:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
         except OSError as error:
-            self._node.get_logger().warning(f"realtime_priority {priority}: {error}; the tick runs at normal priority")
+            self._node.get_logger().warning(f"realtime_priority {priority}: {error}; decisions run at normal priority")
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
         if isinstance(self._message, Float64MultiArray):

@@ -43,7 +43,7 @@ PARAMETERS = (
     Parameter("autostart", True, "configure at start and activate on the first whole observation", fixed=True),
     Parameter("command_type", "joint_state", "type of joint_commands", choices=("joint_state", "forward"), fixed=True),
     Parameter(
-        "realtime_priority", 0, "SCHED_FIFO priority of the tick; 0: normal scheduling", low=0, high=99, fixed=True
+        "realtime_priority", 0, "SCHED_FIFO priority of the threads that decide; 0: normal", low=0, high=99, fixed=True
     ),
 )
 
