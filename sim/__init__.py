@@ -1,6 +1,6 @@
 """ssql_sim: simulated worlds on the gymnasium API; needs no ROS and no learning library.
 
-Importing it registers the gymnasium id `ssql/Minitaur-v0`.
+Importing it registers the gymnasium ids `ssql/Minitaur-v0` and `ssql/Spider-v0`.
 """
 
 from gymnasium.envs.registration import register
@@ -8,8 +8,10 @@ from gymnasium.envs.registration import register
 from ssql_sim.minitaur import MinitaurEnv
 from ssql_sim.physics import Physics
 from ssql_sim.sensors import Sensors
+from ssql_sim.spider import SpiderEnv
 
-__all__ = ["MinitaurEnv", "Physics", "Sensors"]
+__all__ = ["MinitaurEnv", "Physics", "Sensors", "SpiderEnv"]
 
-# No max_episode_steps: the environment counts its own steps and truncates.
+# No max_episode_steps: the environments count their own steps and truncate.
 register(id="ssql/Minitaur-v0", entry_point="ssql_sim.minitaur:MinitaurEnv")
+register(id="ssql/Spider-v0", entry_point="ssql_sim.spider:SpiderEnv")

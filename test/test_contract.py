@@ -34,6 +34,10 @@ def changed(folder: Path, **changes: object) -> Path:
     return path
 
 
+def box(inside: object, unit: str = "rad") -> dict[str, object]:
+    return {"inside": inside, "unit": unit}
+
+
 def error_of(path: Path) -> str:
     with pytest.raises(ContractError) as caught:
         load_contract(path)
@@ -49,6 +53,10 @@ def test_minitaur_has_the_sizes_of_the_task():
     assert (CONTRACT.control_period, CONTRACT.command_timeout) == (0.02, 0.04)
     assert CONTRACT.observed_inputs == ("joint_states", "imu")
     assert CONTRACT.joint_command(CONTRACT.safe_action).tolist() == [-2.0] * 4 + [2.0] * 4
+
+
+def test_id_of_the_shipped_minitaur_is_the_one_its_networks_carry():
+    assert CONTRACT.id == "minitaur-0d69714be1b9"
 
 
 def test_id_is_the_same_for_what_does_not_change_the_vectors(tmp_path):
@@ -85,6 +93,7 @@ def test_id_is_the_same_for_what_does_not_change_the_vectors(tmp_path):
         {"action__joints__0__sum__front_left_swing": 0.4},
         {"incident__0__above": 0.25},
         {"incident__2__below": -0.8},
+        {"incident__2": box({"roll": [0.1, 0.3]})},
         {"safe_action": [0.1] * 8},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -173,6 +182,26 @@ def test_id_changes_with_the_order_of_joints_and_features(tmp_path):
         ({"action__command__type": "std_msgs/msg/Float64MultiArray"}, ["action.command.type", "JointState"]),
         ({"observation__vector__0__count": 2}, ["observation.vector[0].count", "not for the block 'frame'"]),
         ({"incident__0__feature": "yaw"}, ["incident[0].feature", "got 'yaw'"]),
+        ({"incident__0__feature": ABSENT}, ["incident[0].feature", "a limit needs 'feature', a box needs 'inside'"]),
+        # Boxes of the incident rule.
+        ({"incident__0": box({"rol": [0, 1]})}, ["incident[0].inside", "unknown key 'rol'", "did you mean 'roll'?"]),
+        ({"incident__0": box({"roll": [0, 1]}, "deg")}, ["incident[0].unit", "roll is in rad, got 'deg'"]),
+        (
+            {"incident__0": box({"roll": [0, 1], "roll_rate": [0, 1]})},
+            ["incident[0].unit", "roll_rate is in rad/s, got 'rad'"],
+        ),
+        ({"incident__0": box({"roll": [1, 0]})}, ["inside.roll", "low under high, got [1.0, 0.0]"]),
+        ({"incident__0": box({"roll": [1, 1]})}, ["inside.roll", "low under high, got [1.0, 1.0]"]),
+        ({"incident__0": box({"roll": [1]})}, ["incident[0].inside.roll", "expected [low, high]", "got [1.0]"]),
+        ({"incident__0": box({"roll": [0, 1, 2]})}, ["inside.roll", "expected [low, high]"]),
+        ({"incident__0": box({"roll": 1})}, ["inside.roll", "expected a list", "got 1"]),
+        ({"incident__0": box({"roll": [0, math.nan]})}, ["inside.roll", "finite numbers only, got nan"]),
+        ({"incident__0": box({"roll": [-math.inf, 0]})}, ["inside.roll", "finite numbers only, got -inf"]),
+        ({"incident__0": box({})}, ["incident[0].inside", "got an empty one"]),
+        ({"incident__0": box([0, 1])}, ["incident[0].inside", "expected a mapping, got [0, 1]"]),
+        ({"incident__0__inside": {"roll": [0, 1]}}, ["incident[0].feature", "is not for a box"]),
+        ({"incident__0": {"insid": {"roll": [0, 1]}, "unit": "rad"}}, ["incident[0]", "did you mean 'inside'?"]),
+        ({"incident__0": {"inside": {"roll": [0, 1]}}}, ["incident[0]", "key 'unit' is missing"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -333,6 +362,61 @@ def test_margin_of_what_cannot_be_judged_is_infinite(feature, value):
     frame = np.zeros(12)
     frame[feature] = value
     assert CONTRACT.margin(frame)[0] == math.inf
+
+
+def boxed(folder: Path) -> Contract:
+    """Minitaur's, with a box around a roll of 0.2 and a front left swing of 0 rad instead of both tilt limits."""
+    limits = yaml.safe_load(SHIPPED.read_text())["incident"][2:]
+    return load_contract(
+        changed(folder, incident=[box({"roll": [0.1, 0.3], "front_left_swing": [-0.4, 0.4]}), *limits])
+    )
+
+
+@pytest.mark.parametrize(
+    ("roll", "left", "right", "margin", "cause"),
+    [
+        (
+            0.2,
+            0.0,
+            0.0,
+            0.1,
+            "roll 0.200, front_left_swing 0.000 rad (box roll 0.1 to 0.3, front_left_swing -0.4 to 0.4)",
+        ),
+        (0.25, 0.38, 0.0, 0.02, "roll 0.250, front_left_swing 0.380"),
+        (0.3, 0.0, 0.0, 0.0, "roll 0.300"),  # on a face
+        (0.3, 0.4, 0.0, 0.0, "roll 0.300"),  # on a corner
+        (0.0, 0.0, 0.0, -0.1, "roll 0.000"),
+        (0.0, 0.7, 0.0, -0.1, "front_left_swing 0.700 rad (limit 0.8)"),  # -0.3 of the box
+        (-0.2, -0.6, 0.0, -0.3, "roll -0.200"),  # the larger excess, 0.2 along the other axis
+        (0.2, 0.0, 1.0, 0.2, "front_right_swing 1.000 rad (limit 0.8)"),  # in the box too
+    ],
+)
+def test_margin_of_a_box_is_the_depth_inside_it(tmp_path, roll, left, right, margin, cause):
+    frame = np.zeros(12)
+    frame[0], frame[5], frame[8] = roll, 2.0 * left, 2.0 * right
+    found, words = boxed(tmp_path).margin(frame)
+    assert found == pytest.approx(margin, abs=1e-12)
+    assert words.startswith(cause)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("feature", range(12))
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_margin_of_a_box_that_cannot_be_judged_is_infinite(tmp_path, feature, value):
+    frame = np.zeros(12)
+    frame[feature] = value
+    contract = load_contract(changed(tmp_path, incident=[box({"roll": [0.1, 0.3], "pitch": [0.1, 0.3]})]))
+    assert contract.limits == ()
+    assert contract.margin(frame)[0] == math.inf
+
+
+def test_id_takes_in_boxes_but_not_the_order_of_their_features(tmp_path):
+    sides = {"roll": [0.1, 0.3], "pitch": [0.1, 0.3]}
+    contract = load_contract(changed(tmp_path, incident=[box(sides)]))
+    swapped = load_contract(changed(tmp_path, incident=[box(dict(reversed(sides.items())))]))
+    larger = load_contract(changed(tmp_path, incident=[box(sides | {"roll": [0.1, 0.4]})]))
+    assert contract.id == swapped.id != larger.id
+    assert contract.boxes == swapped.boxes
 
 
 def test_contracts_with_equal_ids_mean_equal_vectors():

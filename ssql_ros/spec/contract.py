@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ssql_ros.spec.incident import Box, Limit
 from ssql_ros.spec.schema import ContractError
 
 # Fields that a frame can read, per message type, with the SI unit that REP-103 gives them.
@@ -85,16 +86,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Limit:
-    """One term of the incident rule: `feature` outside [below, above] is an incident."""
-
-    feature: str
-    above: float
-    below: float
-    unit: str
-
-
-@dataclass(frozen=True)
 class Observed:
     """How messages become the observation vector.
 
@@ -140,6 +131,7 @@ class Contract:
     Attributes:
         control_period: s, one command every period.
         command_timeout: s, the driver holds the safe action when no command came for this long.
+        limits, boxes: the terms of the incident rule.
         safe_action: (n_action,), what the robot is told when nothing can be decided on.
     """
 
@@ -151,6 +143,7 @@ class Contract:
     observed: Observed
     commanded: Commanded
     limits: tuple[Limit, ...]
+    boxes: tuple[Box, ...]
     safe_action: np.ndarray
 
     @cached_property
@@ -215,32 +208,33 @@ class Contract:
         return action
 
     @cached_property
-    def _limit_rows(self) -> list[tuple[Limit, np.ndarray]]:
-        """Return each limit with the weights (n_frame,) that give its feature from a frame."""
+    def _incident_terms(self) -> tuple[np.ndarray, list[tuple[Limit | Box, slice]]]:
+        """Return the weights (n_judged, n_frame) that give all judged values from a frame, and each term's slice."""
         rows = dict(zip(self.frame_names, np.eye(self.frame_size), strict=True))
         rows.update(zip(self.observed.derived_names, self.observed.derived, strict=True))
-        return [(limit, rows[limit.feature]) for limit in self.limits]
+        terms: list[Limit | Box] = [*self.limits, *self.boxes]
+        weights = np.array([rows[name] for term in terms for name in term.features])
+        ends = np.cumsum([len(term.features) for term in terms]).tolist()
+        return weights, [(term, slice(end - len(term.features), end)) for term, end in zip(terms, ends, strict=True)]
 
     def margin(self, frame: np.ndarray) -> tuple[float, str]:
         """Return the signed safety margin l(s) of a frame (n_frame,) and the term that gives it, in words.
 
-        l(s) is the largest excess over a limit: negative is safe, positive is inside the failure set, I(s) = l(s) > 0.
+        l(s) is the largest over the terms, of a limit the excess over it, of a box the depth inside it: negative is
+        safe, positive is inside the failure set, I(s) = l(s) > 0.
         A value that is not finite gives +inf: what cannot be judged is not safe.
         """
-        worst, cause = -math.inf, ""
-        for limit, weights in self._limit_rows:
-            value = float(weights @ frame)
-            over, under = value - limit.above, limit.below - value
-            excess = max(over, under) if math.isfinite(value) else math.inf
-            if excess > worst:
-                bound = limit.above if over >= under else limit.below
-                worst, cause = excess, f"{limit.feature} {value:.3f} {limit.unit} (limit {bound:g})"
-        return worst, cause
+        weights, terms = self._incident_terms
+        values = (weights @ frame).tolist()
+        margins = [term.margin(values[at]) if all(map(math.isfinite, values[at])) else math.inf for term, at in terms]
+        worst = max(margins)
+        term, at = terms[margins.index(worst)]
+        return worst, term.words(values[at])
 
     def meaning(self) -> dict[str, Any]:
         """Return what the vectors mean, as plain data: the part that a network is trained against."""
         seen, told = self.observed, self.commanded
-        return {
+        meaning = {
             "robot": self.robot,
             "control_period": self.control_period,
             "frame": [[f.name, f.input, f.field, f.joint, f.unit, f.scale, f.wrap] for f in seen.frame],
@@ -251,6 +245,12 @@ class Contract:
             "incident": [[t.feature, t.below, t.above] for t in self.limits],
             "safe_action": self.safe_action.tolist(),
         }
+        if self.boxes:  # only then: a contract without any keeps the id of before there were boxes
+            meaning["incident_boxes"] = [
+                {name: [low, high] for name, low, high in zip(b.features, b.low, b.high, strict=True)}
+                for b in self.boxes
+            ]
+        return meaning
 
     @cached_property
     def id(self) -> str:

@@ -18,9 +18,9 @@ from ssql_ros.spec.contract import (
     Contract,
     Feature,
     Input,
-    Limit,
     Observed,
 )
+from ssql_ros.spec.incident import Box, Limit
 from ssql_ros.spec.schema import ContractError, Section, read_yaml
 
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
@@ -48,6 +48,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     command_timeout = top.number("command_timeout", positive=True)
     if command_timeout < control_period:
         raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
+    limits, boxes = _read_incident(top, observed)
     return Contract(
         path=str(path),
         robot=top.text("robot"),
@@ -56,7 +57,8 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         inputs=inputs,
         observed=observed,
         commanded=commanded,
-        limits=_read_limits(top, observed),
+        limits=limits,
+        boxes=boxes,
         safe_action=_read_safe_action(top, commanded),
     )
 
@@ -180,24 +182,57 @@ def _read_commanded(top: Section) -> Commanded:
     )
 
 
-def _read_limits(top: Section, observed: Observed) -> tuple[Limit, ...]:
+def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...], tuple[Box, ...]]:
     # A derived feature is in the unit of the features that it sums.
     units = {feature.name: feature.unit for feature in observed.frame}
     for name, row in zip(observed.derived_names, observed.derived, strict=True):
         units[name] = observed.frame[int(np.flatnonzero(row)[0])].unit if row.any() else ""
-    limits = []
-    for entry in _entries(top, "incident", ("feature", "unit"), optional=("above", "below")):
-        feature = entry.text("feature", units)
+    limits, boxes = [], []
+    for entry in _entries(top, "incident", ("unit",), optional=("feature", "above", "below", "inside")):
+        if entry.has("inside"):
+            boxes.append(_read_box(entry, units))
+        else:
+            limits.append(_read_limit(entry, units))
+    return tuple(limits), tuple(boxes)
+
+
+def _term_unit(entry: Section, features: tuple[str, ...], units: dict[str, str]) -> str:
+    for feature in features:
         if entry.text("unit") != units[feature]:
             raise entry.error("unit", f"{feature} is in {units[feature]}, got {entry.text('unit')!r}")
-        if not entry.has("above") and not entry.has("below"):
-            raise entry.error("above", "a limit needs 'above', 'below' or both")
-        above = entry.number("above") if entry.has("above") else math.inf
-        below = entry.number("below") if entry.has("below") else -math.inf
-        if below >= above:
-            raise entry.error("below", f"expected a number under above ({above:g}), got {below:g}")
-        limits.append(Limit(feature, above, below, units[feature]))
-    return tuple(limits)
+    return entry.text("unit")
+
+
+def _read_limit(entry: Section, units: dict[str, str]) -> Limit:
+    if not entry.has("feature"):
+        raise entry.error("feature", "is missing: a limit needs 'feature', a box needs 'inside'")
+    feature = entry.text("feature", units)
+    unit = _term_unit(entry, (feature,), units)
+    if not entry.has("above") and not entry.has("below"):
+        raise entry.error("above", "a limit needs 'above', 'below' or both")
+    above = entry.number("above") if entry.has("above") else math.inf
+    below = entry.number("below") if entry.has("below") else -math.inf
+    if below >= above:
+        raise entry.error("below", f"expected a number under above ({above:g}), got {below:g}")
+    return Limit(feature, above, below, unit)
+
+
+def _read_box(entry: Section, units: dict[str, str]) -> Box:
+    for key in ("feature", "above", "below"):
+        if entry.has(key):
+            raise entry.error(key, "is not for a box, which has 'inside' and 'unit' only")
+    inside = Section(entry.raw("inside"), entry.place("inside"), required=(), optional=units)
+    features = tuple(name for name in units if inside.has(name))
+    if not features:
+        raise entry.error("inside", "expected a mapping of features to [low, high], got an empty one")
+    sides = []
+    for feature in features:
+        side = inside.numbers(feature)
+        if len(side) != 2 or side[0] >= side[1]:
+            raise inside.error(feature, f"expected [low, high] with low under high, got {side}")
+        sides.append(side)
+    low, high = zip(*sides, strict=True)
+    return Box(features, low, high, _term_unit(entry, features, units))
 
 
 def _read_safe_action(top: Section, commanded: Commanded) -> np.ndarray:
