@@ -22,7 +22,8 @@ from safetensors.numpy import save as serialise
 
 from ssql_ros.spec.contract import Contract
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # format 1 has a safety critic only
 _KEY = "ssql_ros"
 
 
@@ -39,10 +40,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class CriticNetwork:
-    """A safety critic: the observation standardised, joined with the action, through ReLU layers to one logit.
+class Network:
+    """Perceptrons of one observation: it is standardised, joined with the action where one is judged, ReLU between.
 
-    Q_safe(s, a) = sigmoid(f([clip((s - mean) / scale, -clip, clip), a])), the mean over members in logits.
+    output = f([clip((s - mean) / scale, -clip, clip), a]) of each member.
 
     Attributes:
         observation_mean, observation_scale: (n_observation,).
@@ -65,17 +66,40 @@ class Bundle:
         contract_id: id of the contract that the networks were trained against.
         epsilon: threshold on Q_safe, 0 < epsilon < 1.
         gamma_safe: discount of the safety critic.
+        critic: the safety critic, one logit; Q_safe(s, a) = sigmoid of the mean over members. None: this bundle
+            cannot shield.
         provenance: how it was trained and on what: command, seed, versions, data, held-out figures.
+        policy: mean and log standard deviation (2 n_action) of u; the action is tanh(u) over the action's range.
+        reward: the reward critics, one value each, to go on learning from.
         id: first 16 hex digits of the file's SHA-256; empty for one not saved yet.
     """
 
     contract_id: str
     epsilon: float
     gamma_safe: float
-    critic: CriticNetwork
+    critic: Network | None
     provenance: dict[str, Any] = field(default_factory=dict)
+    policy: Network | None = None
+    reward: Network | None = None
     id: str = ""
     path: str = ""
+
+    def networks(self) -> dict[str, Network]:
+        """Return the networks that it has, by name."""
+        named = {"critic": self.critic, "policy": self.policy, "reward": self.reward}
+        return {name: network for name, network in named.items() if network is not None}
+
+    def need(self, name: str) -> Network:
+        """Return a network by name.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        networks = self.networks()
+        if name not in networks:
+            found = ", ".join(networks) or "nothing"
+            raise BundleError(f"{self.path or 'bundle'}: expected a network {name!r}, found {found}")
+        return networks[name]
 
 
 def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
@@ -84,21 +108,22 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: the folder cannot be written, or the disk is full. A file that was there before is unharmed.
     """
-    critic = bundle.critic
-    tensors = {
-        "critic.observation_mean": critic.observation_mean,
-        "critic.observation_scale": critic.observation_scale,
-    }
-    for m, member in enumerate(critic.members):
-        for i, layer in enumerate(member):
-            tensors[f"critic.{m}.{i}.weight"] = layer.weight
-            tensors[f"critic.{m}.{i}.bias"] = layer.bias
+    tensors: dict[str, np.ndarray] = {}
+    headers: dict[str, Any] = {}
+    for name, network in bundle.networks().items():
+        headers[name] = {"members": len(network.members), "observation_clip": float(network.observation_clip)}
+        tensors[f"{name}.observation_mean"] = network.observation_mean
+        tensors[f"{name}.observation_scale"] = network.observation_scale
+        for m, member in enumerate(network.members):
+            for i, layer in enumerate(member):
+                tensors[f"{name}.{m}.{i}.weight"] = layer.weight
+                tensors[f"{name}.{m}.{i}.bias"] = layer.bias
     document = {
         "format": FORMAT,
         "contract_id": bundle.contract_id,
         "epsilon": float(bundle.epsilon),
         "gamma_safe": float(bundle.gamma_safe),
-        "critic": {"members": len(critic.members), "observation_clip": float(critic.observation_clip)},
+        "networks": headers,
         "provenance": bundle.provenance,
     }
     arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
@@ -158,12 +183,14 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
         raise BundleError(
             f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
         )
-    critic = _critic(arrays, document["critic"], contract, path)
+    networks = _networks(arrays, document["networks"], contract, path)
     return Bundle(
         contract_id=document["contract_id"],
         epsilon=_fraction(document, "epsilon", path),
         gamma_safe=_fraction(document, "gamma_safe", path),
-        critic=critic,
+        critic=networks.get("critic"),
+        policy=networks.get("policy"),
+        reward=networks.get("reward"),
         provenance=document["provenance"],
         id=bundle_id(data),
         path=str(path),
@@ -183,10 +210,14 @@ def _document(metadata: dict[str, str], path: Path) -> dict[str, Any]:
         document = json.loads(metadata[_KEY])
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: the metadata {_KEY!r} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") not in READABLE:
         found = document.get("format") if isinstance(document, dict) else document
-        raise BundleError(f"{path}: bundle format {found!r}, this version reads format {FORMAT}")
-    expected = {"contract_id": str, "epsilon": float, "gamma_safe": float, "critic": dict, "provenance": dict}
+        raise BundleError(
+            f"{path}: bundle format {found!r}, this version reads formats {', '.join(map(str, READABLE))}"
+        )
+    if document["format"] == 1:
+        document["networks"] = {"critic": document.get("critic")}
+    expected = {"contract_id": str, "epsilon": float, "gamma_safe": float, "networks": dict, "provenance": dict}
     for key, kind in expected.items():
         if not isinstance(document.get(key), kind):
             raise BundleError(f"{path}: metadata {key!r}: expected {kind.__name__}, got {document.get(key)!r}")
@@ -200,44 +231,61 @@ def _fraction(document: dict[str, Any], key: str, path: Path) -> float:
     return value
 
 
-def _critic(arrays: dict[str, np.ndarray], header: dict[str, Any], contract: Contract, path: Path) -> CriticNetwork:
-    taken: set[str] = set()
+def _networks(
+    arrays: dict[str, np.ndarray], headers: dict[str, Any], contract: Contract, path: Path
+) -> dict[str, Network]:
+    """Return the networks by name; every array must be named by a header, and have the shape that follows from it."""
+    n, m = contract.observation_size, contract.action_size
+    widths = {"critic": (n + m, 1), "policy": (n, 2 * m), "reward": (n + m, 1)}
+    if unknown := sorted(set(headers) - set(widths)):
+        raise BundleError(f"{path}: unknown network {unknown[0]!r}; known: {', '.join(widths)}")
+    arrays = dict(arrays)
+    networks = {name: _network(arrays, name, header, n, *widths[name], path) for name, header in headers.items()}
+    if arrays:
+        raise BundleError(f"{path}: unknown array {min(arrays)!r}")
+    return networks
 
-    def take(name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-        if name not in arrays:
-            raise BundleError(f"{path}: array {name!r} is missing")
-        taken.add(name)
-        array = arrays[name]
+
+def _network(
+    arrays: dict[str, np.ndarray], name: str, header: Any, n_observation: int, n_in: int, n_out: int, path: Path
+) -> Network:
+    """Take one network's arrays out of `arrays`."""
+
+    def take(key: str, shape: tuple[int | None, ...]) -> np.ndarray:
+        key = f"{name}.{key}"
+        if key not in arrays:
+            raise BundleError(f"{path}: array {key!r} is missing")
+        array = arrays.pop(key)
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         fits = len(array.shape) == len(shape) and all(
             want in (None, have) for want, have in zip(shape, array.shape, strict=True)
         )
         if not fits or array.dtype != np.float32:
-            raise BundleError(f"{path}: {name}: expected float32 ({wanted}), got {array.dtype} {array.shape}")
+            raise BundleError(f"{path}: {key}: expected float32 ({wanted}), got {array.dtype} {array.shape}")
         if not np.isfinite(array).all():
-            raise BundleError(f"{path}: {name}: has values that are not finite")
+            raise BundleError(f"{path}: {key}: has values that are not finite")
         return array
 
+    header = header if isinstance(header, dict) else {}
     n_members, clip = header.get("members"), header.get("observation_clip")
     if not isinstance(n_members, int) or n_members < 1:
-        raise BundleError(f"{path}: critic.members: expected a whole number of at least 1, got {n_members!r}")
+        raise BundleError(f"{path}: {name}.members: expected a whole number of at least 1, got {n_members!r}")
     if not isinstance(clip, float) or not clip > 0:
-        raise BundleError(f"{path}: critic.observation_clip: expected a number above 0, got {clip!r}")
-    size = (contract.observation_size,)
-    mean, scale = take("critic.observation_mean", size), take("critic.observation_scale", size)
+        raise BundleError(f"{path}: {name}.observation_clip: expected a number above 0, got {clip!r}")
+    size = (n_observation,)
+    mean, scale = take("observation_mean", size), take("observation_scale", size)
     if not (scale > 0).all():
-        raise BundleError(f"{path}: critic.observation_scale: expected numbers above 0")
+        raise BundleError(f"{path}: {name}.observation_scale: expected numbers above 0")
     members = []
-    for m in range(n_members):
-        width: int = contract.observation_size + contract.action_size
-        layers: list[Layer] = []
-        while f"critic.{m}.{len(layers)}.weight" in arrays:
-            weight = take(f"critic.{m}.{len(layers)}.weight", (width, None))
-            layers.append(Layer(weight, take(f"critic.{m}.{len(layers)}.bias", (weight.shape[1],))))
+    for i in range(n_members):
+        width, layers = n_in, list[Layer]()
+        while f"{name}.{i}.{len(layers)}.weight" in arrays:
+            weight = take(f"{i}.{len(layers)}.weight", (width, None))
+            layers.append(Layer(weight, take(f"{i}.{len(layers)}.bias", (weight.shape[1],))))
             width = weight.shape[1]
-        if len(layers) < 2 or width != 1:
-            raise BundleError(f"{path}: critic.{m}: expected at least 2 layers down to 1 logit, got {len(layers)}")
+        if len(layers) < 2 or width != n_out:
+            raise BundleError(
+                f"{path}: {name}.{i}: expected at least 2 layers down to {n_out} output(s), got {len(layers)}"
+            )
         members.append(tuple(layers))
-    if unknown := sorted(set(arrays) - taken):
-        raise BundleError(f"{path}: unknown array {unknown[0]!r}")
-    return CriticNetwork(mean, scale, clip, tuple(members))
+    return Network(mean, scale, clip, tuple(members))

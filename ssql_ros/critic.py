@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from ssql_ros.bundle import Bundle, CriticNetwork
+from ssql_ros.bundle import Bundle, Network
 
 
 def logit(probability: float) -> float:
@@ -40,7 +40,7 @@ class SafetyCritic:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.id = bundle.id
-        network = bundle.critic
+        network = bundle.need("critic")
         shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
         if len(shapes) > 1:
             raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")
@@ -95,7 +95,7 @@ class _AloneCritic:
     Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights.
     """
 
-    def __init__(self, network: CriticNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
         self._bound = network.observation_clip
         # (members, n_in + 1, n_out) of each layer; the first of all members side by side: they have one input.
@@ -124,7 +124,7 @@ class _AloneCritic:
         return self._logits
 
 
-def _onnx_model(network: CriticNetwork, n_observation: int) -> bytes:
+def _onnx_model(network: Network, n_observation: int) -> bytes:
     """Return the network as an ONNX model: (observation [1, n], actions [k, m]) -> logits [k].
 
     The graph is built from the bundle's own arrays at each load, so it can never be of other weights than the bundle.

@@ -51,12 +51,14 @@ class Proposal:
     """What the controller wants: `action` (n_action,), drawn from a normal distribution `mean`, `std` if it has one.
 
     `time`: s on the clock of `decide`'s `now`, when it was made. A plain command has no `mean` and `std`.
+    `squashed`: the distribution is that of u, and the action is tanh(u) stretched over the action bounds.
     """
 
     action: np.ndarray
     time: float
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
+    squashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class ShieldSettings:
         spread: standard deviation around a plain command, as a fraction of half the action range.
         nearest: True: of the safe candidates of a round the most probable one, which changes a proposal least;
             False: the first in drawing order, which is a draw from the masked policy (eq. 3).
+        riskiest: True: of the safe candidates of a round the one of the highest Q_safe, also where the proposal is
+            safe: how SQRL's pre-training (section 6) visits the boundary to learn it. Never for a robot.
         max_observation_age, max_proposal_age: s; older ones are stale.
     """
 
@@ -82,6 +86,7 @@ class ShieldSettings:
     growth: float = 1.5
     spread: float = 0.4
     nearest: bool = False
+    riskiest: bool = False
 
     def __post_init__(self) -> None:
         """Check every setting. Raises ValueError with the name, what was expected and what came."""
@@ -129,15 +134,15 @@ class _Scores:
     least: float = math.inf
     least_action: np.ndarray = field(default_factory=lambda: np.empty(0))
 
-    def first_safe(self, actions: np.ndarray, logits: np.ndarray) -> int | None:
-        """Take in scores (k,) of actions (k, n_action); return the index of the first safe one."""
+    def choose(self, actions: np.ndarray, logits: np.ndarray, riskiest: bool) -> int | None:
+        """Take in scores (k,) of actions (k, n_action); return the index of the first or the riskiest safe one."""
         # A NaN compares false, so a candidate whose score is not a number is never safe; neither is -inf.
         safe = (logits <= self.threshold) & np.isfinite(logits)
         self.scored += len(logits)
         n_safe = int(np.count_nonzero(safe))
         self.safe += n_safe
         if n_safe:
-            return int(np.argmax(safe))
+            return int(np.argmax(np.where(safe, logits, -math.inf) if riskiest else safe))
         finite = np.where(np.isfinite(logits), logits, math.inf)
         best = int(np.argmin(finite))
         if finite[best] < self.least:
@@ -177,10 +182,13 @@ def decide(
     score = float(critic.logits(observation.vector, action[np.newaxis])[0])
     # A score that is not finite is none: it must not read as a probability of 0 or 1 in the account.
     q_proposal = sigmoid(score) if math.isfinite(score) else math.nan
-    if math.isfinite(score) and score <= threshold:
+    safe = math.isfinite(score) and score <= threshold
+    if safe and not settings.riskiest:
         return Verdict(Decision.PASSED, action, q_proposal, q_proposal, 1, 1, clipped)
 
-    if math.isfinite(score):
+    if safe:
+        unsafe = "a riskier safe action is wanted"
+    elif math.isfinite(score):
         unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {settings.epsilon:g}"
     else:
         unsafe = f"the critic's score of the proposal is {score}"
@@ -188,11 +196,13 @@ def decide(
         unsafe = f"{clipped}; {unsafe}"
     # float64: a plain float would be rounded to the scores' float32 before the comparison.
     scores = _Scores(np.float64(threshold))
-    scores.first_safe(action[np.newaxis], np.array([score]))
+    scores.choose(action[np.newaxis], np.array([score]), settings.riskiest)
     found = _search(observation.vector, proposal, critic, contract, settings, rng, scores)
     if found is not None:
         chosen, q_action = found
         return Verdict(Decision.RESAMPLED, chosen, q_proposal, q_action, scores.scored, scores.safe, unsafe)
+    if safe:
+        return Verdict(Decision.PASSED, action, q_proposal, q_proposal, scores.scored, scores.safe, clipped)
     if not math.isfinite(scores.least):
         reason = f"none of {scores.scored} scores of the critic is finite"
         return Verdict(Decision.HELD, contract.safe_action.copy(), q_proposal, scored=scores.scored, reason=reason)
@@ -264,12 +274,16 @@ def _search(
         if settings.nearest:
             # For a normal distribution the log-probability falls with |z|, so this is the order of probability.
             z = z[np.argsort(np.einsum("ij,ij->i", z, z))]
-        candidates = contract.clip(mean + settings.growth**i * std * z)
-        for stage in (candidates[:FIRST_STAGE], candidates[FIRST_STAGE:]):
+        candidates = mean + settings.growth**i * std * z
+        if proposal.squashed:
+            candidates = contract.commanded.low + half_range * (1.0 + np.tanh(candidates))
+        candidates = contract.clip(candidates)
+        first = len(candidates) if settings.riskiest else FIRST_STAGE
+        for stage in (candidates[:first], candidates[first:]):
             if not len(stage):
                 continue
             logits = critic.logits(observation, stage)
-            index = scores.first_safe(stage, logits)
+            index = scores.choose(stage, logits, settings.riskiest)
             if index is not None:
                 return stage[index].copy(), sigmoid(float(logits[index]))
     return None

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,21 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.bundle import Bundle, BundleError, load_bundle, save_bundle, write_whole
+from ssql_ros.bundle import Bundle, BundleError, Layer, Network, load_bundle, save_bundle, write_whole
+from ssql_ros.critic import SafetyCritic
 from ssql_ros.spec import config_folder, find_contract, load_contract
 
 CONTRACT = toy_contract()
 BUNDLE = toy_bundle(CONTRACT)
 ABSENT = object()
+
+
+def network(n_in: int, n_out: int) -> Network:
+    rng = np.random.default_rng(0)
+    sizes = ((n_in, 8), (8, n_out))
+    layers = tuple(Layer(rng.normal(size=s).astype(np.float32), np.zeros(s[1], np.float32)) for s in sizes)
+    zeros = np.zeros(CONTRACT.observation_size, np.float32)
+    return Network(zeros, zeros + 1, 5.0, (layers,))
 
 
 def arrays_of(bundle: Bundle) -> list[np.ndarray]:
@@ -47,6 +57,11 @@ def rewritten(folder: Path, arrays: dict | None = None, raw: str | None = None, 
     return path
 
 
+def of_critic(**header: object) -> dict[str, object]:
+    """Another header of the critic, for `rewritten`."""
+    return {"networks": {"critic": header}}
+
+
 def error_of(path: Path) -> str:
     with pytest.raises(BundleError) as caught:
         load_bundle(path, CONTRACT)
@@ -54,6 +69,27 @@ def error_of(path: Path) -> str:
 
 
 # Round trip
+
+
+def test_policy_and_reward_critics_are_kept_beside_the_safety_critic(tmp_path):
+    whole = replace(BUNDLE, policy=network(CONTRACT.observation_size, 2 * CONTRACT.action_size), reward=BUNDLE.critic)
+    loaded = load_bundle(save_bundle(whole, tmp_path / "whole.safetensors").path, CONTRACT)
+    for name, expected in whole.networks().items():
+        for member, wanted in zip(loaded.need(name).members, expected.members, strict=True):
+            for layer, layer_wanted in zip(member, wanted, strict=True):
+                np.testing.assert_array_equal(layer.weight, layer_wanted.weight)
+
+
+def test_bundle_without_a_safety_critic_cannot_shield(tmp_path):
+    bare = save_bundle(replace(BUNDLE, critic=None, reward=BUNDLE.critic), tmp_path / "bare.safetensors")
+    with pytest.raises(BundleError, match=r"bare.safetensors: expected a network 'critic', found reward"):
+        SafetyCritic(load_bundle(bare.path, CONTRACT))
+
+
+def test_format_1_is_read(tmp_path):
+    critic = {"members": 2, "observation_clip": 3.0}
+    loaded = load_bundle(rewritten(tmp_path, networks=ABSENT, critic=critic, format=1), CONTRACT)
+    assert list(loaded.networks()) == ["critic"]
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -98,8 +134,8 @@ def test_shipped_minitaur_critic_fits_its_contract():
 weight = BUNDLE.critic.members[0][1].weight
 n_observation = CONTRACT.observation_size
 MISFITS = {
-    "newer format": ({"format": 2}, "bundle format 2, this version reads format 1"),
-    "no format": ({"format": ABSENT}, "bundle format None, this version reads format 1"),
+    "newer format": ({"format": 3}, "bundle format 3, this version reads formats 1, 2"),
+    "no format": ({"format": ABSENT}, "bundle format None, this version reads formats 1, 2"),
     "another contract": (
         {"contract_id": "spider-0123"},
         f"trained for contract spider-0123, but {CONTRACT.path} is {CONTRACT.id}",
@@ -113,24 +149,44 @@ MISFITS = {
     "epsilon inf": ({"epsilon": math.inf}, "epsilon: expected a number between 0 and 1, got inf"),
     "gamma_safe 1": ({"gamma_safe": 1.0}, "gamma_safe: expected a number between 0 and 1, got 1.0"),
     "provenance in words": ({"provenance": "good"}, "metadata 'provenance': expected dict, got 'good'"),
-    "no members": ({"critic": {"members": 0, "observation_clip": 3.0}}, "critic.members: expected a whole number of"),
-    "members in words": ({"critic": {"members": "2", "observation_clip": 3.0}}, "critic.members: expected a whole"),
-    "too few members": ({"critic": {"members": 1, "observation_clip": 3.0}}, "unknown array 'critic.1.0.bias'"),
-    "too many members": ({"critic": {"members": 3, "observation_clip": 3.0}}, "critic.2: expected at least 2 layers"),
-    "clip 0": ({"critic": {"members": 2, "observation_clip": 0.0}}, "critic.observation_clip: expected a number above"),
+    "no members": (
+        of_critic(members=0, observation_clip=3.0),
+        "critic.members: expected a whole number of",
+    ),
+    "members in words": (
+        of_critic(members="2", observation_clip=3.0),
+        "critic.members: expected a whole",
+    ),
+    "too few members": (
+        of_critic(members=1, observation_clip=3.0),
+        "unknown array 'critic.1.0.bias'",
+    ),
+    "too many members": (
+        of_critic(members=3, observation_clip=3.0),
+        "critic.2: expected at least 2 layers",
+    ),
+    "clip 0": (
+        of_critic(members=2, observation_clip=0.0),
+        "critic.observation_clip: expected a number above",
+    ),
     "clip NaN": (
-        {"critic": {"members": 2, "observation_clip": math.nan}},
+        of_critic(members=2, observation_clip=math.nan),
         "critic.observation_clip: expected a number",
     ),
-    "no clip": ({"critic": {"members": 2}}, "critic.observation_clip: expected a number above 0, got None"),
+    "no clip": (
+        of_critic(members=2),
+        "critic.observation_clip: expected a number above 0, got None",
+    ),
     "no JSON": ({"raw": "{"}, "the metadata 'ssql_ros' is not JSON"),
     "JSON too deep": ({"raw": "[" * 100_000}, "the metadata 'ssql_ros' is not JSON"),
-    "JSON list": ({"raw": "[1]"}, "bundle format [1], this version reads format 1"),
+    "JSON list": ({"raw": "[1]"}, "bundle format [1], this version reads formats 1, 2"),
+    "unknown network": ({"networks": {"planner": {}}}, "unknown network 'planner'; known: critic, policy, reward"),
+    "networks in words": ({"networks": "critic"}, "metadata 'networks': expected dict, got 'critic'"),
     "missing mean": ({"arrays": {"critic.observation_mean": ABSENT}}, "array 'critic.observation_mean' is missing"),
     "missing bias": ({"arrays": {"critic.1.2.bias": ABSENT}}, "array 'critic.1.2.bias' is missing"),
     "missing weight": (
         {"arrays": {"critic.1.2.weight": ABSENT}},
-        "critic.1: expected at least 2 layers down to 1 logit",
+        "critic.1: expected at least 2 layers down to 1 output(s), got 2",
     ),
     "unknown array": ({"arrays": {"policy.weight": weight}}, "unknown array 'policy.weight'"),
     "wrong shape": (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.bundle import Bundle, CriticNetwork, load_bundle, save_bundle
+from ssql_ros.bundle import Bundle, Network, load_bundle, save_bundle
 from ssql_ros.critic import SafetyCritic, logit, sigmoid
 
 CONTRACT = toy_contract(3)
@@ -19,8 +19,8 @@ OBSERVATIONS = np.random.default_rng(0).normal(0.0, 2.0, (5, CONTRACT.observatio
 ACTIONS = np.random.default_rng(1).uniform(-1.0, 1.0, (40, CONTRACT.action_size))
 
 
-def forward(network: CriticNetwork, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Logits (k,) by the equations of `CriticNetwork`, in float64."""
+def forward(network: Network, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Logits (k,) by the equations of `Network`, in float64."""
     state = (observation - network.observation_mean.astype(float)) / network.observation_scale
     state = np.clip(state, -network.observation_clip, network.observation_clip)
     outputs = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssql_ros.bundle import Bundle, CriticNetwork, Layer
+from ssql_ros.bundle import Bundle, Layer, Network
 from ssql_ros.spec import Contract, load_contract
 
 PERIOD = 0.02
@@ -79,7 +79,7 @@ class FormulaCritic:
         return np.asarray(self.formula(actions), np.float32)
 
 
-def toy_network(contract: Contract, widths: Sequence[int] = (16, 8), members: int = 2, seed: int = 0) -> CriticNetwork:
+def toy_network(contract: Contract, widths: Sequence[int] = (16, 8), members: int = 2, seed: int = 0) -> Network:
     """A safety critic with random weights."""
     rng = np.random.default_rng(seed)
     sizes = (contract.observation_size + contract.action_size, *widths, 1)
@@ -88,7 +88,7 @@ def toy_network(contract: Contract, widths: Sequence[int] = (16, 8), members: in
         weight = rng.normal(0.0, math.sqrt(2.0 / n_in), (n_in, n_out))
         return Layer(weight.astype(np.float32), rng.normal(0.0, 0.1, n_out).astype(np.float32))
 
-    return CriticNetwork(
+    return Network(
         observation_mean=rng.normal(size=contract.observation_size).astype(np.float32),
         observation_scale=rng.uniform(0.1, 2.0, contract.observation_size).astype(np.float32),
         observation_clip=3.0,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ssql_ros.behaviour.noisy_trot import NoiseSettings
 from ssql_ros.bench.processes import Processes
 from ssql_ros.bench.ros import record
-from ssql_ros.bundle import CriticNetwork, load_bundle
+from ssql_ros.bundle import Network, load_bundle
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.graph import executable, isolate
 from ssql_ros.learning.rollout import EpisodeJob, run_episode
@@ -40,7 +40,7 @@ NAMESPACE = "started"
 class TorchDecision(nn.Module):
     """The shield's decision as one would write it in torch: sample, clip, score all in one batch, mask, select."""
 
-    def __init__(self, network: CriticNetwork, contract: Contract, settings: ShieldSettings) -> None:
+    def __init__(self, network: Network, contract: Contract, settings: ShieldSettings) -> None:
         super().__init__()
         self.mean, self.scale = torch.tensor(network.observation_mean), torch.tensor(network.observation_scale)
         self.bound, self.threshold = network.observation_clip, logit(settings.epsilon)
@@ -137,7 +137,7 @@ def _decisions(task: Task, repeats: int, seed: int) -> dict[str, float]:
     served = ShieldSettings(bundle.epsilon, max_observation_age=1.0, max_proposal_age=1.0)
     none_safe = replace(served, epsilon=1e-300, rounds=1)
     rng = np.random.default_rng(seed)
-    peer = TorchDecision(bundle.critic, contract, none_safe)
+    peer = TorchDecision(bundle.need("critic"), contract, none_safe)
     torch.manual_seed(seed)
 
     def ours(settings: ShieldSettings, pair: Pair) -> Decision:

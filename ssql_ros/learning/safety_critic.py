@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ssql_ros.bundle import CriticNetwork
+from ssql_ros.bundle import Network
 from ssql_ros.learning.networks import Ensemble, exported, update_average
 from ssql_ros.learning.rollout import Episode
 
@@ -176,6 +176,6 @@ class SafetyCriticLearner:
         logits = [self.online(rows)[..., 0].mean(dim=0) for rows in self._inputs(observations, actions).split(4096)]
         return torch.sigmoid(torch.cat(logits)).numpy()
 
-    def network(self) -> CriticNetwork:
+    def network(self) -> Network:
         """Return the critic as plain arrays for a bundle."""
         return exported(self.online, self._mean, self._scale, self.settings.observation_clip)
