@@ -1,8 +1,8 @@
-"""Tasks by name: which world, which contract, and which controller is not to be trusted."""
+"""Tasks by name: which world, which contract, what changes between pre-training and fine-tuning."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,56 @@ class Task:
     Attributes:
         environment: gymnasium id of its world.
         robot: name of its contract.
-        untrusted: the controller that the shield is judged on.
-        bundle: file name of the shipped safety critic, in config/bundles.
+        pretrain, finetune: options of the world in each phase.
+        untrusted: the controller that the shield is judged on; None: there is none.
+        bundle: file name of the shipped safety critic, in config/bundles; empty: none is shipped.
+        centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
     """
 
     name: str
     environment: str
     robot: str
-    untrusted: NoiseSettings
-    bundle: str
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    finetune: dict[str, Any] = field(default_factory=dict)
+    untrusted: NoiseSettings | None = None
+    bundle: str = ""
+    centre: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
 
     def contract(self) -> Contract:
         """Return the robot's contract."""
         return load_contract(find_contract(self.robot))
 
     def bundle_path(self) -> Path:
-        """Return the path of the shipped safety critic."""
+        """Return the path of the shipped safety critic.
+
+        Raises:
+            ValueError: none is shipped.
+        """
+        if not self.bundle:
+            raise ValueError(f"task {self.name!r} has no shipped safety critic; name one with --bundle")
         return config_folder() / "bundles" / self.bundle
+
+    def noisy_controller(self) -> NoiseSettings:
+        """Return the untrusted controller.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        if self.untrusted is None:
+            with_one = ", ".join(name for name, task in TASKS.items() if task.untrusted is not None)
+            raise ValueError(f"task {self.name!r} has no untrusted controller; these have one: {with_one}")
+        return self.untrusted
+
+    def world(self, phase: str) -> dict[str, Any]:
+        """Return the options of the world in `phase`.
+
+        Raises:
+            ValueError: no such phase.
+        """
+        if phase not in PHASES:
+            raise ValueError(f"phase {phase!r} is unknown; known: {', '.join(PHASES)}")
+        return self.pretrain if phase == "pretrain" else self.finetune
 
     def make(self, **options: Any) -> gymnasium.Env:
         """Return the bare world, with `options` for its constructor."""
@@ -44,15 +77,47 @@ class Task:
         return gymnasium.make(self.environment, disable_env_checker=True, **options).unwrapped
 
 
-TASKS = {
-    "minitaur": Task(
-        name="minitaur",
+PHASES = ("pretrain", "finetune")
+
+
+def _minitaur(name: str, bundle: str = "", **finetune: Any) -> Task:
+    return Task(
+        name=name,
         environment="ssql/Minitaur-v0",
         robot="minitaur",
+        pretrain={"goal_velocity": 0.3},
+        finetune={"goal_velocity": 0.3, **finetune},
         # Falls in about nine of ten episodes when nothing protects the robot.
         untrusted=NoiseSettings(gait="A", sigma=0.3, rho=0.85),
-        bundle="minitaur_critic.safetensors",
-    ),
+        bundle=bundle,
+    )
+
+
+def _spider(name: str, action_noise: float = 0.1, **finetune: Any) -> Task:
+    return Task(
+        name=name,
+        environment="ssql/Spider-v0",
+        robot="spider",
+        pretrain={"goal": (7.5, 3.5), "action_noise": action_noise},
+        finetune={"goal": (6.5, 3.5), "action_noise": action_noise, **finetune},
+        # The middle of the map and its uniform distribution: the first steps never leave the start's corner.
+        centre=(4.0, 3.5),
+        spread=(2.3, 2.0),
+    )
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        _minitaur("minitaur", bundle="minitaur_critic.safetensors"),
+        _minitaur("minitaur_velocity", goal_velocity=0.4),
+        _minitaur("minitaur_friction", foot_friction=1.25),
+        _minitaur("minitaur_physics", randomise="physics"),
+        _spider("spider"),
+        _spider("spider_threshold", action_noise=0.2),
+        _spider("spider_noise", randomise="noise"),
+        _spider("spider_scale", randomise="scale"),
+    )
 }
 
 

@@ -228,11 +228,11 @@ def test_simulator_stops_safely_when_commands_cease(domain, tmp_path):
 
 def test_graph_repeats_the_episode_that_one_process_computes(domain, tmp_path):
     """The same seed falls at the same step over ROS as without it: nothing is lost, late or rounded on the way."""
-    alone = run_episode(EpisodeJob("minitaur", 4, TASK.untrusted))
+    alone = run_episode(EpisodeJob("minitaur", 4, TASK.noisy_controller()))
     assert alone.incident
     with Graph(tmp_path / "logs") as graph:
         graph.start("sim_node", auto_reset=False, patience=10.0)
-        noise = TASK.untrusted
+        noise = TASK.noisy_controller()
         graph.start("behaviour_node", sigma=noise.sigma, rho=noise.rho, bound=2.0, use_sim_time=True)
         graph.start("shield_node", autostart=False, mode="monitor", use_sim_time=True)
         with Conductor(graph.check) as conductor:

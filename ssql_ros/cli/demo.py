@@ -41,7 +41,7 @@ def _demo(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True)
     print(f"ROS_DOMAIN_ID={isolate()}, this machine only; logs in {folder / 'logs'}")
     with Graph(folder / "logs") as graph:
-        noise = task.untrusted
+        noise = task.noisy_controller()
         graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
         graph.start("sim_node", task=task.name, auto_reset=False)
         graph.start("behaviour_node", gait=noise.gait, sigma=noise.sigma, rho=noise.rho, bound=2.0, use_sim_time=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,83 @@ def add_parser(verbs: Any) -> None:
     critic.add_argument("--quiet", action="store_true", help="no progress bars")
     add_json(critic)
     critic.set_defaults(run=_critic)
+
+    for name, text in _ALGORITHMS.items():
+        _add_algorithm(subjects, name, text)
+
+
+_ALGORITHMS = {
+    "sqrl": "SQRL: a safety critic with the policy, then fine-tuning behind its mask",
+    "sac": "SAC: no safety critic",
+    "esac": "E-SAC: a low percentile of ten critics",
+    "wcpg": "WCPG: conditional value at risk of a distributional critic",
+    "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
+    "cpo": "CPO: a trust region and a constraint on incidents, on-policy",
+}
+
+
+def _add_algorithm(subjects: Any, name: str, text: str) -> None:
+    parser = subjects.add_parser(
+        name,
+        help=text,
+        description=f"{text}. The run lies in one folder: configuration, checkpoint, log of episodes, TensorBoard "
+        "curves, and in the end figures and a bundle that the shield node loads. The same command goes on from the "
+        "last checkpoint.",
+    )
+    parser.add_argument("--task", required=True, help="which world, e.g. spider or minitaur_velocity")
+    parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
+    parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained, for fine-tuning")
+    parser.add_argument("--steps", type=int, default=500_000, help="of collection (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED)")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the algorithm, e.g. epsilon=0.05"
+    )
+    parser.add_argument("--checkpoint-every", type=int, default=25_000, help="steps (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=100, help="of the final policy (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0: all that there are")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(parser)
+    parser.set_defaults(run=_algorithm, algorithm=name)
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Return settings from NAME=VALUE, the value in JSON."""
+    settings = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            found = ""
+        if not found:
+            raise ValueError(f"--set {pair!r}: expected NAME=VALUE with a number, true, false or null")
+    return settings
+
+
+def _algorithm(options: argparse.Namespace) -> int:
+    import torch
+
+    from ssql_ros.learning.runs import Plan, run_training
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    plan = Plan(
+        algorithm=options.algorithm,
+        task=options.task,
+        phase=options.phase,
+        steps=options.steps,
+        seed=options.seed,
+        source=str(options.source),
+        settings=_settings(options.set),
+        checkpoint_every=options.checkpoint_every,
+        evaluation=options.episodes,
+    )
+    folder = options.out or Path("runs") / f"{plan.task}_{plan.phase}_{plan.algorithm}_{plan.seed}"
+    facts = {"command": command_line(), "versions": versions()}
+    figures = run_training(plan, folder, facts, show=not options.quiet)
+    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
+    return 0
 
 
 def _critic(options: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ def train_critic(task: Task, plan: TrainingPlan, seed: int, provenance: dict[str
         "task": task.name,
         "seed": seed,
         "plan": asdict(plan),
-        "policy": f"bare trot {task.untrusted.gait}",
+        "policy": f"bare trot {task.noisy_controller().gait}",
         "data": [dict(zip(("episodes", "steps", "incidents"), count, strict=True)) for count in counts],
         "held_out": held_out,
     }
@@ -128,7 +128,7 @@ def _noisy_job(task: Task, rng: np.random.Generator) -> EpisodeJob:
 def _masked_job(task: Task, rng: np.random.Generator, bundle: str) -> EpisodeJob:
     # Thresholds of many sizes: the critic must know both sides of whichever one it will serve at.
     epsilon = float(np.exp(rng.uniform(np.log(0.005), np.log(0.3))))
-    noise = task.untrusted if rng.random() < 1 / 3 else _draw_noise(rng, rest=int(rng.integers(15, 50)))
+    noise = task.noisy_controller() if rng.random() < 1 / 3 else _draw_noise(rng, rest=int(rng.integers(15, 50)))
     seed = int(rng.integers(HELD_OUT_SEED))
     return EpisodeJob(task.name, seed, noise, bundle, ShieldSettings(epsilon, SIMULATED, SIMULATED))
 
@@ -158,7 +158,7 @@ def _judge(
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.
     disturbed = [EpisodeJob(task.name, seed, _draw_noise(rng, rest=HORIZON + 15)) for seed in seeds]
     settings = ShieldSettings(plan.epsilon, SIMULATED, SIMULATED)
-    masked = [EpisodeJob(task.name, seed, task.untrusted, bundle, settings) for seed in seeds]
+    masked = [EpisodeJob(task.name, seed, task.noisy_controller(), bundle, settings) for seed in seeds]
     gamma_safe = plan.critic.gamma_safe
     outcomes = {
         "policy": policy_outcomes(_collect(pool, disturbed, "held out: policy", show), gamma_safe),

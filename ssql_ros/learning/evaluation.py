@@ -48,7 +48,7 @@ def evaluate_shield(
     # Ages do not matter where there is no clock; one period bounds them.
     period = task.contract().control_period
     settings = ShieldSettings(own.epsilon if epsilon is None else epsilon, period, period)
-    controller = replace(task.untrusted, **(noise or {}))
+    controller = replace(task.noisy_controller(), **(noise or {}))
     runs: dict[str, list[Episode]] = {}
     with RolloutPool() as pool:
         for mode in ("monitor", "enforce"):

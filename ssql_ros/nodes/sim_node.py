@@ -40,8 +40,10 @@ from ssql_ros.spec.messages import (
 from ssql_ros.spec.observation import NANOSECONDS
 from ssql_ros.tasks import TASKS, find_task
 
+# What this node publishes is the Minitaur's.
+WORLDS = tuple(name for name, task in TASKS.items() if task.robot == "minitaur")
 PARAMETERS = (
-    Parameter("task", "minitaur", "which world", choices=tuple(TASKS), fixed=True),
+    Parameter("task", "minitaur", "which world", choices=WORLDS, fixed=True),
     Parameter("real_time", False, "step on the steady clock instead of in lock-step with the commands", fixed=True),
     Parameter("seed", 0, "seed of the next episode; goes up by one with each", low=0, high=2**31 - 1),
     Parameter("auto_reset", True, "begin the next episode when one has ended; else wait for ~/reset", fixed=True),

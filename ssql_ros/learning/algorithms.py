@@ -1,0 +1,99 @@
+"""The algorithms by name, with each robot's settings where they differ from the papers'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from ssql_ros.learning.esac import ESAC, ESACSettings
+from ssql_ros.learning.learner import Learner, OffPolicyLearner
+from ssql_ros.learning.rs import RS
+from ssql_ros.learning.sac import SAC, SACSettings
+from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
+from ssql_ros.learning.wcpg import WCPG, WCPGSettings
+
+REPLAY = 1_000_000
+# Uniform actions before the policy begins, in pre-training (the authors' code).
+INITIAL_STEPS = {"minitaur": 500, "spider": 1000}
+# What differs from table 1, by robot; a setting counts for every algorithm that has it.
+ROBOT_SETTINGS: dict[str, dict[str, Any]] = {"spider": {}, "minitaur": {}}
+
+Settings = SACSettings
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a learner is made from.
+
+    Attributes:
+        mean, scale: (n_observation,), the standardisation of observations.
+        steps: length of the phase.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    n_action: int
+    contract_id: str
+    robot: str
+    phase: str
+    steps: int
+    seed: int
+
+
+def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
+    def made(start: Start, settings: Any) -> Learner:
+        initial = INITIAL_STEPS.get(start.robot, 1000) if start.phase == "pretrain" else 0
+        algorithm = make(start, settings)
+        return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, min(REPLAY, start.steps))
+
+    return made
+
+
+def _plain(kind: type[SAC]) -> Callable[[Start, Any], SAC]:
+    return lambda start, settings: kind(start.mean, start.scale, start.n_action, settings, start.seed)
+
+
+def _safe(finetuning: type[SQRLFineTuning]) -> Callable[[Start, Any], SAC]:
+    def made(start: Start, settings: Any) -> SAC:
+        kind = SQRLPretraining if start.phase == "pretrain" else finetuning
+        shape = (start.mean, start.scale, start.n_action, settings, start.seed)
+        return kind(*shape, contract_id=start.contract_id, steps=start.steps)
+
+    return made
+
+
+ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
+    "sac": (SACSettings, _off_policy(_plain(SAC))),
+    "sqrl": (SQRLSettings, _off_policy(_safe(SQRLFineTuning))),
+    "esac": (ESACSettings, _off_policy(_plain(ESAC))),
+    "wcpg": (WCPGSettings, _off_policy(_plain(WCPG))),
+    # RS shares SQRL's pre-training.
+    "rs": (SQRLSettings, _off_policy(_safe(RS))),
+}
+
+
+def settings_of(algorithm: str, robot: str, changed: dict[str, Any]) -> Settings:
+    """Return an algorithm's settings for a robot.
+
+    Args:
+        changed: settings by name that differ from the robot's.
+
+    Raises:
+        ValueError: no such algorithm or setting, or a value of another type.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm {algorithm!r} is unknown; known: {', '.join(ALGORITHMS)}")
+    kind = ALGORITHMS[algorithm][0]
+    known = {field.name for field in fields(kind)}
+    own = {name: value for name, value in ROBOT_SETTINGS.get(robot, {}).items() if name in known}
+    if unknown := sorted(set(changed) - known):
+        raise ValueError(f"{algorithm} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    return replace(kind(), **{**own, **changed})
+
+
+def make_learner(algorithm: str, start: Start, settings: Settings) -> Learner:
+    """Return a learner by name (see `settings_of`)."""
+    return ALGORITHMS[algorithm][1](start, settings)

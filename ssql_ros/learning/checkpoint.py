@@ -1,0 +1,108 @@
+"""Checkpoints: a tree of dicts, lists, tensors and plain values in one safetensors file, without pickle.
+
+Tensors are stored as such; everything else goes into one JSON document that says where each tensor belongs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+_KEY, _TENSOR = "ssql_ros_checkpoint", "__tensor__"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, read or used; the text names the file, what was expected and what came."""
+
+
+def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
+    """Write `tree` whole or not at all; the checkpoint that was there before stays until the new one is complete.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or the disk is full.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    document = json.dumps(_taken_apart(tree, "", tensors))
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+        save_file(tensors, temporary, metadata={_KEY: document})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        # safetensors reports a full disk as an error of its own.
+        raise CheckpointError(f"{path}: cannot be written: {error}; the checkpoint before it is whole") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the tree of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or not a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
+    if _KEY not in metadata:
+        raise CheckpointError(f"{path}: is a safetensors file, but not a checkpoint (no metadata {_KEY!r})")
+    try:
+        return _put_together(json.loads(metadata[_KEY]), tensors)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is damaged: {error}") from error
+
+
+def _taken_apart(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        # JSON has text keys only; an optimiser's are numbers.
+        return {str(key): _taken_apart(part, f"{name}/{key}", tensors) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_taken_apart(part, f"{name}/{i}", tensors) for i, part in enumerate(value)]
+    return value
+
+
+def _put_together(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _put_together(part, tensors) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_put_together(part, tensors) for part in value]
+    return value
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the state of each parameter of an optimiser, in order; an empty one where it has not moved yet."""
+    return [dict(optimiser.state.get(p, {})) for group in optimiser.param_groups for p in group["params"]]
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: list[dict[str, Any]]) -> None:
+    """Take the state that `optimiser_state` returned."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for parameter, values in zip(parameters, state, strict=True):
+        if values:
+            optimiser.state[parameter] = {
+                name: value.to(parameter.device) if name != "step" else value for name, value in values.items()
+            }

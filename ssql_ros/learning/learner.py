@@ -1,0 +1,129 @@
+"""What every algorithm here is to the training loop: proposes actions, sees what happened, learns."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ssql_ros.bundle import Network
+from ssql_ros.learning.replay import Replay, Transition
+from ssql_ros.learning.sac import SAC, Mask
+from ssql_ros.shield import Proposal
+
+
+class Learner(Protocol):
+    """One algorithm in training. Actions are in [-1, 1]."""
+
+    def mask(self, step: int) -> Mask | None:
+        """Return what masks collection at this step; None: nothing does."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from the policy for an observation (n_observation,)."""
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the policy's most probable action (n_action,)."""
+
+    def observe(self, transition: Transition) -> None:
+        """Take in one step of training."""
+
+    def learn(self) -> dict[str, torch.Tensor]:
+        """Learn from what was observed, where it is time to; return losses, empty where it was not."""
+
+    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
+        """Return how many extra on-policy episodes are wanted after this step, and what masks them."""
+
+    def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
+        """Take in the extra episodes and learn from them; return losses."""
+
+    def take(self, networks: dict[str, Network]) -> None:
+        """Begin from the networks of a bundle. Raises ValueError where they do not fit."""
+
+    def networks(self) -> dict[str, Network]:
+        """Return what a bundle holds, by name."""
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+
+
+class OffPolicyLearner:
+    """SAC or one of its kind with a replay: one update a step.
+
+    Args:
+        initial_steps: uniform actions before the policy acts and learns.
+        replay: how many transitions are kept.
+    """
+
+    def __init__(self, algorithm: SAC, n_action: int, seed: int, initial_steps: int, replay: int) -> None:
+        self.algorithm, self._n_action, self._initial_steps = algorithm, n_action, initial_steps
+        self._replay = Replay(replay, len(algorithm.mean), n_action)
+        self._draws = torch.Generator().manual_seed(seed)
+
+    def mask(self, step: int) -> Mask | None:
+        """Return what masks collection."""
+        return self.algorithm.mask(step)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self.algorithm.reset(rng)
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from the policy, uniform in the first steps."""
+        if self._replay.added < self._initial_steps:
+            return Proposal(rng.uniform(-1.0, 1.0, self._n_action), 0.0)
+        mean, std = self.algorithm.act(observation)
+        u = mean + std * rng.standard_normal(self._n_action)
+        return Proposal(np.tanh(u), 0.0, mean, std, squashed=True)
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the policy's most probable action before the mask."""
+        return self.algorithm.best(observation)
+
+    def observe(self, transition: Transition) -> None:
+        """Keep the transition."""
+        self._replay.add(transition)
+        self.algorithm.observe(transition)
+
+    def learn(self) -> dict[str, torch.Tensor]:
+        """Make one update once there is a batch of what the policy did."""
+        if len(self._replay) < max(self._initial_steps, self.algorithm.settings.batch):
+            return {}
+        batch = self._replay.draw(self.algorithm.settings.batch, self._draws, self.algorithm.device)
+        return self.algorithm.update(batch)
+
+    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
+        """Return how many extra episodes are wanted."""
+        return self.algorithm.rollouts_due(step)
+
+    def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
+        """Let the safety critic learn."""
+        return self.algorithm.learn_safety(episodes)
+
+    def take(self, networks: dict[str, Network]) -> None:
+        """Begin from the networks of a bundle."""
+        self.algorithm.take(networks)
+
+    def networks(self) -> dict[str, Network]:
+        """Return what a bundle holds."""
+        return self.algorithm.networks()
+
+    def state(self) -> dict[str, Any]:
+        """Return networks, optimisers, replay and generators."""
+        return {
+            "algorithm": self.algorithm.state(),
+            "replay": self._replay.state(),
+            "draws": self._draws.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        self.algorithm.restore(state["algorithm"])
+        self._replay.restore(state["replay"])
+        self._draws.set_state(state["draws"])

@@ -1,0 +1,235 @@
+"""SQRL: learn a safety critic with a policy, then fine-tune behind its mask (Srinivasan et al. 2020, 2010.14603).
+
+    Q_safe target  y = I(s') + (1 - I(s')) gamma_safe Qbar_safe(s', a'),   a' ~ pi(.|s'), the UNmasked policy   (eq. 2)
+    mask           pi-bar(a|s) ~ pi(a|s) 1{Q_safe(s, a) <= epsilon}                                            (eq. 3)
+    fine-tuning    J(pi) = E [r - alpha (log pi - H) + nu (epsilon - Q_safe(s, a'))],  a' ~ pi(.|s)            (eq. 4)
+
+nu >= 0 and alpha by dual ascent. The mask is drawn by the shield that runs on the robot. Risk accumulates: what the
+mask of a frozen critic bounds by epsilon is each step, not each episode (see `finite_mdp`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ssql_ros.bundle import Bundle, Network
+from ssql_ros.critic import SafetyCritic
+from ssql_ros.learning.networks import Ensemble, update_average
+from ssql_ros.learning.replay import Replay, Transition
+from ssql_ros.learning.sac import SAC, Mask, SACSettings
+from ssql_ros.learning.safety_critic import bellman_target
+from ssql_ros.shield import ShieldSettings
+
+# Where there is no clock, ages are 0; the bounds only have to be there.
+NO_CLOCK = 1.0
+
+
+@dataclass(frozen=True)
+class SQRLSettings(SACSettings):
+    """How SQRL learns; the defaults are the paper's table 1 and the authors' code where it is silent.
+
+    Attributes:
+        epsilon, gamma_safe: threshold on Q_safe and its discount.
+        off_policy_steps: n_off, steps between two refreshments of D_safe.
+        rollouts: k, masked episodes of each.
+        safety_updates: gradient steps of the safety critic after each.
+        safety_replay: how many steps D_safe keeps.
+        safety_tau: of the safety critic's target network.
+        safety_members: networks of the safety critic; their logits are averaged.
+        mask_from: fraction of pre-training after which collection is masked too.
+        candidates, rounds, growth: of the mask (see ShieldSettings).
+        online: whether the safety critic goes on learning while fine-tuning.
+        dual_rate: learning rate of nu.
+        initial_nu: where it begins.
+    """
+
+    epsilon: float = 0.1
+    gamma_safe: float = 0.7
+    off_policy_steps: int = 1000
+    rollouts: int = 5
+    safety_updates: int = 100
+    safety_replay: int = 20_000
+    safety_tau: float = 0.02
+    safety_members: int = 1
+    mask_from: float = 0.5
+    candidates: int = 50
+    rounds: int = 6
+    growth: float = 1.5
+    online: bool = False
+    dual_rate: float = 1e-3
+    initial_nu: float = 1.0
+
+
+class SQRLPretraining(SAC):
+    """Algorithm 1: SAC, and a safety critic on fresh masked rollouts.
+
+    Args:
+        contract_id: of the robot, for the bundle that serves the mask.
+        steps: length of the pre-training.
+    """
+
+    settings: SQRLSettings
+
+    def __init__(
+        self,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        n_action: int,
+        settings: SQRLSettings,
+        seed: int,
+        contract_id: str,
+        steps: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(mean, scale, n_action, settings, seed, **options)
+        weights = torch.Generator().manual_seed(seed + 2)
+        sizes = (len(mean) + n_action, *settings.hidden, 1)
+        self.safety = Ensemble(sizes, settings.safety_members, weights, self.precision).to(self.device)
+        self.safety_target = copy.deepcopy(self.safety).requires_grad_(False)
+        self.safety_optimiser = self._adam([*self.safety.parameters()])
+        self.safety_replay = Replay(settings.safety_replay, len(mean), n_action)
+        self.draws = torch.Generator().manual_seed(seed + 3)
+        self._contract_id, self._steps = contract_id, steps
+        self._serving: SafetyCritic | None = None
+
+    def _shield(self, **changed: Any) -> ShieldSettings:
+        s = self.settings
+        return ShieldSettings(s.epsilon, NO_CLOCK, NO_CLOCK, s.candidates, s.rounds, s.growth, **changed)
+
+    def mask(self, step: int) -> Mask | None:
+        """Return the mask of collection: none before `mask_from` of the pre-training."""
+        begun = self._serving is not None and step >= self.settings.mask_from * self._steps
+        return Mask(self._serving, self._shield()) if begun and self._serving is not None else None
+
+    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
+        """Return how many on-policy episodes D_safe wants after this step, and their mask: just below epsilon."""
+        due = step % self.settings.off_policy_steps == 0
+        mask = None if self._serving is None else Mask(self._serving, self._shield(riskiest=True))
+        return (self.settings.rollouts if due else 0), mask
+
+    def learn_safety(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
+        """Add masked episodes to D_safe and learn Q_safe from it."""
+        for transition in (transition for episode in episodes for transition in episode):
+            self.safety_replay.add(transition)
+        losses = self._fit_safety()
+        self.serve()
+        return losses
+
+    def _fit_safety(self) -> dict[str, torch.Tensor]:
+        loss = torch.zeros(())
+        for _ in range(self.settings.safety_updates):
+            batch = self.safety_replay.draw(self.settings.batch, self.draws, self.device)
+            state, following = self.standardise(batch.observation), self.standardise(batch.following)
+            with torch.no_grad():
+                action, _ = self.actor.sample(following, self.generator)
+                q_following = torch.sigmoid(self.safety_target(torch.cat([following, action], dim=1))[..., 0])
+                bootstrap = self.settings.gamma_safe * (1.0 - batch.terminal)
+                target = bellman_target(batch.incident, bootstrap, q_following)
+            logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
+            loss = functional.binary_cross_entropy_with_logits(logits, target)
+            self.safety_optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.safety_optimiser.step()
+            update_average(self.safety_target, self.safety, self.settings.safety_tau)
+        return {"safety_loss": loss.detach()}
+
+    def serve(self) -> None:
+        """Put the safety critic as it is now behind the mask."""
+        s = self.settings
+        self._serving = SafetyCritic(Bundle(self._contract_id, s.epsilon, s.gamma_safe, self._exported(self.safety)))
+
+    def q_safe(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Return Q_safe (batch,), with gradients for the action only."""
+        return torch.sigmoid(self.safety.frozen(torch.cat([state, action], dim=1))[..., 0].mean(dim=0))
+
+    def _named(self) -> dict[str, tuple[Ensemble, ...]]:
+        return {**super()._named(), "critic": (self.safety, self.safety_target)}
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        return [*super()._optimisers(), self.safety_optimiser]
+
+    def take(self, networks: dict[str, Network]) -> None:
+        """Begin from the networks of a bundle, its safety critic behind the mask."""
+        super().take(networks)
+        self.serve()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {
+            **super().state(),
+            "safety_replay": self.safety_replay.state(),
+            "draws": self.draws.get_state(),
+            "serving": self._serving is not None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        super().restore(state)
+        self.safety_replay.restore(state["safety_replay"])
+        self.draws.set_state(state["draws"])
+        if state["serving"]:
+            self.serve()
+
+
+class SQRLFineTuning(SQRLPretraining):
+    """Algorithm 2: every action is masked, and the actor pays nu for its own Q_safe."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        start = math.log(self.settings.initial_nu)
+        self.log_nu = torch.tensor([start], device=self.device, requires_grad=True)
+        self.nu_optimiser = torch.optim.Adam([self.log_nu], lr=self.settings.dual_rate)
+
+    @property
+    def nu(self) -> torch.Tensor:
+        """Return the multiplier of the safety constraint (1,)."""
+        return self.log_nu.detach().exp()
+
+    def mask(self, step: int) -> Mask | None:
+        """Return the mask: from the first step on."""
+        return Mask(self._serving, self._shield()) if self._serving is not None else None
+
+    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
+        """Return that no extra episodes are wanted: all of fine-tuning is masked, and serves the critic too."""
+        return 0, None
+
+    def observe(self, transition: Transition) -> None:
+        """Learn the safety critic online, where that is wanted, from fine-tuning itself."""
+        if not self.settings.online:
+            return
+        self.safety_replay.add(transition)
+        if self.safety_replay.added % self.settings.off_policy_steps == 0:
+            self._fit_safety()
+            self.serve()
+
+    def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return -J(pi) of eq. 4 and log pi of the actions drawn (batch,); move nu by dual ascent."""
+        action, log_probability = self.actor.sample(state, self.generator)
+        q = self.critics.frozen(torch.cat([state, action], dim=1))[..., 0]
+        q_safe = self.q_safe(state, action)
+        slack = self.settings.epsilon - q_safe
+        loss = (self.alpha * log_probability - self.pessimistic(q) - self.nu * slack).mean()
+        self.nu_optimiser.zero_grad(set_to_none=True)
+        (self.log_nu * slack.detach().mean()).sum().backward()
+        self.nu_optimiser.step()
+        return loss, log_probability.detach()
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        return [*super()._optimisers(), self.nu_optimiser]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {**super().state(), "log_nu": self.log_nu}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        super().restore(state)
+        with torch.no_grad():
+            self.log_nu.copy_(state["log_nu"])
