@@ -59,7 +59,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     )
     parser.add_argument("--task", required=True, help="which world, e.g. spider or minitaur_velocity")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
-    parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained, for fine-tuning")
+    parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
     parser.add_argument("--steps", type=int, default=500_000, help="of collection (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED)")

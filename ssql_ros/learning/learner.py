@@ -34,14 +34,20 @@ class Learner(Protocol):
     def learn(self) -> dict[str, torch.Tensor]:
         """Learn from what was observed, where it is time to; return losses, empty where it was not."""
 
-    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
-        """Return how many extra on-policy episodes are wanted after this step, and what masks them."""
+    def rollouts_due(self, step: int) -> list[Mask | None]:
+        """Return the masks of the extra on-policy episodes that are wanted after this step."""
 
     def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Take in the extra episodes and learn from them; return losses."""
 
     def take(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle. Raises ValueError where they do not fit."""
+
+    def take_learned(self, learned: dict[str, Any]) -> None:
+        """Begin from what a run learned. Raises ValueError where it does not fit."""
+
+    def learned(self) -> dict[str, Any]:
+        """Return what fine-tuning can begin from, more than a bundle holds."""
 
     def networks(self) -> dict[str, Network]:
         """Return what a bundle holds, by name."""
@@ -63,7 +69,7 @@ class OffPolicyLearner:
 
     def __init__(self, algorithm: SAC, n_action: int, seed: int, initial_steps: int, replay: int) -> None:
         self.algorithm, self._n_action, self._initial_steps = algorithm, n_action, initial_steps
-        self._replay = Replay(replay, len(algorithm.mean), n_action)
+        self._replay = algorithm.replay = Replay(replay, len(algorithm.mean), n_action)
         self._draws = torch.Generator().manual_seed(seed)
 
     def mask(self, step: int) -> Mask | None:
@@ -92,14 +98,16 @@ class OffPolicyLearner:
         self.algorithm.observe(transition)
 
     def learn(self) -> dict[str, torch.Tensor]:
-        """Make one update once there is a batch of what the policy did."""
-        if len(self._replay) < max(self._initial_steps, self.algorithm.settings.batch):
+        """Make one update where it is due, once there is a batch of what the policy did."""
+        settings = self.algorithm.settings
+        waits = self._replay.added % settings.update_every
+        if waits or len(self._replay) < max(self._initial_steps, settings.batch):
             return {}
-        batch = self._replay.draw(self.algorithm.settings.batch, self._draws, self.algorithm.device)
+        batch = self._replay.draw(settings.batch, self._draws, self.algorithm.device)
         return self.algorithm.update(batch)
 
-    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
-        """Return how many extra episodes are wanted."""
+    def rollouts_due(self, step: int) -> list[Mask | None]:
+        """Return the masks of the extra episodes that are wanted."""
         return self.algorithm.rollouts_due(step)
 
     def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
@@ -109,6 +117,14 @@ class OffPolicyLearner:
     def take(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle."""
         self.algorithm.take(networks)
+
+    def take_learned(self, learned: dict[str, Any]) -> None:
+        """Begin from what a run learned."""
+        self.algorithm.take_learned(learned)
+
+    def learned(self) -> dict[str, Any]:
+        """Return what fine-tuning can begin from."""
+        return self.algorithm.learned()
 
     def networks(self) -> dict[str, Network]:
         """Return what a bundle holds."""

@@ -40,6 +40,12 @@ class Batch:
     terminal: torch.Tensor
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """Return the transitions of both."""
+    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
+    return Batch(*(torch.cat(pair) for pair in pairs))
+
+
 class Replay:
     """A ring of transitions, packed in rows of one array.
 

@@ -32,6 +32,7 @@ from ssql_ros.tasks import Task, find_task
 # Uniform steps that show the spread of observations where the task does not state it.
 PROBE_STEPS = 2000
 LOSS_EVERY = 500
+LEARNED = "learned.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Plan:
     """What a run does.
 
     Attributes:
-        source: bundle to fine-tune from; empty: begin from nothing.
+        source: bundle to fine-tune from, or the folder of a run: that has the reward critics of every algorithm, and
+            the temperature; empty: begin from nothing.
         settings: of the algorithm, by name, that differ from its robot's.
         checkpoint_every: steps between checkpoints, at least.
         evaluation: episodes of the final policy.
@@ -85,13 +87,16 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     settings = settings_of(plan.algorithm, task.robot, plan.settings)
     config = {"plan": dataclasses.asdict(plan), "settings": dataclasses.asdict(settings), **facts}
     _claim(folder, config)
-    source = load_bundle(plan.source, contract) if plan.source else None
+    source = load_bundle(_bundle_of(plan.source), contract) if plan.source else None
     mean, scale = _standardisation(task, plan, source)
     start = Start(mean, scale, contract.action_size, contract.id, task.robot, plan.phase, plan.steps, plan.seed)
     learner = make_learner(plan.algorithm, start, settings)
     if source is not None:
         try:
-            learner.take(source.networks())
+            if Path(plan.source).is_dir():
+                learner.take_learned(load_checkpoint(Path(plan.source) / LEARNED))
+            else:
+                learner.take(source.networks())
         except ValueError as error:
             raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
@@ -121,8 +126,14 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
         reward=networks.get("reward"),
     )
     save_bundle(bundle, folder / "bundle.safetensors")
+    save_checkpoint(folder / LEARNED, learner.learned())
     write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
+
+
+def _bundle_of(source: str) -> Path:
+    path = Path(source)
+    return path / "bundle.safetensors" if path.is_dir() else path
 
 
 def _claim(folder: Path, config: dict[str, Any]) -> None:

@@ -22,8 +22,10 @@ from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
 from ssql_ros.learning.policy import SquashedGaussian
-from ssql_ros.learning.replay import Batch, Transition
+from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.shield import Critic, ShieldSettings
+
+TAKEN_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class SACSettings:
     """How SAC learns; the defaults are SQRL's table 1.
 
     Attributes:
+        update_every: steps of collection between two updates.
+        keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
+            algorithm 2 of SQRL is written.
         target_entropy: H in nats; None: -n_action.
         critics: how many Q-functions.
         observation_clip: bound on standardised observations.
@@ -52,6 +57,8 @@ class SACSettings:
     critics: int = 2
     target_entropy: float | None = None
     initial_temperature: float = 0.1
+    update_every: int = 1
+    keep_critics: bool = True
     observation_clip: float = 10.0
 
 
@@ -63,6 +70,9 @@ class SAC:
         seed: of the weights and of what the updates draw.
         device: default: the GPU where there is one.
         precision: of hidden products; default: the device's native one.
+
+    Attributes:
+        replay: D_offline, what collection has seen; whoever collects fills it.
     """
 
     def __init__(
@@ -76,6 +86,7 @@ class SAC:
         precision: torch.dtype | None = None,
     ) -> None:
         self.settings = settings
+        self.replay = Replay(1, len(mean), n_action)
         self.device = device or default_device()
         self.precision = precision or native_precision(self.device)
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
@@ -168,9 +179,9 @@ class SAC:
         """Return what masks collection at this step: nothing."""
         return None
 
-    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
-        """Return how many extra on-policy episodes are wanted after this step, and what masks them: none."""
-        return 0, None
+    def rollouts_due(self, step: int) -> list[Mask | None]:
+        """Return the masks of the extra on-policy episodes that are wanted after this step: none."""
+        return []
 
     def learn_safety(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Learn from the extra episodes."""
@@ -182,11 +193,40 @@ class SAC:
         Raises:
             ValueError: one is missing or of another shape.
         """
-        for name, ensembles in self._named().items():
-            if name not in networks:
-                raise ValueError(f"expected a bundle with a network {name!r}, found {', '.join(networks) or 'none'}")
+        for name, ensembles in self._taken(networks).items():
             for ensemble in ensembles:
                 ensemble.load(networks[name])
+        # A policy that knows something must not be shaken; what temperature it had, a bundle does not say.
+        with torch.no_grad():
+            self.log_alpha.clamp_(max=math.log(TAKEN_TEMPERATURE))
+
+    @torch.no_grad()
+    def take_learned(self, learned: dict[str, Any]) -> None:
+        """Begin from what a run learned (see `learned`), which is more than its bundle holds.
+
+        Raises:
+            ValueError: a network is missing or of another shape.
+        """
+        for name, ensembles in self._taken(learned["networks"]).items():
+            for ensemble, flat in zip(ensembles, learned["networks"][name], strict=True):
+                if flat.shape != ensemble.flat.shape:
+                    raise ValueError(f"{name}: expected {len(ensemble.flat)} parameters, got {len(flat)}")
+                ensemble.flat.copy_(flat)
+        self.log_alpha.copy_(learned["log_alpha"])
+
+    def _taken(self, found: dict[str, Any]) -> dict[str, tuple[Ensemble, ...]]:
+        """Return the ensembles that fine-tuning begins with; every one must have been found."""
+        named = self._named()
+        if not self.settings.keep_critics:
+            del named["reward"]
+        if missing := [name for name in named if name not in found]:
+            raise ValueError(f"expected a network {missing[0]!r}, found {', '.join(found) or 'none'}")
+        return named
+
+    def learned(self) -> dict[str, Any]:
+        """Return what fine-tuning can begin from."""
+        networks = {name: [e.flat for e in ensembles] for name, ensembles in self._named().items()}
+        return {"networks": networks, "log_alpha": self.log_alpha}
 
     def _named(self) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles by their names in a bundle, each with the average that follows it."""
@@ -195,8 +235,7 @@ class SAC:
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
         return {
-            "networks": {name: [e.flat for e in ensembles] for name, ensembles in self._named().items()},
-            "log_alpha": self.log_alpha,
+            **self.learned(),
             "optimisers": [optimiser_state(optimiser) for optimiser in self._optimisers()],
             "generator": self.generator.get_state(),
         }

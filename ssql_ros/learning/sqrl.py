@@ -20,9 +20,9 @@ import torch
 from torch.nn import functional
 
 from ssql_ros.bundle import Bundle, Network
-from ssql_ros.critic import SafetyCritic
+from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.networks import Ensemble, update_average
-from ssql_ros.learning.replay import Replay, Transition
+from ssql_ros.learning.replay import Batch, Replay, Transition, joined
 from ssql_ros.learning.sac import SAC, Mask, SACSettings
 from ssql_ros.learning.safety_critic import bellman_target
 from ssql_ros.shield import ShieldSettings
@@ -41,8 +41,12 @@ class SQRLSettings(SACSettings):
         rollouts: k, masked episodes of each.
         safety_updates: gradient steps of the safety critic after each.
         safety_replay: how many steps D_safe keeps.
+        offline_share: fraction of each of its batches that comes from D_offline; 0 is the paper's. The target takes
+            a' from the policy of today, so old actions are no bias, and they show what the policy no longer does.
+        risky_share: fraction of the masked episodes that draw just below epsilon; the others draw by eq. 3.
         safety_tau: of the safety critic's target network.
         safety_members: networks of the safety critic; their logits are averaged.
+        prior: Q_safe that the network says everywhere before it has learned anything.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
@@ -55,9 +59,12 @@ class SQRLSettings(SACSettings):
     off_policy_steps: int = 1000
     rollouts: int = 5
     safety_updates: int = 100
-    safety_replay: int = 20_000
+    safety_replay: int = 5_000
+    offline_share: float = 0.5
+    risky_share: float = 0.5
     safety_tau: float = 0.02
     safety_members: int = 1
+    prior: float = 0.02
     mask_from: float = 0.5
     candidates: int = 50
     rounds: int = 6
@@ -92,6 +99,10 @@ class SQRLPretraining(SAC):
         weights = torch.Generator().manual_seed(seed + 2)
         sizes = (len(mean) + n_action, *settings.hidden, 1)
         self.safety = Ensemble(sizes, settings.safety_members, weights, self.precision).to(self.device)
+        with torch.no_grad():
+            # Where nothing was seen yet the mask must not close, or nothing ever will be.
+            self.safety.weights[-1].mul_(0.1)
+            self.safety.biases[-1].fill_(logit(settings.prior))
         self.safety_target = copy.deepcopy(self.safety).requires_grad_(False)
         self.safety_optimiser = self._adam([*self.safety.parameters()])
         self.safety_replay = Replay(settings.safety_replay, len(mean), n_action)
@@ -108,11 +119,14 @@ class SQRLPretraining(SAC):
         begun = self._serving is not None and step >= self.settings.mask_from * self._steps
         return Mask(self._serving, self._shield()) if begun and self._serving is not None else None
 
-    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
-        """Return how many on-policy episodes D_safe wants after this step, and their mask: just below epsilon."""
-        due = step % self.settings.off_policy_steps == 0
-        mask = None if self._serving is None else Mask(self._serving, self._shield(riskiest=True))
-        return (self.settings.rollouts if due else 0), mask
+    def rollouts_due(self, step: int) -> list[Mask | None]:
+        """Return the masks of the on-policy episodes that D_safe wants after this step, some just below epsilon."""
+        s, mask = self.settings, self.mask(step)
+        if step % s.off_policy_steps:
+            return []
+        risky = None if mask is None else Mask(mask.critic, self._shield(riskiest=True))
+        n_risky = round(s.risky_share * s.rollouts)
+        return [risky] * n_risky + [mask] * (s.rollouts - n_risky)
 
     def learn_safety(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Add masked episodes to D_safe and learn Q_safe from it."""
@@ -125,7 +139,7 @@ class SQRLPretraining(SAC):
     def _fit_safety(self) -> dict[str, torch.Tensor]:
         loss = torch.zeros(())
         for _ in range(self.settings.safety_updates):
-            batch = self.safety_replay.draw(self.settings.batch, self.draws, self.device)
+            batch = self._safety_batch()
             state, following = self.standardise(batch.observation), self.standardise(batch.following)
             with torch.no_grad():
                 action, _ = self.actor.sample(following, self.generator)
@@ -139,6 +153,13 @@ class SQRLPretraining(SAC):
             self.safety_optimiser.step()
             update_average(self.safety_target, self.safety, self.settings.safety_tau)
         return {"safety_loss": loss.detach()}
+
+    def _safety_batch(self) -> Batch:
+        n_offline = round(self.settings.offline_share * self.settings.batch) if len(self.replay) else 0
+        fresh = self.safety_replay.draw(self.settings.batch - n_offline, self.draws, self.device)
+        if not n_offline:
+            return fresh
+        return joined(fresh, self.replay.draw(n_offline, self.draws, self.device))
 
     def serve(self) -> None:
         """Put the safety critic as it is now behind the mask."""
@@ -158,6 +179,11 @@ class SQRLPretraining(SAC):
     def take(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle, its safety critic behind the mask."""
         super().take(networks)
+        self.serve()
+
+    def take_learned(self, learned: dict[str, Any]) -> None:
+        """Begin from what a run learned, its safety critic behind the mask."""
+        super().take_learned(learned)
         self.serve()
 
     def state(self) -> dict[str, Any]:
@@ -196,9 +222,9 @@ class SQRLFineTuning(SQRLPretraining):
         """Return the mask: from the first step on."""
         return Mask(self._serving, self._shield()) if self._serving is not None else None
 
-    def rollouts_due(self, step: int) -> tuple[int, Mask | None]:
+    def rollouts_due(self, step: int) -> list[Mask | None]:
         """Return that no extra episodes are wanted: all of fine-tuning is masked, and serves the critic too."""
-        return 0, None
+        return []
 
     def observe(self, transition: Transition) -> None:
         """Learn the safety critic online, where that is wanted, from fine-tuning itself."""

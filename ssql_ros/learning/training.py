@@ -140,10 +140,8 @@ class Training:
             self.step += 1
             self.learner.observe(transition)
             losses = self.learner.learn()
-            wanted, mask = self.learner.rollouts_due(self.step)
-            if wanted:
-                episodes = [self._rollout(mask) for _ in range(wanted)]
-                losses |= self.learner.observe_rollouts(episodes)
+            if masks := self.learner.rollouts_due(self.step):
+                losses |= self.learner.observe_rollouts([self._rollout(mask) for mask in masks])
             if self._driver.between_episodes:
                 self.rows.append(self._driver.row(self.step))
             yield losses

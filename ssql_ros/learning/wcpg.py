@@ -108,6 +108,10 @@ class WCPG(SAC):
         value = mean.amin(dim=0) - tail(self._level) * variance.amax(dim=0).sqrt()
         return (self.alpha * log_probability - value).mean(), log_probability.detach()
 
+    def take(self, networks: dict[str, Network]) -> None:
+        """Refuse: a bundle holds the policy at one level of risk, and no critic of two moments."""
+        raise ValueError("fine-tuning begins from the folder of a run of wcpg, a bundle holds too little of it")
+
     def networks(self) -> dict[str, Network]:
         """Return the policy at the level it is judged at, the level folded into the first layer's biases."""
         policy = self._exported(self.actor)
