@@ -45,6 +45,7 @@ setup(
         "PyYAML>=6.0",
         "rosbags>=0.11,<0.12",
         "safetensors>=0.4",
+        "tensorboardX>=2.6",
         "torch>=2.4",
         "tqdm>=4.66",
         "transforms3d>=0.4.2",

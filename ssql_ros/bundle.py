@@ -197,6 +197,23 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
     )
 
 
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return how a bundle was made, without a contract to check it against.
+
+    Raises:
+        BundleError: the file cannot be read, or is not a bundle.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        deserialise(data)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, AttributeError, TypeError) as error:
+        raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
+    return _document(_metadata(data), path)["provenance"]
+
+
 def _metadata(data: bytes) -> dict[str, str]:
     """Return the metadata of a safetensors file that was deserialised: 8 bytes with the header's length, the header."""
     length = int.from_bytes(data[:8], "little")

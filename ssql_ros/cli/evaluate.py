@@ -30,6 +30,54 @@ def add_parser(verbs: Any) -> None:
     add_json(shield)
     shield.set_defaults(run=_shield)
 
+    policy = subjects.add_parser(
+        "policy",
+        help="a bundle's policy, behind its own shield where it has one",
+        description="Runs the policy of a bundle. Intervals are 95 %%: Wilson for incidents, bootstrap over episodes "
+        "for the return. Velocities are m/s.",
+    )
+    policy.add_argument("--task", required=True, help="which world")
+    policy.add_argument("--bundle", type=Path, required=True, help="a .safetensors file with a policy")
+    policy.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
+    policy.add_argument("--goal", type=float, help="goal velocity in m/s, for the Minitaur (default: the task's)")
+    policy.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
+    policy.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
+    policy.add_argument("--unshielded", action="store_true", help="without the safety critic")
+    policy.add_argument("--drawn", action="store_true", help="draw actions (default: the most probable ones)")
+    policy.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    policy.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(policy)
+    policy.set_defaults(run=_policy)
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.learning.judging import evaluate_policy
+    from ssql_ros.tasks import find_task
+
+    task = find_task(options.task)
+    world = dict(task.world(options.phase))
+    if options.goal is not None:
+        if "goal_velocity" not in world:
+            raise ValueError(f"--goal: task {task.name!r} has no goal velocity")
+        world["goal_velocity"] = options.goal
+    bundle = load_bundle(options.bundle, task.contract())
+    shielded = bundle.critic is not None and not options.unshielded
+    figures = evaluate_policy(
+        task,
+        bundle,
+        world,
+        options.episodes,
+        options.seed,
+        shielded,
+        options.epsilon,
+        options.drawn,
+        show=not options.quiet,
+    )
+    note = "behind its shield" if shielded else "without a shield"
+    report(figures, options.seed, options.json, notes=(note,))
+    return 0
+
 
 def _shield(options: argparse.Namespace) -> int:
     from ssql_ros.learning.evaluation import evaluate_shield

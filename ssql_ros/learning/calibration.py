@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ssql_ros.learning.replay import Transition
 from ssql_ros.learning.rollout import Episode
 from ssql_ros.learning.safety_critic import policy_run
 
+# What an incident beyond the horizon may count for.
+NEGLIGIBLE = 0.01
 # Steps after which an episode without an incident counts as safe: gamma_safe^60 is below 0.05 for 0.95.
 HORIZON = 60
 
@@ -50,6 +54,25 @@ def masked_outcomes(episodes: Iterable[Episode], gamma_safe: float) -> Outcomes:
         return fell | (left >= HORIZON), fell
 
     return _outcomes(episodes, gamma_safe, known)
+
+
+def driven_outcomes(episodes: Iterable[Sequence[Transition]], gamma_safe: float) -> Outcomes:
+    """Return the outcomes of steps of whatever drove: gamma_safe^(steps to the incident), 0 where none came.
+
+    Known is what ended in an incident or a success, and what went on for a horizon beyond which an incident would
+    count for less than `NEGLIGIBLE`.
+    """
+    horizon = math.ceil(math.log(NEGLIGIBLE) / math.log(gamma_safe))
+    observations, actions, outcomes = [], [], []
+    for episode in episodes:
+        end = episode[-1]
+        for i, transition in enumerate(episode):
+            left = len(episode) - 1 - i
+            if end.terminal or left >= horizon:
+                observations.append(transition.observation)
+                actions.append(transition.action)
+                outcomes.append(gamma_safe**left if end.incident else 0.0)
+    return Outcomes(np.array(observations), np.array(actions), np.array(outcomes))
 
 
 def _outcomes(

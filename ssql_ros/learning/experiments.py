@@ -71,11 +71,11 @@ _SAME_START = {"sqrl": Method("sqrl"), "sac": Method("sac", before="sqrl")}
 
 
 def _spider(task: str, methods: dict[str, Method]) -> Experiment:
-    return Experiment(task, task, methods, pretrain_steps=25_000, finetune_steps=10_000, seeds=5)
+    return Experiment(task, task, methods, pretrain_steps=20_000, finetune_steps=10_000, seeds=5)
 
 
 def _minitaur(task: str) -> Experiment:
-    return Experiment(task, "minitaur", _SAME_START, pretrain_steps=100_000, finetune_steps=50_000, seeds=3)
+    return Experiment(task, "minitaur", _SAME_START, pretrain_steps=100_000, finetune_steps=40_000, seeds=3)
 
 
 def _epsilon(value: float) -> Method:
@@ -112,7 +112,7 @@ class Trial:
         """Return the folders of its pre-training, which trials may share, and of its fine-tuning."""
         experiment, method = self._plan
         variant = "".join(f"_{name}{value}" for name, value in method.pretrain.items())
-        before = runs / f"{experiment.world}_{method.before or method.algorithm}{variant}_{self.seed}"
+        before = runs / f"pretrain_{experiment.world}_{method.before or method.algorithm}{variant}_{self.seed}"
         return before, runs / f"{self.experiment}_{self.method.replace(' ', '')}_{self.seed}"
 
     def commands(self, runs: Path) -> tuple[list[str], list[str]]:

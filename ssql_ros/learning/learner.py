@@ -64,11 +64,14 @@ class OffPolicyLearner:
 
     Args:
         initial_steps: uniform actions before the policy acts and learns.
+        hold: longest time, in steps, that such an action is held: what is held goes further than what trembles.
         replay: how many transitions are kept.
     """
 
-    def __init__(self, algorithm: SAC, n_action: int, seed: int, initial_steps: int, replay: int) -> None:
-        self.algorithm, self._n_action, self._initial_steps = algorithm, n_action, initial_steps
+    def __init__(self, algorithm: SAC, n_action: int, seed: int, initial_steps: int, hold: int, replay: int) -> None:
+        self.algorithm, self._n_action = algorithm, n_action
+        self._initial_steps, self._hold = initial_steps, hold
+        self._held, self._left = np.zeros(n_action), 0
         self._replay = algorithm.replay = Replay(replay, len(algorithm.mean), n_action)
         self._draws = torch.Generator().manual_seed(seed)
 
@@ -78,12 +81,16 @@ class OffPolicyLearner:
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""
+        self._left = 0
         self.algorithm.reset(rng)
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy, uniform in the first steps."""
         if self._replay.added < self._initial_steps:
-            return Proposal(rng.uniform(-1.0, 1.0, self._n_action), 0.0)
+            if not self._left:
+                self._held, self._left = rng.uniform(-1.0, 1.0, self._n_action), int(rng.integers(self._hold)) + 1
+            self._left -= 1
+            return Proposal(self._held, 0.0)
         mean, std = self.algorithm.act(observation)
         u = mean + std * rng.standard_normal(self._n_action)
         return Proposal(np.tanh(u), 0.0, mean, std, squashed=True)

@@ -8,8 +8,7 @@ import torch
 from torch.nn import functional
 
 from ssql_ros.learning.networks import Ensemble
-
-LOG_STD_LOW, LOG_STD_HIGH = -5.0, 2.0
+from ssql_ros.policy import LOG_STD_HIGH, LOG_STD_LOW
 
 
 class SquashedGaussian(Ensemble):

@@ -86,6 +86,15 @@ class Replay:
         index = torch.randint(len(self), (size,), generator=generator)
         return self._batch(self._rows.index_select(0, index).to(device, non_blocking=True))
 
+    def draw_near(self, size: int, steps: int, generator: torch.Generator, device: torch.device) -> Batch | None:
+        """Return `size` transitions drawn from the last `steps` before an incident; None where there was none."""
+        incidents = self._rows[: len(self), -2].nonzero()[:, 0]
+        if not len(incidents):
+            return None
+        ends = incidents[torch.randint(len(incidents), (size,), generator=generator)]
+        index = (ends - torch.randint(steps, (size,), generator=generator)).clamp_min(0)
+        return self._batch(self._rows.index_select(0, index).to(device))
+
     def newest(self, size: int, device: torch.device) -> Batch:
         """Return the newest `size` transitions, oldest first; fewer where fewer are held."""
         index = torch.arange(self.added - min(size, len(self)), self.added) % self.capacity

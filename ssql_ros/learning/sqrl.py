@@ -43,6 +43,8 @@ class SQRLSettings(SACSettings):
         safety_replay: how many steps D_safe keeps.
         offline_share: fraction of each of its batches that comes from D_offline; 0 is the paper's. The target takes
             a' from the policy of today, so old actions are no bias, and they show what the policy no longer does.
+        near_share, near_steps: fraction of each batch drawn from the last steps before an incident, which are rare
+            otherwise. What is drawn given (s, a) does not bias the target given (s, a).
         risky_share: fraction of the masked episodes that draw just below epsilon; the others draw by eq. 3.
         safety_tau: of the safety critic's target network.
         safety_members: networks of the safety critic; their logits are averaged.
@@ -61,6 +63,8 @@ class SQRLSettings(SACSettings):
     safety_updates: int = 100
     safety_replay: int = 5_000
     offline_share: float = 0.5
+    near_share: float = 0.1
+    near_steps: int = 25
     risky_share: float = 0.5
     safety_tau: float = 0.02
     safety_members: int = 1
@@ -155,11 +159,14 @@ class SQRLPretraining(SAC):
         return {"safety_loss": loss.detach()}
 
     def _safety_batch(self) -> Batch:
-        n_offline = round(self.settings.offline_share * self.settings.batch) if len(self.replay) else 0
-        fresh = self.safety_replay.draw(self.settings.batch - n_offline, self.draws, self.device)
-        if not n_offline:
-            return fresh
-        return joined(fresh, self.replay.draw(n_offline, self.draws, self.device))
+        s = self.settings
+        near = self.replay.draw_near(round(s.near_share * s.batch), s.near_steps, self.draws, self.device)
+        n_near = 0 if near is None else len(near.reward)
+        n_offline = round(s.offline_share * s.batch) if len(self.replay) > 1 else 0
+        batch = self.safety_replay.draw(s.batch - n_offline - n_near, self.draws, self.device)
+        if n_offline:
+            batch = joined(batch, self.replay.draw(n_offline, self.draws, self.device))
+        return batch if near is None else joined(batch, near)
 
     def serve(self) -> None:
         """Put the safety critic as it is now behind the mask."""

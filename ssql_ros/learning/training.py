@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -47,6 +47,19 @@ class EpisodeRow:
     least_risk: int
 
 
+class Actor(Protocol):
+    """What drives a world: a learner, or a policy out of a bundle."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from the policy for an observation (n_observation,)."""
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the policy's most probable action (n_action,)."""
+
+
 class Driver:
     """Drives one world, an action at a time, through the mask.
 
@@ -59,9 +72,9 @@ class Driver:
         self._observation = np.zeros(0)
         self.between_episodes = True
 
-    def reset(self, learner: Learner) -> None:
+    def reset(self, actor: Actor) -> None:
         """Begin an episode."""
-        learner.reset(self.rng)
+        actor.reset(self.rng)
         self._observation, _ = self._env.reset(seed=int(self.rng.integers(2**31)))
         self._totals = {"length": 0, "total_reward": 0.0, "intervened": 0, "least_risk": 0}
         self._velocities: list[float] = []
@@ -91,16 +104,16 @@ class Driver:
         velocity = float(np.mean(self._velocities))
         return EpisodeRow(kind=self._kind, step=step, velocity=velocity, **self._totals, **self._ending)  # type: ignore[arg-type]
 
-    def episode(self, learner: Learner, mask: Mask | None, step: int, best: bool = False) -> list[Transition]:
+    def episode(self, actor: Actor, mask: Mask | None, step: int, best: bool = False) -> list[Transition]:
         """Run one whole episode; `best`: of the policy's most probable actions."""
 
         def most_probable(observation: np.ndarray, _: np.random.Generator) -> Proposal:
-            return Proposal(learner.best(observation), 0.0)
+            return Proposal(actor.best(observation), 0.0)
 
-        self.reset(learner)
+        self.reset(actor)
         transitions = []
         while not self.between_episodes:
-            transitions.append(self.step(most_probable if best else learner.propose, mask))
+            transitions.append(self.step(most_probable if best else actor.propose, mask))
         return transitions
 
 
@@ -178,13 +191,13 @@ class Training:
 
 
 def evaluate(
-    learner: Learner, env: gymnasium.Env, contract: Contract, mask: Mask | None, episodes: int, seed: int
+    actor: Actor, env: gymnasium.Env, contract: Contract, mask: Mask | None, episodes: int, seed: int
 ) -> list[EpisodeRow]:
     """Return the log of `episodes` episodes of the policy's most probable actions, behind the mask if there is one."""
     driver = Driver(env, contract, np.random.default_rng([seed, 2]), "evaluate")
     rows = []
     for _ in range(episodes):
-        driver.episode(learner, mask, 0, best=True)
+        driver.episode(actor, mask, 0, best=True)
         rows.append(driver.row(0))
     with contextlib.suppress(AttributeError):
         env.close()

@@ -1,0 +1,129 @@
+"""Judges a bundle in its world: what its policy does behind its shield, and whether Q_safe is what it says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ssql_ros.bundle import Bundle, load_bundle
+from ssql_ros.critic import SafetyCritic, logit
+from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
+from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
+from ssql_ros.learning.sac import Mask
+from ssql_ros.learning.training import Driver
+from ssql_ros.policy import Policy
+from ssql_ros.shield import ShieldSettings
+from ssql_ros.statistics import bootstrap_interval, wilson_interval
+from ssql_ros.tasks import Task
+
+NO_CLOCK = 1.0
+
+
+def evaluate_policy(
+    task: Task,
+    bundle: Bundle,
+    world: dict[str, Any],
+    episodes: int,
+    seed: int,
+    shielded: bool,
+    epsilon: float | None = None,
+    drawn: bool = False,
+    show: bool = False,
+) -> dict[str, float]:
+    """Return figures of a bundle's policy.
+
+    Args:
+        world: options of the world.
+        shielded: behind the bundle's safety critic.
+        epsilon: None: the bundle's own.
+        drawn: actions are drawn from the policy; else its most probable ones.
+
+    Returns:
+        return_mean, falls (incidents), success, length_mean, velocity_mean [m/s] and 95 % intervals.
+
+    Raises:
+        ValueError: no episodes.
+        BundleError: no policy, or no safety critic where one is wanted.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    policy, mask = Policy(bundle), mask_of(bundle, epsilon) if shielded else None
+    driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 2]), "evaluate")
+    rows = []
+    for _ in tqdm(range(episodes), unit="episode", disable=not show):
+        driver.episode(policy, mask, 0, best=not drawn)
+        rows.append(driver.row(0))
+    rewards, falls = np.array([row.total_reward for row in rows]), sum(row.incident for row in rows)
+    low, high = bootstrap_interval(rewards, np.random.default_rng(seed))
+    fall_low, fall_high = wilson_interval(falls, episodes)
+    steps = sum(row.length for row in rows)
+    figures = {
+        "episodes": float(episodes),
+        "return_mean": float(rewards.mean()),
+        "return_mean_low": low,
+        "return_mean_high": high,
+        "falls": float(falls),
+        "fall_rate_low": fall_low,
+        "fall_rate_high": fall_high,
+        "success": float(np.mean([row.success for row in rows])),
+        "length_mean": steps / episodes,
+        "velocity_mean": float(np.mean([row.velocity for row in rows])),
+        "interventions_per_step": sum(row.intervened for row in rows) / steps,
+        "least_risk_per_step": sum(row.least_risk for row in rows) / steps,
+    }
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def mask_of(bundle: Bundle, epsilon: float | None = None) -> Mask:
+    """Return the bundle's shield as a mask."""
+    return Mask(SafetyCritic(bundle), ShieldSettings(epsilon or bundle.epsilon, NO_CLOCK, NO_CLOCK))
+
+
+def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Bundle:
+    """Return the bundle with calibration figures in its provenance; it is not saved.
+
+    They compare Q_safe(s, a) with gamma_safe^(steps to the incident) on the states of the masked policy in service:
+    the bundle's own policy, or the task's untrusted controller where it has none.
+
+    Raises:
+        BundleError: the bundle does not fit the task's contract, or has no safety critic.
+        ValueError: no episodes.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    bundle = load_bundle(path, task.contract())
+    critic = SafetyCritic(bundle)
+    outcomes = _masked_policy(task, bundle, world, episodes, seed, show) if bundle.policy else None
+    if outcomes is None:
+        outcomes = _masked_controller(task, bundle, path, episodes, seed, show)
+    figures = calibration(_q_safe(critic, outcomes), outcomes.discounted_incident)
+    # JSON has no NaN: an AUC without an incident is not a number to report.
+    kept: dict[str, Any] = {name: None if value != value else value for name, value in figures.items()}
+    kept |= {"episodes": episodes, "seed": seed, "task": task.name}
+    return replace(bundle, provenance={**bundle.provenance, "calibration": kept})
+
+
+def _q_safe(critic: SafetyCritic, outcomes: Outcomes) -> np.ndarray:
+    pairs = zip(outcomes.observations, outcomes.actions, strict=True)
+    logits = np.array([critic.logits(s, a[np.newaxis].astype(np.float32))[0] for s, a in pairs], float)
+    return 1.0 / (1.0 + np.exp(-np.clip(logits, logit(1e-12), logit(1.0 - 1e-12))))
+
+
+def _masked_policy(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Outcomes:
+    policy, mask = Policy(bundle), mask_of(bundle)
+    driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 4]), "calibrate")
+    bar = tqdm(range(episodes), unit="episode", disable=not show)
+    return driven_outcomes([driver.episode(policy, mask, 0) for _ in bar], bundle.gamma_safe)
+
+
+def _masked_controller(task: Task, bundle: Bundle, path: Path, episodes: int, seed: int, show: bool) -> Outcomes:
+    shield = ShieldSettings(bundle.epsilon, NO_CLOCK, NO_CLOCK)
+    jobs = [EpisodeJob(task.name, seed + i, task.noisy_controller(), str(path), shield) for i in range(episodes)]
+    with RolloutPool() as pool:
+        run = list(tqdm(pool.run(jobs), total=episodes, unit="episode", disable=not show))
+    return masked_outcomes(run, bundle.gamma_safe)
