@@ -36,7 +36,7 @@ $(shell rm -f $(PIP_STAMP) $(BUILD_STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint lock clean FORCE
+.PHONY: help setup test demo peers lint lock clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -48,6 +48,10 @@ test: setup ## set up, then run the tests (PYTEST_ARGS=...)
 
 demo: setup ## set up, then run the main job (DEMO_ARGS=...)
 	$(VENV)/bin/ssql demo $(DEMO_ARGS)
+
+peers: setup ## make .venv-peers: what `ssql bench train` compares with
+	$(VENV)/bin/python -m venv --clear .venv-peers
+	.venv-peers/bin/python scripts/install_requirements.py requirements-peers.lock $(PIP_ARGS)
 
 lint: setup ## format, lint and type checks (the pre-commit set) over all files
 	$(VENV)/bin/pre-commit run --files $$($(LINT_FILES))

@@ -167,6 +167,14 @@ class SpiderEnv(gymnasium.Env):
         return incident
 
 
+def goes_round(way: np.ndarray) -> bool:
+    """Return whether positions (T, 2) pass the pools on the outside, at any time while in their rows."""
+    (low, high), (left, _) = LAVA[0]
+    right = LAVA[1][1][1]
+    beside = (way[:, 0] > low) & (way[:, 0] < high)
+    return bool((beside & ((way[:, 1] < left) | (way[:, 1] > right))).any())
+
+
 def is_incident(row: float, column: float) -> bool:
     """Tell whether a position, m, is in the lava or off the map; on an edge it is neither."""
     if not (0.0 <= row <= ROWS and 0.0 <= column <= COLUMNS):

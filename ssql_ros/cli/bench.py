@@ -33,7 +33,12 @@ def add_parser(verbs: Any) -> None:
     ros.add_argument("--rate", type=float, default=100.0, help="Hz, observations sent (default: %(default)s)")
     ros.set_defaults(run=_ros)
 
-    for subject in (sim, shield, ros):
+    train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
+    train.add_argument("--rounds", type=int, default=30, help="turns of 64 updates each (default: %(default)s)")
+    train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
+    train.set_defaults(run=_train)
+
+    for subject in (sim, shield, ros, train):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -56,4 +61,11 @@ def _ros(options: argparse.Namespace) -> int:
     from ssql_ros.bench.ros import bench_ros
 
     report(bench_ros(options.task, options.messages, options.rate, options.seed), options.seed, options.json)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.train import bench_train
+
+    report(bench_train(options.rounds, options.threads, options.seed), options.seed, options.json)
     return 0

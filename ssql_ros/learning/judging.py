@@ -79,6 +79,17 @@ def evaluate_policy(
     return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
+def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int) -> list[np.ndarray]:
+    """Return the observations (T + 1, n_observation) of episodes of a bundle's policy behind its own shield."""
+    policy, mask = Policy(bundle), mask_of(bundle)
+    driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 5]), "trajectory")
+    ways = []
+    for _ in range(episodes):
+        steps = driver.episode(policy, mask, 0)
+        ways.append(np.array([*(step.observation for step in steps), steps[-1].following]))
+    return ways
+
+
 def mask_of(bundle: Bundle, epsilon: float | None = None) -> Mask:
     """Return the bundle's shield as a mask."""
     return Mask(SafetyCritic(bundle), ShieldSettings(epsilon or bundle.epsilon, NO_CLOCK, NO_CLOCK))

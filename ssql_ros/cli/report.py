@@ -1,0 +1,67 @@
+"""`ssql report`: tables and plots from the numbers of `ssql experiment`, and the ways of policies over a map."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssql_ros.cli.figures import add_json, report
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "report",
+        help="tables and plots of learning results",
+        description="Reads summary.csv and curves.csv of a folder of results, and writes a plot of each experiment "
+        "and tables.md beside them. With --trajectories, draws the ways of spider policies over the map instead.",
+    )
+    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--trajectories", nargs="+", metavar="TITLE=BUNDLE", help="draw these policies' ways, behind their shields"
+    )
+    parser.add_argument("--task", default="spider_threshold", help="of the trajectories (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="picture of the trajectories (default: RESULTS/trajectories.png)")
+    add_json(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    if options.trajectories:
+        return _trajectories(options)
+    from ssql_ros.report.results import write_results
+
+    written = write_results(options.results)
+    report({"files": len(written)}, 0, options.json, notes=[str(path) for path in written])
+    return 0
+
+
+def _trajectories(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.learning.judging import trajectories
+    from ssql_ros.report.spider_map import draw_trajectories
+    from ssql_ros.tasks import find_task
+    from ssql_sim import spider
+
+    task = find_task(options.task)
+    if task.robot != "spider":
+        raise ValueError(f"--task {task.name}: only the spider has a map; its tasks begin with 'spider'")
+    world = task.world("finetune")
+    groups, figures = {}, {}
+    for pair in options.trajectories:
+        title, found, path = pair.partition("=")
+        if not found:
+            raise ValueError(f"--trajectories {pair!r}: expected TITLE=BUNDLE")
+        bundle = load_bundle(path, task.contract())
+        groups[title] = trajectories(task, bundle, world, options.episodes, options.seed)
+        # Between the pits runs the bridge; whoever is ever beside them in the pits' rows went round.
+        round_pits = [spider.goes_round(way) for way in groups[title]]
+        figures[f"{title}: round the pits"] = sum(round_pits) / len(round_pits)
+    out = options.out or options.results / "trajectories.png"
+    size = (float(spider.ROWS), float(spider.COLUMNS))
+    draw_trajectories(groups, spider.LAVA, size, world["goal"], out)
+    report(figures, options.seed, options.json, notes=(str(out),))
+    return 0
