@@ -37,7 +37,7 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "mask_from": 0.6,
     },
     # A fall shows some ten steps ahead, which is beyond the horizon of gamma_safe 0.7.
-    "minitaur": {"gamma_safe": 0.95, "epsilon": 0.05, "rollouts": 2, "safety_updates": 150},
+    "minitaur": {"update_every": 2, "gamma_safe": 0.95, "epsilon": 0.05, "rollouts": 2, "safety_updates": 150},
 }
 
 Settings = SACSettings

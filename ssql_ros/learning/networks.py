@@ -19,8 +19,14 @@ from torch import nn
 from ssql_ros.bundle import Layer, Network
 
 
-def native_precision(device: torch.device) -> torch.dtype:
-    """Return the type that hidden layers are multiplied in: bfloat16 where the hardware has it, else float32."""
+# Below this width conversions cost more than the products gain.
+LEAST_BFLOAT16_WIDTH = 128
+
+
+def native_precision(device: torch.device, hidden: Sequence[int]) -> torch.dtype:
+    """Return the type that layers of such widths are multiplied in: bfloat16 where that is faster, else float32."""
+    if min(hidden) < LEAST_BFLOAT16_WIDTH:
+        return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     # Without the instructions bfloat16 is emulated, many times slower than float32.

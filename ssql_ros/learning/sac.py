@@ -88,7 +88,7 @@ class SAC:
         self.settings = settings
         self.replay = Replay(1, len(mean), n_action)
         self.device = device or default_device()
-        self.precision = precision or native_precision(self.device)
+        self.precision = precision or native_precision(self.device, settings.hidden)
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         self.target_entropy = -float(n_action) if settings.target_entropy is None else settings.target_entropy
