@@ -41,7 +41,7 @@ class _Side:
         while (line := self._line()) != "ready":
             if not line:
                 error = (self.process.stderr.read() if self.process.stderr else "").strip().splitlines()
-                raise RuntimeError(f"bench train: {self.name} ended before it was ready: {error[-1:] or 'no word'}")
+                raise ValueError(f"bench train: {self.name} ended before it was ready: {error[-1:] or 'no word'}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,8 +74,7 @@ def bench_train(rounds: int, threads: int, seed: int, peers: Path = PEERS) -> di
         updates_per_s of each, ratio_to_sb3 and ratio_to_sbx (above 1: this package's is faster).
 
     Raises:
-        ValueError: no rounds, or the peers are not installed.
-        RuntimeError: a side does not start.
+        ValueError: no rounds, the peers are not installed, or a side does not start.
     """
     if rounds < 1:
         raise ValueError(f"rounds: expected at least 1, got {rounds}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -111,7 +112,39 @@ def settings_of(algorithm: str, robot: str, changed: dict[str, Any]) -> Settings
     own = {name: value for name, value in ROBOT_SETTINGS.get(robot, {}).items() if name in known}
     if unknown := sorted(set(changed) - known):
         raise ValueError(f"{algorithm} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
-    return replace(kind(), **{**own, **changed})
+    default = kind()
+    checked = {name: _checked(name, getattr(default, name), value) for name, value in {**own, **changed}.items()}
+    return replace(default, **checked)
+
+
+# Settings between 0 and 1: without the bounds, and with them.
+_FRACTIONS = {"epsilon", "gamma_safe", "prior"}
+_SHARES = {"gamma", "tau", "safety_tau", "percentile", "offline_share", "near_share", "risky_share", "mask_from"}
+
+
+def _checked(name: str, default: Any, value: Any) -> Any:
+    """Return a setting's value as its default's type. Raises ValueError that says what was expected."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(default, bool):
+        fine, expected = isinstance(value, bool), "true or false"
+    elif isinstance(default, tuple):
+        fine = isinstance(value, (list, tuple)) and all(type(width) is int and width >= 1 for width in value)
+        fine, expected = fine and len(value) > 0, "a list of whole numbers of at least 1"
+    elif isinstance(default, int):
+        fine, expected = type(value) is int and value >= 1, "a whole number of at least 1"
+    elif name in _FRACTIONS:
+        fine, expected = number and 0.0 < value < 1.0, "a number between 0 and 1"
+    elif name in _SHARES:
+        fine, expected = number and 0.0 <= value <= 1.0, "a number from 0 to 1"
+    elif name == "target_entropy":
+        fine, expected = number or value is None, "a number or null"
+    else:
+        fine, expected = number and value > 0.0, "a number above 0"
+    if not fine:
+        raise ValueError(f"setting {name}: expected {expected}, got {value!r}")
+    if isinstance(default, tuple):
+        return tuple(value)
+    return float(value) if isinstance(default, float) else value
 
 
 def make_learner(algorithm: str, start: Start, settings: Settings) -> Learner:

@@ -18,7 +18,6 @@ from torch import nn
 
 from ssql_ros.bundle import Layer, Network
 
-
 # Below this width conversions cost more than the products gain.
 LEAST_BFLOAT16_WIDTH = 128
 

@@ -86,7 +86,6 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     contract = task.contract()
     settings = settings_of(plan.algorithm, task.robot, plan.settings)
     config = {"plan": dataclasses.asdict(plan), "settings": dataclasses.asdict(settings), **facts}
-    _claim(folder, config)
     source = load_bundle(_bundle_of(plan.source), contract) if plan.source else None
     mean, scale = _standardisation(task, plan, source)
     start = Start(mean, scale, contract.action_size, contract.id, task.robot, plan.phase, plan.steps, plan.seed)
@@ -99,6 +98,8 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
                 learner.take(source.networks())
         except ValueError as error:
             raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
+    # Only now: what cannot begin leaves no folder behind.
+    _claim(folder, config)
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
