@@ -18,7 +18,15 @@ from ssql_ros.learning.checkpoint import load_checkpoint
 from ssql_ros.learning.judging import calibrate, evaluate_policy
 from ssql_ros.tasks import find_task
 
-TINY = ["hidden=[16,16]", "batch=32", "off_policy_steps=200", "safety_updates=5", "rollouts=2", "mask_from=0.3"]
+TINY = [
+    "hidden=[16,16]",
+    "batch=32",
+    "warm_up=100",
+    "off_policy_steps=200",
+    "safety_updates=5",
+    "rollouts=2",
+    "mask_from=0.3",
+]
 COMMON = ["--seed", "3", "--threads", "1", "--quiet", "--episodes", "3", "--checkpoint-every", "300"]
 
 
@@ -78,7 +86,7 @@ def test_killed_pretraining_ends_as_if_unbroken(unbroken, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ["sqrl", "sac", "rs"])
 def test_killed_finetuning_ends_as_if_unbroken(unbroken, tmp_path, algorithm):
-    settings = TINY if algorithm != "sac" else TINY[:2]
+    settings = TINY if algorithm != "sac" else TINY[:3]
     more = ("--phase", "finetune", "--from", unbroken, "--steps", 900)
     whole = train(algorithm, tmp_path / "whole", *more, settings=settings)
     assert run(whole).returncode == 0
@@ -110,7 +118,7 @@ def test_bundle_of_a_run_serves_is_judged_and_calibrated(unbroken):
 
 def test_disk_that_fills_leaves_the_last_checkpoint_whole(tmp_path):
     folder = tmp_path / "full"
-    command = train("sac", folder, "--steps", 100_000, settings=TINY[:2])
+    command = train("sac", folder, "--steps", 100_000, settings=TINY[:3])
     killed_after_its_first_checkpoint(command, folder / "checkpoint.safetensors")
     before = load_checkpoint(folder / "checkpoint.safetensors")
     size = (folder / "checkpoint.safetensors").stat().st_size

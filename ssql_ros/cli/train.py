@@ -64,7 +64,12 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED)")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the algorithm, e.g. epsilon=0.05"
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the algorithm, e.g. epsilon=0.05",
     )
     parser.add_argument("--checkpoint-every", type=int, default=25_000, help="steps (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=100, help="of the final policy (default: %(default)s)")
@@ -93,6 +98,8 @@ def _algorithm(options: argparse.Namespace) -> int:
 
     from ssql_ros.learning.runs import Plan, run_training
 
+    if options.threads < 0:
+        raise ValueError(f"--threads: expected at least 0, got {options.threads}")
     if options.threads:
         torch.set_num_threads(options.threads)
     plan = Plan(

@@ -29,16 +29,15 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "batch": 128,
         "tau": 0.01,
         "gamma_safe": 0.65,
-        "epsilon": 0.1,
-        # With less entropy most seeds never find the goal.
-        "target_entropy": -0.5,
-        "initial_temperature": 5.0,
+        "epsilon": 0.05,
+        "initial_temperature": 1.0,
         "off_policy_steps": 500,
-        "safety_updates": 100,
+        "safety_updates": 300,
+        "near_share": 0.25,
         "mask_from": 0.6,
     },
     # A fall shows some ten steps ahead, which is beyond the horizon of gamma_safe 0.7.
-    "minitaur": {"update_every": 2, "gamma_safe": 0.95, "epsilon": 0.05, "rollouts": 2, "safety_updates": 150},
+    "minitaur": {"update_every": 2, "gamma_safe": 0.9, "rollouts": 2, "safety_updates": 150, "mask_from": 0.8},
 }
 
 Settings = SACSettings
@@ -114,7 +113,13 @@ def settings_of(algorithm: str, robot: str, changed: dict[str, Any]) -> Settings
         raise ValueError(f"{algorithm} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     default = kind()
     checked = {name: _checked(name, getattr(default, name), value) for name, value in {**own, **changed}.items()}
-    return replace(default, **checked)
+    settings = replace(default, **checked)
+    if isinstance(settings, SQRLSettings) and not settings.offline_share + settings.near_share < 1.0:
+        raise ValueError(
+            f"settings offline_share and near_share: expected less than 1 together, got {settings.offline_share:g} "
+            f"and {settings.near_share:g}: nothing of a batch is left for the newest episodes"
+        )
+    return settings
 
 
 # Settings between 0 and 1: without the bounds, and with them.
@@ -138,6 +143,8 @@ def _checked(name: str, default: Any, value: Any) -> Any:
         fine, expected = number and 0.0 <= value <= 1.0, "a number from 0 to 1"
     elif name == "target_entropy":
         fine, expected = number or value is None, "a number or null"
+    elif name == "growth":
+        fine, expected = number and value >= 1.0, "a number of at least 1"
     else:
         fine, expected = number and value > 0.0, "a number above 0"
     if not fine:

@@ -71,11 +71,11 @@ _SAME_START = {"sqrl": Method("sqrl"), "sac": Method("sac", before="sqrl")}
 
 
 def _spider(task: str, methods: dict[str, Method]) -> Experiment:
-    return Experiment(task, task, methods, pretrain_steps=20_000, finetune_steps=10_000, seeds=5)
+    return Experiment(task, task, methods, pretrain_steps=15_000, finetune_steps=10_000, seeds=5)
 
 
 def _minitaur(task: str) -> Experiment:
-    return Experiment(task, "minitaur", _SAME_START, pretrain_steps=100_000, finetune_steps=40_000, seeds=3)
+    return Experiment(task, "minitaur", _SAME_START, pretrain_steps=220_000, finetune_steps=40_000, seeds=3)
 
 
 def _epsilon(value: float) -> Method:

@@ -108,7 +108,8 @@ class OffPolicyLearner:
         """Make one update where it is due, once there is a batch of what the policy did."""
         settings = self.algorithm.settings
         waits = self._replay.added % settings.update_every
-        if waits or len(self._replay) < max(self._initial_steps, settings.batch):
+        first = self._initial_steps or settings.warm_up
+        if waits or len(self._replay) < max(first, settings.batch):
             return {}
         batch = self._replay.draw(settings.batch, self._draws, self.algorithm.device)
         return self.algorithm.update(batch)

@@ -41,6 +41,7 @@ class SACSettings:
     """How SAC learns; the defaults are SQRL's table 1.
 
     Attributes:
+        warm_up: steps of fine-tuning before the first update: what learns from a handful of its own steps forgets.
         update_every: steps of collection between two updates.
         keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
             algorithm 2 of SQRL is written.
@@ -57,6 +58,7 @@ class SACSettings:
     critics: int = 2
     target_entropy: float | None = None
     initial_temperature: float = 0.1
+    warm_up: int = 1000
     update_every: int = 1
     keep_critics: bool = True
     observation_clip: float = 10.0
