@@ -20,6 +20,7 @@ GOAL_REWARD = 30.0
 SUBSTEPS = 10
 NOISE_FAMILY = (0.0, 0.4)
 SCALE_FAMILY = (0.5, 2.0)
+NOISES = ("uniform", "normal")
 RANDOMISATIONS = (None, "noise", "scale")
 
 _SUBSTEP = 1.0 / SUBSTEPS
@@ -51,8 +52,9 @@ class SpiderEnv(gymnasium.Env):
 
     Args:
         goal: row and column, m.
-        action_noise: width of the noise, m a step, where it is not drawn.
+        action_noise: width of the noise, m a step, where it is not drawn; its standard deviation where it is normal.
         action_scale: m a step for an action of 1, where it is not drawn.
+        noise: "uniform", or "normal" as in the authors' public code, where the sum with the action is clipped again.
         randomise: None, "noise" or "scale": what every reset draws anew, noise from U(0, 0.4), scale from U(0.5, 2).
         max_steps: steps after which an episode is truncated.
 
@@ -68,9 +70,12 @@ class SpiderEnv(gymnasium.Env):
         goal: tuple[float, float] = (7.5, 3.5),
         action_noise: float = 0.1,
         action_scale: float = 1.0,
+        noise: str = "uniform",
         randomise: str | None = None,
         max_steps: int = 30,
     ):
+        if noise not in NOISES:
+            raise ValueError(f"noise is one of {NOISES}, not {noise!r}")
         if randomise not in RANDOMISATIONS:
             raise ValueError(f"randomise is one of {RANDOMISATIONS}, not {randomise!r}")
         if len(goal) != 2 or not (0.0 <= goal[0] <= ROWS and 0.0 <= goal[1] <= COLUMNS):
@@ -92,6 +97,7 @@ class SpiderEnv(gymnasium.Env):
         self.goal = (float(goal[0]), float(goal[1]))
         self.action_noise = action_noise
         self.action_scale = action_scale
+        self.noise = noise
         self.randomise = randomise
         self.max_steps = max_steps
         self.position = START
@@ -127,11 +133,15 @@ class SpiderEnv(gymnasium.Env):
         if self._steps is None:
             raise RuntimeError("call reset() before a step: no episode goes on")
         # Drawn without noise too: seeds then give the same draws at every noise.
-        row_draw, column_draw = self.np_random.random(2).tolist()
-        incident = self._move(
-            min(max(row_action, -1.0), 1.0) * self.action_scale + (row_draw - 0.5) * self.action_noise,
-            min(max(column_action, -1.0), 1.0) * self.action_scale + (column_draw - 0.5) * self.action_noise,
-        )
+        if self.noise == "uniform":
+            row_noise, column_noise = ((self.np_random.random(2) - 0.5) * self.action_noise).tolist()
+            row = _clipped(row_action) * self.action_scale + row_noise
+            column = _clipped(column_action) * self.action_scale + column_noise
+        else:
+            row_noise, column_noise = (self.np_random.standard_normal(2) * self.action_noise).tolist()
+            row = _clipped(row_action + row_noise) * self.action_scale
+            column = _clipped(column_action + column_noise) * self.action_scale
+        incident = self._move(row, column)
         self._steps += 1
         distance = math.dist(self.position, self.goal)
         success = not incident and distance <= GOAL_RADIUS
@@ -183,6 +193,10 @@ def is_incident(row: float, column: float) -> bool:
         if row_low < row < row_high and column_low < column < column_high:
             return True
     return False
+
+
+def _clipped(action: float) -> float:
+    return min(max(action, -1.0), 1.0)
 
 
 def _two_finite(action: np.ndarray) -> list[float]:

@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is a safetensors file, but not a checkpoint (no metadata {_KEY!r})")
     try:
         return _put_together(json.loads(metadata[_KEY]), tensors)
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged: {error}") from error
 
 
