@@ -20,6 +20,7 @@ from ssql_ros.behaviour.noisy_trot import NoiseSettings
 from ssql_ros.bundle import Bundle, save_bundle
 from ssql_ros.learning.calibration import HORIZON, Outcomes, calibration, masked_outcomes, policy_outcomes
 from ssql_ros.learning.rollout import Episode, EpisodeJob, RolloutPool
+from ssql_ros.learning.sac import NO_CLOCK
 from ssql_ros.learning.safety_critic import CriticSettings, SafetyCriticLearner, Transitions, transitions_of
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.tasks import Task
@@ -27,7 +28,6 @@ from ssql_ros.tasks import Task
 CORRELATIONS = (0.0, 0.5, 0.85, 0.95)
 # Held-out worlds and controllers draw from seeds that training never uses.
 HELD_OUT_SEED = 2**30
-SIMULATED = 1.0  # s, a bound on ages where there is no clock
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _masked_job(task: Task, rng: np.random.Generator, bundle: str) -> EpisodeJob
     epsilon = float(np.exp(rng.uniform(np.log(0.005), np.log(0.3))))
     noise = task.noisy_controller() if rng.random() < 1 / 3 else _draw_noise(rng, rest=int(rng.integers(15, 50)))
     seed = int(rng.integers(HELD_OUT_SEED))
-    return EpisodeJob(task.name, seed, noise, bundle, ShieldSettings(epsilon, SIMULATED, SIMULATED))
+    return EpisodeJob(task.name, seed, noise, bundle, ShieldSettings(epsilon, NO_CLOCK, NO_CLOCK))
 
 
 def _collect(pool: RolloutPool, jobs: Sequence[EpisodeJob], what: str, show: bool) -> list[Episode]:
@@ -157,7 +157,7 @@ def _judge(
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + plan.held_out_episodes)
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.
     disturbed = [EpisodeJob(task.name, seed, _draw_noise(rng, rest=HORIZON + 15)) for seed in seeds]
-    settings = ShieldSettings(plan.epsilon, SIMULATED, SIMULATED)
+    settings = ShieldSettings(plan.epsilon, NO_CLOCK, NO_CLOCK)
     masked = [EpisodeJob(task.name, seed, task.noisy_controller(), bundle, settings) for seed in seeds]
     gamma_safe = plan.critic.gamma_safe
     outcomes = {

@@ -14,14 +14,12 @@ from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
-from ssql_ros.learning.sac import Mask
+from ssql_ros.learning.sac import NO_CLOCK, Mask
 from ssql_ros.learning.training import Driver
 from ssql_ros.policy import Policy
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.statistics import bootstrap_interval, wilson_interval
 from ssql_ros.tasks import Task
-
-NO_CLOCK = 1.0
 
 
 def evaluate_policy(

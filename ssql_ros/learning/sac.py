@@ -26,6 +26,8 @@ from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.shield import Critic, ShieldSettings
 
 TAKEN_TEMPERATURE = 0.1
+# s; where there is no clock, observations and proposals have no age, and the shield's bounds on it only must be there.
+NO_CLOCK = 1.0
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,9 @@ from ssql_ros.bundle import Bundle, Network
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.networks import Ensemble, update_average
 from ssql_ros.learning.replay import Batch, Replay, Transition, joined
-from ssql_ros.learning.sac import SAC, Mask, SACSettings
+from ssql_ros.learning.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.learning.safety_critic import bellman_target
 from ssql_ros.shield import ShieldSettings
-
-# Where there is no clock, ages are 0; the bounds only have to be there.
-NO_CLOCK = 1.0
 
 
 @dataclass(frozen=True)
