@@ -183,3 +183,110 @@ def test_distribution_of_absurd_width_still_gives_a_finite_action_in_bounds(std)
     verdict = decided(proposal, critic, np.random.default_rng(0), bound=1.0, growth=10.0, rounds=20, candidates=10)
     assert verdict.decision == Decision.LEAST_RISK
     assert (np.abs(np.concatenate(critic.scored)) <= 1.0).all()
+
+
+# Squashed Gaussian policies: the distribution is that of u, the action tanh(u) over the bounds
+
+
+def squashed_cdf(mean: float, std: float, low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda a: normal_cdf((np.arctanh(2.0 * (a - low) / (high - low) - 1.0) - mean) / std)
+
+
+def test_squashed_candidates_are_tanh_of_the_normal_stretched_over_the_bounds_wider_by_round():
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    contract = toy_contract(2, -1.0, 3.0)
+    chosen = ShieldSettings(EPSILON, 0.04, 0.04, candidates=N, rounds=2, growth=2.0)
+    seen = Observation(np.zeros(contract.observation_size), 0.0)
+    proposal = Proposal(np.array([0.5, 2.5]), 0.0, np.array([-0.3, 0.8]), np.array([0.6, 0.2]), squashed=True)
+    verdict = decide(seen, proposal, critic, contract, chosen, 0.0, np.random.default_rng(4))
+    assert verdict.decision == Decision.LEAST_RISK
+    for i, growth in enumerate((1.0, 2.0)):
+        drawn = np.concatenate(critic.scored[1 + 2 * i : 3 + 2 * i])
+        assert ((drawn > -1.0) & (drawn < 3.0)).all()
+        for column, mean, std in ((drawn[:, 0], -0.3, 0.6), (drawn[:, 1], 0.8, 0.2)):
+            assert distance(column, squashed_cdf(mean, growth * std, -1.0, 3.0)) < KS_LIMIT
+            # Neither of another width nor unsquashed.
+            assert distance(column, squashed_cdf(mean, 1.2 * growth * std, -1.0, 3.0)) > KS_LIMIT
+            assert distance(column, lambda a, m=mean, s=growth * std: normal_cdf((a - m) / s)) > 5 * KS_LIMIT
+
+
+def test_squashed_replacements_are_the_truncated_distribution():
+    critic = critic_for(lambda actions: actions[:, 0] <= 0.2)
+    rng = np.random.default_rng(6)
+    proposal = Proposal(np.array([0.9]), 0.0, np.array([0.4]), np.array([0.7]), squashed=True)
+    sample = np.array([decided(proposal, critic, rng, bound=1.0, candidates=60, rounds=1).action for _ in range(N)])[
+        :, 0
+    ]
+    cdf = squashed_cdf(0.4, 0.7, -1.0, 1.0)
+    assert sample.max() <= 0.2
+    assert distance(sample, lambda a: cdf(a) / cdf(np.array([0.2]))) < KS_LIMIT
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e300), (40.0, 1.0), (-1e300, 0.0), (0.0, 1e-300)])
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_squashed_distribution_of_absurd_width_or_place_stays_in_bounds(mean, std):
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    proposal = Proposal(np.zeros(2), 0.0, np.full(2, mean), np.full(2, std), squashed=True)
+    verdict = decided(proposal, critic, np.random.default_rng(0), bound=1.0, growth=10.0, rounds=20, candidates=10)
+    assert verdict.decision == Decision.LEAST_RISK
+    assert (np.abs(np.concatenate(critic.scored)) <= 1.0).all()
+
+
+# The riskiest safe one: SQRL's pre-training
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    candidates=st.sampled_from([1, FIRST_STAGE, 30]),
+    rounds=st.integers(1, 3),
+    limit=st.floats(-1.0, 1.0),
+    proposed=st.floats(-1.0, 1.0),
+)
+def test_riskiest_is_the_highest_q_safe_up_to_epsilon_of_a_round_and_never_above(
+    seed, candidates, rounds, limit, proposed
+):
+    critic = FormulaCritic(lambda actions: logit(EPSILON) + (actions[:, 0] - limit))
+    proposal = Proposal(np.array([proposed]), 0.0, np.array([0.1]), np.array([0.8]), squashed=True)
+    chosen = {"candidates": candidates, "rounds": rounds, "riskiest": True}
+    verdict = decided(proposal, critic, np.random.default_rng(seed), bound=1.0, **chosen)
+    (first, *drawn), threshold = critic.scored, logit(EPSILON)
+    logits = [np.float32(threshold + (actions[:, 0] - limit)) for actions in drawn]
+    best = [
+        actions[np.where(row <= threshold, row, -np.inf).argmax()] for actions, row in zip(drawn, logits, strict=True)
+    ]
+    found = [(row <= threshold).any() for row in logits]
+    assert first.tolist() == [[proposed]]
+    assert [len(actions) for actions in drawn] == [candidates] * len(drawn)
+    # The search ends with the first round that has a safe one, and not before.
+    assert not any(found[:-1])
+    if found[-1]:
+        assert (verdict.decision, verdict.action.tolist()) == (Decision.RESAMPLED, best[-1].tolist())
+        assert verdict.q_action <= EPSILON * (1.0 + 1e-6)
+    elif np.float32(threshold + (proposed - limit)) <= threshold:
+        assert (verdict.decision, verdict.action.tolist(), len(drawn)) == (Decision.PASSED, [proposed], rounds)
+    else:
+        least = min(proposed, *(actions[:, 0].min() for actions in drawn))
+        assert (verdict.decision, verdict.action.tolist(), len(drawn)) == (Decision.LEAST_RISK, [least], rounds)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_riskiest_never_takes_a_score_that_is_no_number(score):
+    critic = FormulaCritic(lambda actions: np.where(actions[:, 0] > 0.3, score, logit(EPSILON) - 2.0 + actions[:, 0]))
+    proposal = Proposal(np.array([0.0]), 0.0, np.array([0.0]), np.array([0.8]))
+    verdict = decided(proposal, critic, np.random.default_rng(1), bound=1.0, riskiest=True)
+    safe = critic.scored[1][critic.scored[1] <= 0.3]
+    assert (verdict.decision, verdict.action.tolist()) == (Decision.RESAMPLED, [safe.max()])
+    # Nor where nothing else would be safe.
+    critic = FormulaCritic(lambda actions: np.where(actions[:, 0] > 0.3, score, logit(EPSILON) + 2.0 + actions[:, 0]))
+    verdict = decided(proposal, critic, np.random.default_rng(1), bound=1.0, riskiest=True)
+    assert (verdict.decision, verdict.safe) == (Decision.LEAST_RISK, 0)
+    assert verdict.action.tolist() == [min(actions.min() for actions in critic.scored)]
+
+
+def test_riskiest_passes_a_proposal_that_alone_is_safe_with_its_account():
+    critic = critic_for(lambda actions: actions[:, 0] == 0.25)
+    verdict = decided(Proposal(np.array([0.25]), 0.0), critic, np.random.default_rng(0), candidates=20, riskiest=True)
+    assert (verdict.decision, verdict.action.tolist()) == (Decision.PASSED, [0.25])
+    assert (verdict.scored, verdict.safe, verdict.reason) == (1 + 3 * 20, 1, "")
+    assert verdict.q_action == verdict.q_proposal == pytest.approx(EPSILON, rel=0.02)

@@ -84,25 +84,6 @@ def test_killed_pretraining_ends_as_if_unbroken(unbroken, tmp_path):
     assert_same(unbroken, tmp_path / "killed")
 
 
-@pytest.mark.parametrize("algorithm", ["sqrl", "sac", "rs"])
-def test_killed_finetuning_ends_as_if_unbroken(unbroken, tmp_path, algorithm):
-    settings = TINY if algorithm != "sac" else TINY[:3]
-    more = ("--phase", "finetune", "--from", unbroken, "--steps", 900)
-    whole = train(algorithm, tmp_path / "whole", *more, settings=settings)
-    assert run(whole).returncode == 0
-    command = train(algorithm, tmp_path / "killed", *more, settings=settings)
-    killed_after_its_first_checkpoint(command, tmp_path / "killed" / "checkpoint.safetensors")
-    assert run(command).returncode == 0
-    assert_same(tmp_path / "whole", tmp_path / "killed")
-
-
-def test_another_seed_is_another_run(unbroken, tmp_path):
-    command = train("sqrl", tmp_path / "other", "--steps", 1800)
-    command[command.index("--seed") + 1] = "4"
-    assert run(command).returncode == 0
-    assert outcome(tmp_path / "other")[0] != outcome(unbroken)[0]
-
-
 def test_bundle_of_a_run_serves_is_judged_and_calibrated(unbroken):
     task = find_task("spider")
     path = unbroken / "bundle.safetensors"
@@ -174,6 +155,26 @@ def test_folder_of_another_run_is_refused_and_unharmed(unbroken, capsys, changed
     assert main(command) == 2
     assert "use another folder" in capsys.readouterr().err
     assert outcome(unbroken)[0] == before
+
+
+def test_settings_that_changed_since_the_run_began_are_refused(unbroken, capsys):
+    config = json.loads((unbroken / "config.json").read_text())
+    changed = {**config, "settings": {**config["settings"], "tau": 0.5}}
+    (unbroken / "config.json").write_text(json.dumps(changed))
+    try:
+        assert main(train("sqrl", unbroken, "--steps", 1800)[3:]) == 2
+    finally:
+        (unbroken / "config.json").write_text(json.dumps(config))
+    assert "holds a run with tau 0.5, not 0.01" in capsys.readouterr().err
+
+
+def test_checkpoint_of_something_else_is_refused(unbroken, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text((unbroken / "config.json").read_text())
+    (folder / "checkpoint.safetensors").write_bytes((unbroken / "learned.safetensors").read_bytes())
+    assert main(train("sqrl", folder, "--steps", 1800)[3:]) == 2
+    assert "is not a checkpoint of this run: 'step'" in capsys.readouterr().err
 
 
 def test_damaged_checkpoint_is_named(unbroken, tmp_path, capsys):

@@ -100,9 +100,11 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, state: list[dict[str, Any]]) -> None:
     """Take the state that `optimiser_state` returned."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for parameter, values in zip(parameters, state, strict=True):
+    owners = [(p, group) for group in optimiser.param_groups for p in group["params"]]
+    for (parameter, group), values in zip(owners, state, strict=True):
+        # torch keeps the count of steps on the CPU, except where the step is one fused operation on the device.
+        stays = () if group.get("fused") else ("step",)
         if values:
             optimiser.state[parameter] = {
-                name: value.to(parameter.device) if name != "step" else value for name, value in values.items()
+                name: value if name in stays else value.to(parameter.device) for name, value in values.items()
             }

@@ -103,7 +103,11 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
-        training.restore(load_checkpoint(checkpoint))
+        state = load_checkpoint(checkpoint)
+        try:
+            training.restore(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint}: is not a checkpoint of this run: {error}") from error
     _train(training, plan, folder, checkpoint, show)
     rows = evaluate(
         learner,
@@ -142,15 +146,18 @@ def _claim(folder: Path, config: dict[str, Any]) -> None:
     path = folder / "config.json"
     if path.exists():
         try:
-            there = json.loads(path.read_text())["plan"]
+            there = json.loads(path.read_text())
+            plan, settings = dict(there["plan"]), dict(there["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: is not the configuration of a run: {error}") from error
-        wanted = json.loads(json.dumps(config["plan"]))
-        for name in wanted:
-            # Where to look in between does not change what is learned.
-            if name not in ("checkpoint_every", "evaluation") and there.get(name) != wanted[name]:
+        # As JSON has it: a tuple is a list there. Defaults may have changed since the run began.
+        wanted = json.loads(json.dumps({**config["settings"], **config["plan"]}))
+        found = {**settings, **plan}
+        # How often to save, and how long to look at the result, does not change what is learned.
+        for name in wanted.keys() - {"checkpoint_every", "evaluation"}:
+            if found.get(name) != wanted[name]:
                 raise CheckpointError(
-                    f"{folder}: holds a run with {name} {there.get(name)!r}, not {wanted[name]!r}; use another folder"
+                    f"{folder}: holds a run with {name} {found.get(name)!r}, not {wanted[name]!r}; use another folder"
                 )
         return
     if folder.exists() and any(folder.iterdir()):

@@ -211,6 +211,8 @@ class SAC:
         Raises:
             ValueError: a network is missing or of another shape.
         """
+        if missing := {"networks", "log_alpha"} - learned.keys():
+            raise ValueError(f"expected {sorted(missing)[0]!r} among what a run learned, found {', '.join(learned)}")
         for name, ensembles in self._taken(learned["networks"]).items():
             for ensemble, flat in zip(ensembles, learned["networks"][name], strict=True):
                 if flat.shape != ensemble.flat.shape:

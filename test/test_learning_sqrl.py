@@ -1,0 +1,201 @@
+"""SQRL: its safety critic's equation and fixed points, and that the price of risk reaches the actor."""
+
+import copy
+import math
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import torch
+from learner_helpers import COMMON, CPU, FLOAT32, close, drawn, judged, made, sigmoid, some_batch, standardised
+
+from ssql_ros.critic import logit
+from ssql_ros.learning.replay import Transition
+from ssql_ros.learning.rs import RS
+from ssql_ros.learning.sac import SAC
+from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
+
+SETTINGS = SQRLSettings(**COMMON)
+GAMMA = 0.7
+
+
+def step(observation, action, following, incident=False, terminal=False) -> Transition:
+    state, action, following = (np.array(vector, float) for vector in (observation, action, following))
+    return Transition(state, action, 0.0, following, incident, incident or terminal)
+
+
+def said_everywhere(learner: SQRLPretraining, q_safe: float) -> None:
+    """Make the safety critic say the same of every action."""
+    with torch.no_grad():
+        for parameter in learner.safety.parameters():
+            parameter.zero_()
+        learner.safety.biases[-1].fill_(logit(q_safe))
+
+
+# Eq. 2: the safety critic
+
+
+@pytest.mark.parametrize("ending", ["incident", "success", "none"])
+def test_safety_target_is_one_after_an_incident_zero_after_a_success_and_discounted_in_between(ending):
+    learner = made(SQRLPretraining, replace(SETTINGS, safety_updates=1, batch=4, gamma_safe=GAMMA))
+    taken = step([0.3, -0.8], [0.5, -0.5], [1.0, -1.2], incident=ending == "incident", terminal=ending == "success")
+    state, following = (standardised(torch.tensor(vector[None])) for vector in (taken.observation, taken.following))
+    q = sigmoid(judged(learner.safety, state, taken.action[None])[0])
+    action, _ = drawn(learner, np.repeat(following, 4, axis=0))
+    bootstrap = GAMMA * sigmoid(judged(learner.safety_target, np.repeat(following, 4, axis=0), action)[0])
+    y = {"incident": np.ones(4), "success": np.zeros(4), "none": bootstrap}[ending]
+    found = learner.learn_safety([[taken]])["safety_loss"]
+    close(found, -(y * np.log(q) + (1.0 - y) * np.log(1.0 - q)).mean())
+
+
+def learned(episodes: list[list[Transition]], n_observation: int, **changes: object) -> SQRLPretraining:
+    """A safety critic that has learned these episodes."""
+    small = {"hidden": (16,), "batch": 128, "learning_rate": 3e-3, "safety_updates": 1500, "safety_tau": 0.05}
+    settings = SQRLSettings(gamma_safe=GAMMA, **small, **changes)
+    shape = (np.zeros(n_observation), np.ones(n_observation), 1, settings, 0)
+    learner = SQRLPretraining(*shape, contract_id="none", steps=1, device=CPU, precision=FLOAT32)
+    learner.learn_safety(episodes)
+    return learner
+
+
+def q_safe(learner: SQRLPretraining, observation: np.ndarray, action: float) -> float:
+    rows = learner.standardise(torch.tensor(observation, dtype=FLOAT32).unsqueeze(0))
+    return learner.q_safe(rows, torch.tensor([[action]])).item()
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(members):
+    # States 0 to 4 lead one by one to an incident, 5 to 9 to a success; actions change nothing.
+    states, rng = np.eye(10), np.random.default_rng(0)
+    episodes = []
+    for first in (0, 5):
+        for _ in range(20):
+            walk = [step(states[i], rng.uniform(-1, 1, 1), states[i + 1]) for i in range(first, first + 4)]
+            last = step(states[first + 4], rng.uniform(-1, 1, 1), states[first], first == 0, terminal=True)
+            episodes.append([*walk, last])
+    learner = learned(episodes, 10, safety_members=members)
+    found = [q_safe(learner, states[i], action) for i in range(10) for action in (-0.8, 0.8)]
+    expected = np.repeat([GAMMA**4, GAMMA**3, GAMMA**2, GAMMA, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], 2)
+    np.testing.assert_allclose(found, expected, atol=0.04)
+
+
+def test_fixed_point_is_the_risk_of_the_unmasked_policy():
+    # After "before" comes "choice", where an action above 0 is an incident, and one below 0 a success.
+    before, choice, rng = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.random.default_rng(0)
+    episodes = []
+    for action in rng.uniform(-1, 1, 200):
+        end = step(choice, [action], before, incident=action > 0, terminal=True)
+        episodes.append([step(before, rng.uniform(-1, 1, 1), choice), end])
+    learner = learned(episodes, 2)
+    mean, std = (float(value[0]) for value in learner.act(choice))
+    rises = 1.0 - NormalDist(mean, std).cdf(0.0)
+    assert 0.2 < rises < 0.8
+    # The mask would never let an action above 0 pass: behind it the risk before is 0.
+    assert learner.mask(1).critic.logits(choice, np.array([[0.7]]))[0] > logit(SETTINGS.epsilon)
+    assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * rises, abs=0.05)
+    assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
+    assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
+
+
+def test_critic_behind_the_mask_says_what_the_learned_one_says():
+    learner = made(SQRLPretraining, replace(SETTINGS, safety_members=3))
+    learner.serve()
+    observations, actions = np.random.default_rng(0).uniform(-1, 1, (2, 30, 2))
+    rows = learner.standardise(torch.tensor(observations, dtype=FLOAT32))
+    expected = torch.logit(learner.q_safe(rows, torch.tensor(actions, dtype=FLOAT32))).numpy()
+    served = learner.mask(1000).critic
+    found = [served.logits(*pair)[0] for pair in zip(observations, actions[:, None], strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_pretraining_masks_from_its_setting_on_and_draws_part_of_the_episodes_at_the_edge():
+    settings = replace(SETTINGS, mask_from=0.5, off_policy_steps=100, rollouts=5, risky_share=0.4)
+    learner = made(SQRLPretraining, settings, steps=1000)
+    assert learner.mask(999) is None  # nothing was learned yet
+    learner.serve()
+    assert learner.mask(499) is None
+    mask = learner.mask(500)
+    assert (mask.settings.epsilon, mask.settings.riskiest) == (settings.epsilon, False)
+    assert learner.rollouts_due(550) == []
+    assert learner.rollouts_due(400) == [None] * 5
+    assert [due.settings.riskiest for due in learner.rollouts_due(600)] == [True, True, False, False, False]
+
+
+# Eq. 4: fine-tuning
+
+
+def gradient(learner: SAC) -> np.ndarray:
+    """Slopes of the actor's loss; the next draw of actions stays the next."""
+    moved = copy.deepcopy(learner)
+    loss, _ = moved.actor_loss(moved.standardise(some_batch().observation))
+    (slopes,) = torch.autograd.grad(loss, list(moved.actor.parameters()))
+    return slopes.numpy()
+
+
+def risk(learner: SQRLFineTuning) -> torch.Tensor:
+    """Mean Q_safe of the actions that `actor_loss` would draw, with its graph."""
+    state, generator = learner.standardise(some_batch().observation), torch.Generator()
+    generator.set_state(learner.generator.get_state())
+    return learner.q_safe(state, learner.actor.sample(state, generator)[0]).mean()
+
+
+def test_actors_objective_has_the_priced_risk():
+    learner = made(SQRLFineTuning, replace(SETTINGS, initial_nu=2.5))
+    rows = standardised(some_batch().observation)
+    action, log_pi = drawn(learner, rows)
+    q, q_risk = judged(learner.critics, rows, action).min(axis=0), sigmoid(judged(learner.safety, rows, action)[0])
+    loss, _ = learner.actor_loss(learner.standardise(some_batch().observation))
+    close(loss, (0.3 * log_pi - q - 2.5 * (0.1 - q_risk)).mean())
+
+
+def test_price_of_risk_reaches_the_actor_and_lowers_the_risk():
+    free, priced = (made(SQRLFineTuning, replace(SETTINGS, initial_nu=nu)) for nu in (1e-12, 50.0))
+    (slopes,) = torch.autograd.grad(risk(priced), list(priced.actor.parameters()))
+    assert slopes.abs().max() > 1e-3
+    np.testing.assert_allclose(gradient(priced) - gradient(free), 50.0 * slopes.numpy(), rtol=1e-3, atol=1e-4)
+    # Down the slope of the whole loss, which the price dominates, there is less risk.
+    before, downhill = risk(priced).item(), gradient(priced)
+    with torch.no_grad():
+        for parameter in priced.actor.parameters():
+            parameter.sub_(torch.from_numpy(downhill), alpha=0.01)
+    assert risk(priced).item() < before - 2e-4
+
+
+def test_nothing_but_the_actor_learns_from_the_actors_objective():
+    learner = made(SQRLFineTuning, SETTINGS)
+    loss, _ = learner.actor_loss(learner.standardise(some_batch().observation))
+    loss.backward()
+    untouched = [*learner.safety.parameters(), *learner.critics.parameters()]
+    assert [parameter.grad for parameter in untouched] == [None, None]
+
+
+@pytest.mark.parametrize("kind", [SQRLFineTuning, RS])
+@pytest.mark.parametrize(("q_safe_everywhere", "direction"), [(0.3, 1.0), (0.101, 1.0), (0.099, -1.0), (0.01, -1.0)])
+def test_price_rises_above_epsilon_and_falls_below(kind, q_safe_everywhere, direction):
+    learner = made(kind, replace(SETTINGS, epsilon=0.1, initial_nu=2.0, dual_rate=0.01))
+    said_everywhere(learner, q_safe_everywhere)
+    learner.update(some_batch())
+    # Adam's first step is as long as its rate.
+    assert learner.nu.item() == pytest.approx(2.0 * math.exp(direction * 0.01), rel=1e-4)
+
+
+def test_rs_pays_for_risk_in_its_critics_alone_and_masks_nothing():
+    free, priced = (made(RS, replace(SETTINGS, initial_nu=nu)) for nu in (1e-12, 50.0))
+    assert gradient(priced).tolist() == gradient(free).tolist()
+    priced.serve()
+    assert priced.mask(0) is None
+    assert priced.rollouts_due(1000) == []
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_safety_critic_of_finetuning_learns_only_where_it_is_asked_to(online):
+    learner = made(SQRLFineTuning, replace(SETTINGS, online=online, off_policy_steps=3, safety_updates=1, batch=4))
+    learner.serve()
+    before = [parameter.clone() for parameter in learner.safety.parameters()]
+    served = learner.mask(0).critic
+    for _ in range(3):
+        learner.observe(step([0.3, -0.8], [0.5, -0.5], [1.0, -1.2], incident=True))
+    learner.update(some_batch())
+    unmoved = all(torch.equal(*pair) for pair in zip(before, learner.safety.parameters(), strict=True))
+    assert (unmoved, learner.mask(0).critic is served) == (not online, not online)
