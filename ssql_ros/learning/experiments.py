@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssql_ros.bundle import write_whole
+from ssql_ros.bundle import read_provenance, write_whole
 
 STRETCHES = 20
 SUMMARY = ("experiment", "method", "task", "seed", "figure", "value")
@@ -202,6 +202,10 @@ def collect(trials: Sequence[Trial], runs: Path, results: Path) -> None:
         for prefix, folder in (("pretrain_", before), ("", after)):
             figures = json.loads((folder / "figures.json").read_text())["figures"]
             summary += [[*names, f"{prefix}{name}", f"{value:.6g}"] for name, value in figures.items()]
+        # What `ssql calibrate` has stored in the bundle, where it has.
+        calibration = read_provenance(after / "bundle.safetensors").get("calibration", {})
+        numbers = {name: calibration.get(name) for name in ("ece", "auc", "bias")}
+        summary += [[*names, f"calibration_{name}", f"{v:.6g}"] for name, v in numbers.items() if v is not None]
         curves += [[*names, *row] for row in _curve(after / "episodes.csv")]
     experiments = {trial.experiment for trial in trials}
     _merge(results / "summary.csv", SUMMARY, summary, experiments)

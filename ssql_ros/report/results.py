@@ -26,6 +26,8 @@ COLUMNS = {
     "final_success": ("success, final policy", 3),
     "final_incident_rate": ("incidents, final policy", 3),
     "final_velocity": ("m/s, final policy", 3),
+    "calibration_ece": ("error of Q_safe", 4),
+    "calibration_bias": ("bias of Q_safe", 4),
 }
 
 Values = dict[str, dict[str, dict[int, float]]]  # method -> figure -> seed -> value
