@@ -103,6 +103,10 @@ def plot_curves(rows: list[dict[str, str]], experiment: str, path: Path) -> None
             for i, method in enumerate(methods):
                 chosen = [row for row in rows if row["experiment"] == experiment and row["method"] == method]
                 _draw(axes, chosen, panel, COLOURS[i % len(COLOURS)], method)
+            if panel.startswith("incidents"):
+                # Methods differ by orders of magnitude, and some have none.
+                axes.set_yscale("symlog", linthresh=1e-3)
+                axes.set_ylim(bottom=0.0)
         places[0].legend(frameon=False, fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
