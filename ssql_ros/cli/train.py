@@ -73,7 +73,9 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     )
     parser.add_argument("--checkpoint-every", type=int, default=25_000, help="steps (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=100, help="of the final policy (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="of the processor; 0: all that there are")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="0: one per processor, seldom faster at these widths (default: 1)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json(parser)
     parser.set_defaults(run=_algorithm, algorithm=name)
