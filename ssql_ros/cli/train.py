@@ -45,7 +45,6 @@ _ALGORITHMS = {
     "esac": "E-SAC: a low percentile of ten critics",
     "wcpg": "WCPG: conditional value at risk of a distributional critic",
     "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
-    "cpo": "CPO: a trust region and a constraint on incidents, on-policy",
 }
 
 
