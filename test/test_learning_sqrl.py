@@ -80,14 +80,19 @@ def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(member
     np.testing.assert_allclose(found, expected, atol=0.04)
 
 
-def test_fixed_point_is_the_risk_of_the_unmasked_policy():
-    # After "before" comes "choice", where an action above 0 is an incident, and one below 0 a success.
+def choice_episodes() -> list[list[Transition]]:
+    """After "before" comes "choice", where an action above 0 is an incident, and one below 0 a success."""
     before, choice, rng = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.random.default_rng(0)
     episodes = []
     for action in rng.uniform(-1, 1, 200):
         end = step(choice, [action], before, incident=action > 0, terminal=True)
         episodes.append([step(before, rng.uniform(-1, 1, 1), choice), end])
-    learner = learned(episodes, 2)
+    return episodes
+
+
+def test_fixed_point_is_the_risk_of_the_unmasked_policy():
+    before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    learner = learned(choice_episodes(), 2)
     mean, std = (float(value[0]) for value in learner.act(choice))
     rises = 1.0 - NormalDist(mean, std).cdf(0.0)
     assert 0.2 < rises < 0.8
@@ -96,6 +101,13 @@ def test_fixed_point_is_the_risk_of_the_unmasked_policy():
     assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * rises, abs=0.05)
     assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
     assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
+
+
+def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
+    before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    learner = learned(choice_episodes(), 2, target_candidates=16)
+    assert q_safe(learner, before, 0.0) == pytest.approx(0.0, abs=0.05)
+    assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
 
 
 def test_critic_behind_the_mask_says_what_the_learned_one_says():

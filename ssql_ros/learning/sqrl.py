@@ -45,6 +45,9 @@ class SQRLSettings(SACSettings):
         risky_share: fraction of the masked episodes that draw just below epsilon; the others draw by eq. 3.
         safety_tau: of the safety critic's target network.
         safety_members: networks of the safety critic; their logits are averaged.
+        target_candidates: 1: a' of the target is drawn from the unmasked policy (appendix D). More: the first of as
+            many draws that the target network finds safe, or the least risky one; a' is then the masked policy's, so
+            that the mask does not close where the policy alone is bad.
         prior: Q_safe that the network says everywhere before it has learned anything.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
@@ -65,6 +68,7 @@ class SQRLSettings(SACSettings):
     risky_share: float = 0.5
     safety_tau: float = 0.02
     safety_members: int = 1
+    target_candidates: int = 1
     prior: float = 0.02
     mask_from: float = 0.5
     candidates: int = 50
@@ -143,8 +147,7 @@ class SQRLPretraining(SAC):
             batch = self._safety_batch()
             state, following = self.standardise(batch.observation), self.standardise(batch.following)
             with torch.no_grad():
-                action, _ = self.actor.sample(following, self.generator)
-                q_following = torch.sigmoid(self.safety_target(torch.cat([following, action], dim=1))[..., 0])
+                q_following = self._q_following(following)
                 bootstrap = self.settings.gamma_safe * (1.0 - batch.terminal)
                 target = bellman_target(batch.incident, bootstrap, q_following)
             logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
@@ -154,6 +157,18 @@ class SQRLPretraining(SAC):
             self.safety_optimiser.step()
             update_average(self.safety_target, self.safety, self.settings.safety_tau)
         return {"safety_loss": loss.detach()}
+
+    def _q_following(self, following: torch.Tensor) -> torch.Tensor:
+        """Return Qbar_safe(s', a') (M, batch) of each member."""
+        count = self.settings.target_candidates
+        rows = following.repeat_interleave(count, dim=0)
+        action, _ = self.actor.sample(rows, self.generator)
+        logits = self.safety_target(torch.cat([rows, action], dim=1))[..., 0].view(-1, len(following), count)
+        judged = logits.mean(dim=0)
+        safe = judged <= logit(self.settings.epsilon)
+        # argmax of flags is the first that is set.
+        chosen = torch.where(safe.any(dim=1), safe.int().argmax(dim=1), judged.argmin(dim=1))
+        return torch.sigmoid(logits.gather(2, chosen.expand(len(logits), -1).unsqueeze(-1))[..., 0])
 
     def _safety_batch(self) -> Batch:
         s = self.settings
