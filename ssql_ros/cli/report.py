@@ -22,6 +22,7 @@ def add_parser(verbs: Any) -> None:
         "--trajectories", nargs="+", metavar="TITLE=BUNDLE", help="draw these policies' ways, behind their shields"
     )
     parser.add_argument("--task", default="spider_threshold", help="of the trajectories (default: %(default)s)")
+    parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="of the trajectories")
     parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="picture of the trajectories (default: RESULTS/trajectories.png)")
@@ -49,7 +50,7 @@ def _trajectories(options: argparse.Namespace) -> int:
     task = find_task(options.task)
     if task.robot != "spider":
         raise ValueError(f"--task {task.name}: only the spider has a map; its tasks begin with 'spider'")
-    world = task.world("finetune")
+    world = task.world(options.phase)
     groups, figures = {}, {}
     for pair in options.trajectories:
         title, found, path = pair.partition("=")
