@@ -1,4 +1,4 @@
-"""The bundle: networks, contract id, thresholds and provenance of a trained shield in one safetensors file.
+"""The bundle: networks, contract id, thresholds and provenance of a trained shield or policy in one safetensors file.
 
 A safetensors file is a JSON header and raw arrays: reading one runs no code. The header's metadata carries one JSON
 document under the key `ssql_ros`. Loading checks every shape and the contract before anything is used.
@@ -22,8 +22,12 @@ from safetensors.numpy import save as serialise
 
 from ssql_ros.spec.contract import Contract
 
-FORMAT = 2
-READABLE = (1, 2)  # format 1 has a safety critic only
+FORMAT = 3
+READABLE = (1, 2, 3)  # format 1 has a safety critic only; 2 knows one kind of policy and of safety critic
+# What a policy network puts out, and what a safety critic does (see Bundle).
+POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow")
+RULES = ("probability", "margin")
+ACTIVATIONS = ("relu", "gelu")
 _KEY = "ssql_ros"
 
 
@@ -41,21 +45,24 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """Perceptrons of one observation: it is standardised, joined with the action where one is judged, ReLU between.
+    """Perceptrons of one state: it is standardised, joined with the action where one is judged or refined.
 
     output = f([clip((s - mean) / scale, -clip, clip), a]) of each member.
 
     Attributes:
-        observation_mean, observation_scale: (n_observation,).
+        observation_mean, observation_scale: (n_observation,), or (n_observation + n_context,) where the network sees
+            the behaviour policy's context too.
         observation_clip: bound on the standardised values, so that one wild sensor cannot push the network far
             outside of what it was trained on.
         members: the ensemble, each a sequence of layers.
+        activation: between the layers, "relu" or "gelu" (the exact one, not its tanh approximation).
     """
 
     observation_mean: np.ndarray
     observation_scale: np.ndarray
     observation_clip: float
     members: tuple[tuple[Layer, ...], ...]
+    activation: str = "relu"
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,19 @@ class Bundle:
         contract_id: id of the contract that the networks were trained against.
         epsilon: threshold on Q_safe, 0 < epsilon < 1.
         gamma_safe: discount of the safety critic.
-        critic: the safety critic, one logit; Q_safe(s, a) = sigmoid of the mean over members. None: this bundle
-            cannot shield.
+        critic: the safety critic, one number. None: this bundle cannot shield. By `rule` it is
+            "probability": a logit, Q_safe(s, a) = sigmoid of the mean over members, safe where Q_safe <= epsilon;
+            "margin": Q_c(s, a), the worst signed margin to come, the maximum over members, safe where Q_c < delta.
         provenance: how it was trained and on what: command, seed, versions, data, held-out figures.
-        policy: mean and log standard deviation (2 n_action) of u; the action is tanh(u) over the action's range.
+        policy: by `policy_kind`
+            "squashed_gaussian": mean and log std (2 n_action) of u; the action is tanh(u) over the action's range;
+            "supported_gaussian": the same of u, the action is tanh(u) over the box that the behaviour policy supports;
+            "one_step_flow": the action (n_action) for noise z ~ N(0, I) that is joined to the state, clipped.
         reward: the reward critics, one value each, to go on learning from.
+        behaviour: the behaviour policy whose support the policy keeps to: `kind` and what it is made from; empty: none.
+            `context` is how many numbers it adds to the observation (such as the phase of a gait).
+        delta: threshold of a critic of margins.
+        certificate: what is promised of the thresholds, and on what data (see `ssql calibrate`); empty: nothing.
         id: first 16 hex digits of the file's SHA-256; empty for one not saved yet.
     """
 
@@ -81,8 +96,18 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     policy: Network | None = None
     reward: Network | None = None
+    policy_kind: str = POLICIES[0]
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    rule: str = RULES[0]
+    delta: float = 0.0
+    certificate: dict[str, Any] = field(default_factory=dict)
     id: str = ""
     path: str = ""
+
+    @property
+    def n_context(self) -> int:
+        """Return how many numbers the behaviour policy adds to the observation."""
+        return int(self.behaviour.get("context", 0))
 
     def networks(self) -> dict[str, Network]:
         """Return the networks that it has, by name."""
@@ -111,7 +136,11 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     tensors: dict[str, np.ndarray] = {}
     headers: dict[str, Any] = {}
     for name, network in bundle.networks().items():
-        headers[name] = {"members": len(network.members), "observation_clip": float(network.observation_clip)}
+        headers[name] = {
+            "members": len(network.members),
+            "observation_clip": float(network.observation_clip),
+            "activation": network.activation,
+        }
         tensors[f"{name}.observation_mean"] = network.observation_mean
         tensors[f"{name}.observation_scale"] = network.observation_scale
         for m, member in enumerate(network.members):
@@ -124,6 +153,11 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
         "epsilon": float(bundle.epsilon),
         "gamma_safe": float(bundle.gamma_safe),
         "networks": headers,
+        "policy_kind": bundle.policy_kind,
+        "behaviour": bundle.behaviour,
+        "rule": bundle.rule,
+        "delta": float(bundle.delta),
+        "certificate": bundle.certificate,
         "provenance": bundle.provenance,
     }
     arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
@@ -183,7 +217,7 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
         raise BundleError(
             f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
         )
-    networks = _networks(arrays, document["networks"], contract, path)
+    networks = _networks(arrays, document, contract, path)
     return Bundle(
         contract_id=document["contract_id"],
         epsilon=_fraction(document, "epsilon", path),
@@ -191,6 +225,11 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
         critic=networks.get("critic"),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
+        policy_kind=document["policy_kind"],
+        behaviour=document["behaviour"],
+        rule=document["rule"],
+        delta=document["delta"],
+        certificate=document["certificate"],
         provenance=document["provenance"],
         id=bundle_id(data),
         path=str(path),
@@ -234,11 +273,34 @@ def _document(metadata: dict[str, str], path: Path) -> dict[str, Any]:
         )
     if document["format"] == 1:
         document["networks"] = {"critic": document.get("critic")}
-    expected = {"contract_id": str, "epsilon": float, "gamma_safe": float, "networks": dict, "provenance": dict}
-    for key, kind in expected.items():
+    if document["format"] < 3:
+        document |= {"policy_kind": POLICIES[0], "behaviour": {}, "rule": RULES[0], "delta": 0.0, "certificate": {}}
+    for key, kind in _EXPECTED.items():
         if not isinstance(document.get(key), kind):
             raise BundleError(f"{path}: metadata {key!r}: expected {kind.__name__}, got {document.get(key)!r}")
+    for key, known in (("policy_kind", POLICIES), ("rule", RULES)):
+        if document[key] not in known:
+            raise BundleError(f"{path}: {key}: expected one of {', '.join(known)}, got {document[key]!r}")
+    if not math.isfinite(document["delta"]):
+        raise BundleError(f"{path}: delta: expected a finite number, got {document['delta']!r}")
+    context = document["behaviour"].get("context", 0)
+    if type(context) is not int or context < 0:
+        raise BundleError(f"{path}: behaviour.context: expected a whole number of at least 0, got {context!r}")
     return document
+
+
+_EXPECTED = {
+    "contract_id": str,
+    "epsilon": float,
+    "gamma_safe": float,
+    "networks": dict,
+    "provenance": dict,
+    "policy_kind": str,
+    "behaviour": dict,
+    "rule": str,
+    "delta": float,
+    "certificate": dict,
+}
 
 
 def _fraction(document: dict[str, Any], key: str, path: Path) -> float:
@@ -249,15 +311,23 @@ def _fraction(document: dict[str, Any], key: str, path: Path) -> float:
 
 
 def _networks(
-    arrays: dict[str, np.ndarray], headers: dict[str, Any], contract: Contract, path: Path
+    arrays: dict[str, np.ndarray], document: dict[str, Any], contract: Contract, path: Path
 ) -> dict[str, Network]:
     """Return the networks by name; every array must be named by a header, and have the shape that follows from it."""
     n, m = contract.observation_size, contract.action_size
-    widths = {"critic": (n + m, 1), "policy": (n, 2 * m), "reward": (n + m, 1)}
+    state = n + document["behaviour"].get("context", 0)
+    policies = {"squashed_gaussian": (n, n, 2 * m), "supported_gaussian": (state, state, 2 * m)}
+    # What a network standardises, what enters it, what it puts out.
+    widths = {
+        "critic": (n, n + m, 1),
+        "policy": policies.get(document["policy_kind"], (n, n + m, m)),
+        "reward": (state, state + m, 1),
+    }
+    headers = document["networks"]
     if unknown := sorted(set(headers) - set(widths)):
         raise BundleError(f"{path}: unknown network {unknown[0]!r}; known: {', '.join(widths)}")
     arrays = dict(arrays)
-    networks = {name: _network(arrays, name, header, n, *widths[name], path) for name, header in headers.items()}
+    networks = {name: _network(arrays, name, header, *widths[name], path) for name, header in headers.items()}
     if arrays:
         raise BundleError(f"{path}: unknown array {min(arrays)!r}")
     return networks
@@ -289,6 +359,9 @@ def _network(
         raise BundleError(f"{path}: {name}.members: expected a whole number of at least 1, got {n_members!r}")
     if not isinstance(clip, float) or not clip > 0:
         raise BundleError(f"{path}: {name}.observation_clip: expected a number above 0, got {clip!r}")
+    activation = header.get("activation", ACTIVATIONS[0])
+    if activation not in ACTIVATIONS:
+        raise BundleError(f"{path}: {name}.activation: expected {' or '.join(ACTIVATIONS)}, got {activation!r}")
     size = (n_observation,)
     mean, scale = take("observation_mean", size), take("observation_scale", size)
     if not (scale > 0).all():
@@ -305,4 +378,4 @@ def _network(
                 f"{path}: {name}.{i}: expected at least 2 layers down to {n_out} output(s), got {len(layers)}"
             )
         members.append(tuple(layers))
-    return Network(mean, scale, clip, tuple(members))
+    return Network(mean, scale, clip, tuple(members), activation)

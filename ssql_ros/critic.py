@@ -41,6 +41,9 @@ class SafetyCritic:
         self.bundle = bundle
         self.id = bundle.id
         network = bundle.need("critic")
+        if bundle.rule != "probability" or network.activation != "relu":
+            found = f"{bundle.rule}, {network.activation}"
+            raise ValueError(f"{bundle.path}: expected a safety critic of probability, relu; got {found}")
         shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
         if len(shapes) > 1:
             raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssql_ros.bundle import Bundle
+from ssql_ros.bundle import Bundle, BundleError
 from ssql_ros.shield import Proposal
 
 LOG_STD_LOW, LOG_STD_HIGH = -5.0, 2.0
@@ -19,6 +19,9 @@ class Policy:
 
     def __init__(self, bundle: Bundle) -> None:
         network = bundle.need("policy")
+        if bundle.policy_kind != "squashed_gaussian" or network.activation != "relu":
+            found = f"{bundle.policy_kind}, {network.activation}"
+            raise BundleError(f"{bundle.path}: expected a policy squashed_gaussian, relu; got {found}")
         self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
         self._bound = network.observation_clip
         # Ensembles of policies are averaged in what they put out.

@@ -134,8 +134,8 @@ def test_shipped_minitaur_critic_fits_its_contract():
 weight = BUNDLE.critic.members[0][1].weight
 n_observation = CONTRACT.observation_size
 MISFITS = {
-    "newer format": ({"format": 3}, "bundle format 3, this version reads formats 1, 2"),
-    "no format": ({"format": ABSENT}, "bundle format None, this version reads formats 1, 2"),
+    "newer format": ({"format": 4}, "bundle format 4, this version reads formats 1, 2, 3"),
+    "no format": ({"format": ABSENT}, "bundle format None, this version reads formats 1, 2, 3"),
     "another contract": (
         {"contract_id": "spider-0123"},
         f"trained for contract spider-0123, but {CONTRACT.path} is {CONTRACT.id}",
