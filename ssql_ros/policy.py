@@ -1,46 +1,66 @@
-"""Serves a bundle's policy: mean and standard deviation of u for an observation; the action is tanh(u). No torch."""
+"""Serves a bundle's policy: a proposal for an observation. NumPy alone: no torch where a robot runs."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
-from ssql_ros.bundle import Bundle, BundleError
+from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
+from ssql_ros.bundle import Bundle, BundleError, Network
 from ssql_ros.shield import Proposal
 
 LOG_STD_LOW, LOG_STD_HIGH = -5.0, 2.0
 
 
-class Policy:
-    """The squashed Gaussian policy of one bundle, for actions in [-1, 1].
+class ServedPolicy(Protocol):
+    """A policy out of a bundle. Actions are in [-1, 1]."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from the policy for an observation (n_observation,), and move on by one step."""
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the most probable action (n_action,), and move on by one step."""
+
+    def context(self) -> np.ndarray:
+        """Return what the policy knows beside the observation (n_context,), at this step."""
+
+
+def make_policy(bundle: Bundle) -> ServedPolicy:
+    """Return the policy of a bundle, by its kind.
 
     Raises:
-        BundleError: the bundle has no policy.
+        BundleError: the bundle has no policy, or one of a kind that is not served, or its behaviour is not known.
+    """
+    kinds = {"squashed_gaussian": Policy, "supported_gaussian": SupportedPolicy}
+    if bundle.policy_kind not in kinds:
+        raise BundleError(f"{bundle.path}: policy_kind: expected one of {', '.join(kinds)}, got {bundle.policy_kind!r}")
+    return kinds[bundle.policy_kind](bundle)
+
+
+class Policy:
+    """The squashed Gaussian policy of one bundle: the action is tanh(u), u ~ N(mean, std).
+
+    Raises:
+        BundleError: the bundle has no policy, or one of another kind.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        network = bundle.need("policy")
-        if bundle.policy_kind != "squashed_gaussian" or network.activation != "relu":
-            found = f"{bundle.policy_kind}, {network.activation}"
-            raise BundleError(f"{bundle.path}: expected a policy squashed_gaussian, relu; got {found}")
-        self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
-        self._bound = network.observation_clip
-        # Ensembles of policies are averaged in what they put out.
-        self._members = network.members
+        self._network = _perceptron(bundle, "policy", "squashed_gaussian")
 
     def distribution(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and std (n_action,) of u for an observation (n_observation,)."""
-        state = ((observation - self._mean) / self._scale).clip(-self._bound, self._bound).astype(np.float32)
-        outputs = []
-        for member in self._members:
-            x = state
-            for i, layer in enumerate(member):
-                x = (x if i == 0 else np.maximum(x, 0.0)) @ layer.weight + layer.bias
-            outputs.append(x)
-        mean, log_std = np.split(np.mean(outputs, axis=0, dtype=float), 2)
-        return mean, np.exp(np.clip(log_std, LOG_STD_LOW, LOG_STD_HIGH))
+        return _mean_and_std(self._network, observation)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode: there is nothing to forget."""
+
+    def context(self) -> np.ndarray:
+        """Return nothing: the observation is all it knows."""
+        return np.zeros(0)
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy."""
@@ -51,3 +71,141 @@ class Policy:
     def best(self, observation: np.ndarray) -> np.ndarray:
         """Return the most probable u's action (n_action,)."""
         return np.tanh(self.distribution(observation)[0])
+
+
+class SupportedPolicy:
+    """A Gaussian squashed into the support of a behaviour policy: no action leaves it (see learning/ssql.py).
+
+    Raises:
+        BundleError: the bundle has no such policy, or its behaviour policy is not known here.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._network = _perceptron(bundle, "policy", "supported_gaussian")
+        self.behaviour = behaviour_of(bundle)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode, as the behaviour policy does."""
+        self.behaviour.reset(rng)
+
+    def context(self) -> np.ndarray:
+        """Return the behaviour policy's context (n_context,)."""
+        return self.behaviour.context()
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from the policy."""
+        return self._propose(observation, rng.standard_normal(self._network.members[0][-1].bias.size // 2))
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the most probable u's action (n_action,)."""
+        return self._propose(observation, np.zeros(self._network.members[0][-1].bias.size // 2)).action
+
+    def _propose(self, observation: np.ndarray, z: np.ndarray) -> Proposal:
+        state = np.concatenate([observation, self.behaviour.context()])
+        mean, std = _mean_and_std(self._network, state)
+        support = self.behaviour.support(state[np.newaxis])
+        low, high = (edge[0] for edge in support.hull())
+        action = low + 0.5 * (high - low) * (1.0 + np.tanh(mean + std * z))
+        self.behaviour.advance()
+        # Several boxes leave gaps in their hull.
+        action = support.project(action[np.newaxis, np.newaxis])[0, 0]
+        return Proposal(action, 0.0, mean, std, squashed=True, low=low, high=high)
+
+
+class InducedPolicy:
+    """pi*(a|s) ~ b(a|s) exp(Q(s,a) / lambda) itself: draws of b, one of them kept by weight. Its support is b's.
+
+    Args:
+        temperature: lambda.
+        samples: M, draws of b for each action.
+
+    Raises:
+        BundleError: the bundle has no reward critics, or its behaviour policy is not known here.
+    """
+
+    def __init__(self, bundle: Bundle, temperature: float, samples: int) -> None:
+        if not (temperature > 0.0 and samples >= 1):
+            raise ValueError(f"expected temperature above 0 and at least 1 sample, got {temperature} and {samples}")
+        self._critics = bundle.need("reward")
+        self.behaviour = behaviour_of(bundle)
+        self._temperature, self._samples = temperature, samples
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode, as the behaviour policy does."""
+        self.behaviour.reset(rng)
+
+    def context(self) -> np.ndarray:
+        """Return the behaviour policy's context (n_context,)."""
+        return self.behaviour.context()
+
+    def weigh(self, observation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return M draws of b (M, n_action), their Q (M,), and their probabilities under pi* (M,)."""
+        state = np.concatenate([observation, self.behaviour.context()])
+        actions = self.behaviour.support(state[np.newaxis]).sample(self._samples, rng)[0]
+        q = q_values(self._critics, np.repeat(state[np.newaxis], len(actions), axis=0), actions).mean(axis=0)
+        weights = np.exp((q - q.max()) / self._temperature)
+        return actions, q, weights / weights.sum()
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from the policy."""
+        actions, _, weights = self.weigh(observation, rng)
+        self.behaviour.advance()
+        return Proposal(actions[int(rng.choice(len(actions), p=weights))], 0.0)
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the mean action, brought back into the support; from one fixed sequence of draws."""
+        actions, _, weights = self.weigh(observation, np.random.default_rng(0))
+        state = np.concatenate([observation, self.behaviour.context()])[np.newaxis]
+        self.behaviour.advance()
+        return self.behaviour.support(state).project((weights @ actions)[np.newaxis, np.newaxis])[0, 0]
+
+
+def behaviour_of(bundle: Bundle) -> BehaviourPolicy:
+    """Return the behaviour policy that a bundle tells of.
+
+    Raises:
+        BundleError: it tells of none, or of one that is not known here.
+    """
+    try:
+        return make_behaviour(bundle.behaviour)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+
+
+def q_values(network: Network, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Return Q (members, N) of states (N, n_state) and actions (N, n_action)."""
+    return _outputs(network, np.concatenate([_standardised(network, states), actions], axis=-1, dtype=np.float32))[
+        ..., 0
+    ]
+
+
+def _perceptron(bundle: Bundle, name: str, kind: str) -> Network:
+    network = bundle.need(name)
+    if bundle.policy_kind != kind or network.activation != "relu":
+        found = f"{bundle.policy_kind}, {network.activation}"
+        raise BundleError(f"{bundle.path}: expected a policy {kind}, relu; got {found}")
+    return network
+
+
+def _standardised(network: Network, states: np.ndarray) -> np.ndarray:
+    bound = network.observation_clip
+    # In double precision: a joint's mean may be large against its scale.
+    z = (states - network.observation_mean.astype(float)) / network.observation_scale.astype(float)
+    return z.clip(-bound, bound).astype(np.float32)
+
+
+def _outputs(network: Network, x: np.ndarray) -> np.ndarray:
+    """Return what each member puts out, (members, ..., n_out)."""
+    outputs = []
+    for member in network.members:
+        y = x
+        for i, layer in enumerate(member):
+            y = (y if i == 0 else np.maximum(y, 0.0)) @ layer.weight + layer.bias
+        outputs.append(y)
+    return np.array(outputs)
+
+
+def _mean_and_std(network: Network, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Ensembles of policies are averaged in what they put out.
+    mean, log_std = np.split(_outputs(network, _standardised(network, state)).mean(axis=0, dtype=float), 2)
+    return mean, np.exp(np.clip(log_std, LOG_STD_LOW, LOG_STD_HIGH))

@@ -52,6 +52,7 @@ class Proposal:
 
     `time`: s on the clock of `decide`'s `now`, when it was made. A plain command has no `mean` and `std`.
     `squashed`: the distribution is that of u, and the action is tanh(u) stretched over the action bounds.
+    `low`, `high`: (n_action,), the support of the distribution, which candidates keep to; None: the action bounds.
     """
 
     action: np.ndarray
@@ -59,6 +60,8 @@ class Proposal:
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
     squashed: bool = False
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,13 @@ def _fault(
         return "no proposal yet"
     if not now - proposal.time <= settings.max_proposal_age:
         return f"proposal is stale: {now - proposal.time:.3f} s old, limit {settings.max_proposal_age:g} s"
-    for name, vector in (("", proposal.action), (" mean", proposal.mean), (" std", proposal.std)):
+    for name, vector in (
+        ("", proposal.action),
+        (" mean", proposal.mean),
+        (" std", proposal.std),
+        (" low", proposal.low),
+        (" high", proposal.high),
+    ):
         if vector is None:
             continue
         if vector.shape != (contract.action_size,):
@@ -265,7 +274,9 @@ def _search(
     scores: _Scores,
 ) -> tuple[np.ndarray, float] | None:
     """Draw candidates round by round until one is safe; return it with its Q_safe, or None."""
-    half_range = 0.5 * (contract.commanded.high - contract.commanded.low)
+    low = contract.commanded.low if proposal.low is None else contract.clip(proposal.low)
+    high = contract.commanded.high if proposal.high is None else contract.clip(proposal.high)
+    half_range = 0.5 * (high - low)
     # Around the clipped action: candidates drawn far outside of the bounds would all be clipped to one corner.
     mean = contract.clip(proposal.action) if proposal.mean is None else proposal.mean
     std = settings.spread * half_range if proposal.std is None else proposal.std
@@ -276,8 +287,9 @@ def _search(
             z = z[np.argsort(np.einsum("ij,ij->i", z, z))]
         candidates = mean + settings.growth**i * std * z
         if proposal.squashed:
-            candidates = contract.commanded.low + half_range * (1.0 + np.tanh(candidates))
-        candidates = contract.clip(candidates)
+            candidates = low + half_range * (1.0 + np.tanh(candidates))
+        # np.clip checks its arguments anew each time, which costs more than the clipping.
+        candidates = np.minimum(np.maximum(candidates, low), high)
         first = len(candidates) if settings.riskiest else FIRST_STAGE
         for stage in (candidates[:first], candidates[first:]):
             if not len(stage):

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from ssql_ros.behaviour.noisy_trot import NoiseSettings
+from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
 from ssql_ros.spec import Contract, config_folder, find_contract, load_contract
 
 
@@ -22,6 +23,7 @@ class Task:
         pretrain, finetune: options of the world in each phase.
         untrusted: the controller that the shield is judged on; None: there is none.
         bundle: file name of the shipped safety critic, in config/bundles; empty: none is shipped.
+        behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
     """
 
@@ -32,6 +34,7 @@ class Task:
     finetune: dict[str, Any] = field(default_factory=dict)
     untrusted: NoiseSettings | None = None
     bundle: str = ""
+    behaviour: dict[str, Any] = field(default_factory=dict)
     centre: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
 
@@ -48,6 +51,17 @@ class Task:
         if not self.bundle:
             raise ValueError(f"task {self.name!r} has no shipped safety critic; name one with --bundle")
         return config_folder() / "bundles" / self.bundle
+
+    def behaviour_policy(self) -> BehaviourPolicy:
+        """Return the safe behaviour policy.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        if not self.behaviour:
+            with_one = ", ".join(name for name, task in TASKS.items() if task.behaviour)
+            raise ValueError(f"task {self.name!r} has no safe behaviour policy; these have one: {with_one}")
+        return make_behaviour(self.behaviour)
 
     def noisy_controller(self) -> NoiseSettings:
         """Return the untrusted controller.
@@ -80,17 +94,28 @@ class Task:
 PHASES = ("pretrain", "finetune")
 
 
-def _minitaur(name: str, bundle: str = "", **finetune: Any) -> Task:
+def _minitaur(name: str, bundle: str = "", goal: float = 0.3, **finetune: Any) -> Task:
     return Task(
         name=name,
         environment="ssql/Minitaur-v0",
         robot="minitaur",
-        pretrain={"goal_velocity": 0.3},
-        finetune={"goal_velocity": 0.3, **finetune},
+        pretrain={"goal_velocity": goal},
+        finetune={"goal_velocity": goal, **finetune},
         # Falls in about nine of ten episodes when nothing protects the robot.
         untrusted=NoiseSettings(gait="A", sigma=0.3, rho=0.85),
         bundle=bundle,
+        behaviour={"kind": "trot_mixture", "gaits": ["A", "G4", "G5"], "bound": 0.1, "context": 8},
     )
+
+
+# Free rectangles of the spider's map, (rows, columns) in m: below and above the pools, left and right of them, between.
+SPIDER_ROOMS = (
+    ((0.0, 2.0), (0.0, 7.0)),
+    ((6.0, 8.0), (0.0, 7.0)),
+    ((0.0, 8.0), (0.0, 2.0)),
+    ((0.0, 8.0), (3.0, 4.0)),
+    ((0.0, 8.0), (5.0, 7.0)),
+)
 
 
 def _spider(name: str, noise: dict[str, Any] | None = None, **finetune: Any) -> Task:
@@ -102,6 +127,7 @@ def _spider(name: str, noise: dict[str, Any] | None = None, **finetune: Any) -> 
         pretrain={"goal": (7.5, 3.5), **noise},
         finetune={"goal": (6.5, 3.5), **noise, **finetune},
         # The middle of the map and its uniform distribution: the first steps never leave the start's corner.
+        behaviour={"kind": "rooms", "rooms": SPIDER_ROOMS, "disturbance": 0.06, "context": 0},
         centre=(4.0, 3.5),
         spread=(2.3, 2.0),
     )
@@ -114,6 +140,8 @@ TASKS = {
         _minitaur("minitaur_velocity", goal_velocity=0.4),
         _minitaur("minitaur_friction", foot_friction=1.25),
         _minitaur("minitaur_physics", randomise="physics"),
+        # Learned from safe trots, the fastest of which makes 0.41 m/s: there is nothing to pre-train on.
+        _minitaur("minitaur_trots", bundle="minitaur_critic.safetensors", goal=0.4),
         _spider("spider"),
         # Uniform noise of 0.2 leaves the bridge without risk; that of the authors' public code does not.
         _spider("spider_threshold", noise={"action_noise": 0.2, "noise": "normal"}),

@@ -44,6 +44,7 @@ _ALGORITHMS = {
     "sac": "SAC: no safety critic",
     "esac": "E-SAC: a low percentile of ten critics",
     "wcpg": "WCPG: conditional value at risk of a distributional critic",
+    "ssql": "SSQL: from the task's safe behaviour policy alone, without leaving its support",
     "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
 }
 

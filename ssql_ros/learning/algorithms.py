@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.learning.esac import ESAC, ESACSettings
 from ssql_ros.learning.learner import Learner, OffPolicyLearner
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC, SACSettings
 from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
+from ssql_ros.learning.ssql import SSQL, SSQLSettings
+from ssql_ros.learning.ssql_learner import SSQLLearner
 from ssql_ros.learning.wcpg import WCPG, WCPGSettings
 
 REPLAY = 1_000_000
@@ -40,7 +43,9 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
     "minitaur": {"update_every": 2, "gamma_safe": 0.9, "rollouts": 2, "safety_updates": 150, "mask_from": 0.8},
 }
 
-Settings = SACSettings
+Settings = SACSettings | SSQLSettings
+# Those that only a behaviour policy collects for.
+FROM_BEHAVIOUR = ("ssql",)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Start:
     Attributes:
         mean, scale: (n_observation,), the standardisation of observations.
         steps: length of the phase.
+        monitor: of the behaviour policy that acts, where the algorithm has one.
     """
 
     mean: np.ndarray
@@ -60,6 +66,7 @@ class Start:
     phase: str
     steps: int
     seed: int
+    monitor: PromiseMonitor | None = None
 
 
 def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
@@ -85,6 +92,14 @@ def _safe(finetuning: type[SQRLFineTuning]) -> Callable[[Start, Any], SAC]:
     return made
 
 
+def _safe_support(start: Start, settings: Any) -> Learner:
+    if start.monitor is None:
+        raise ValueError("ssql needs a task with a behaviour policy")
+    algorithm = SSQL(start.mean, start.scale, start.n_action, settings, start.seed, start.monitor.behaviour)
+    n_observation = len(start.mean) - start.monitor.behaviour.n_context
+    return SSQLLearner(algorithm, start.monitor, n_observation, start.n_action, start.seed, min(REPLAY, start.steps))
+
+
 ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
     "sac": (SACSettings, _off_policy(_plain(SAC))),
     "sqrl": (SQRLSettings, _off_policy(_safe(SQRLFineTuning))),
@@ -92,6 +107,7 @@ ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
     "wcpg": (WCPGSettings, _off_policy(_plain(WCPG))),
     # RS shares SQRL's pre-training.
     "rs": (SQRLSettings, _off_policy(_safe(RS))),
+    "ssql": (SSQLSettings, _safe_support),
 }
 
 
@@ -124,7 +140,18 @@ def settings_of(algorithm: str, robot: str, changed: dict[str, Any]) -> Settings
 
 # Settings between 0 and 1: without the bounds, and with them.
 _FRACTIONS = {"epsilon", "gamma_safe", "prior"}
-_SHARES = {"gamma", "tau", "safety_tau", "percentile", "offline_share", "near_share", "risky_share", "mask_from"}
+_SHARES = {
+    "gamma",
+    "tau",
+    "safety_tau",
+    "percentile",
+    "offline_share",
+    "near_share",
+    "risky_share",
+    "mask_from",
+    "pessimism",
+}
+_CHOICES = {"extraction": ("forward", "reverse")}
 
 
 def _checked(name: str, default: Any, value: Any) -> Any:
@@ -135,6 +162,8 @@ def _checked(name: str, default: Any, value: Any) -> Any:
     elif isinstance(default, tuple):
         fine = isinstance(value, (list, tuple)) and all(type(width) is int and width >= 1 for width in value)
         fine, expected = fine and len(value) > 0, "a list of whole numbers of at least 1"
+    elif name in _CHOICES:
+        fine, expected = value in _CHOICES[name], " or ".join(_CHOICES[name])
     elif isinstance(default, int):
         fine, expected = type(value) is int and value >= 1, "a whole number of at least 1"
     elif name in _FRACTIONS:

@@ -16,7 +16,7 @@ from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK, Mask
 from ssql_ros.learning.training import Driver
-from ssql_ros.policy import Policy
+from ssql_ros.policy import make_policy
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.statistics import bootstrap_interval, wilson_interval
 from ssql_ros.tasks import Task
@@ -50,7 +50,7 @@ def evaluate_policy(
     """
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
-    policy, mask = Policy(bundle), mask_of(bundle, epsilon) if shielded else None
+    policy, mask = make_policy(bundle), mask_of(bundle, epsilon) if shielded else None
     driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 2]), "evaluate")
     rows = []
     for _ in tqdm(range(episodes), unit="episode", disable=not show):
@@ -79,7 +79,7 @@ def evaluate_policy(
 
 def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int) -> list[np.ndarray]:
     """Return the observations (T + 1, n_observation) of episodes of a bundle's policy behind its own shield."""
-    policy, mask = Policy(bundle), mask_of(bundle)
+    policy, mask = make_policy(bundle), mask_of(bundle)
     driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 5]), "trajectory")
     ways = []
     for _ in range(episodes):
@@ -124,7 +124,7 @@ def _q_safe(critic: SafetyCritic, outcomes: Outcomes) -> np.ndarray:
 
 
 def _masked_policy(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Outcomes:
-    policy, mask = Policy(bundle), mask_of(bundle)
+    policy, mask = make_policy(bundle), mask_of(bundle)
     driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 4]), "calibrate")
     bar = tqdm(range(episodes), unit="episode", disable=not show)
     return driven_outcomes([driver.episode(policy, mask, 0) for _ in bar], bundle.gamma_safe)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +13,15 @@ from ssql_ros.bundle import Network
 from ssql_ros.learning.replay import Replay, Transition
 from ssql_ros.learning.sac import SAC, Mask
 from ssql_ros.shield import Proposal
+
+
+@dataclass(frozen=True)
+class Work:
+    """Learning after collection: `step` is called `count` times, and returns losses."""
+
+    name: str
+    count: int
+    step: Callable[[], dict[str, torch.Tensor]]
 
 
 class Learner(Protocol):
@@ -39,6 +50,15 @@ class Learner(Protocol):
 
     def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Take in the extra episodes and learn from them; return losses."""
+
+    def finish(self) -> list[Work]:
+        """Return what is left to do when collection is complete."""
+
+    def figures(self) -> dict[str, float]:
+        """Return what it has counted itself."""
+
+    def behaves(self) -> dict[str, Any]:
+        """Return the behaviour policy that its policy keeps to, for the bundle; empty: none."""
 
     def take(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle. Raises ValueError where they do not fit."""
@@ -121,6 +141,18 @@ class OffPolicyLearner:
     def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Let the safety critic learn."""
         return self.algorithm.learn_safety(episodes)
+
+    def finish(self) -> list[Work]:
+        """Return that nothing is left to do."""
+        return []
+
+    def figures(self) -> dict[str, float]:
+        """Return nothing: the log of episodes says all."""
+        return {}
+
+    def behaves(self) -> dict[str, Any]:
+        """Return that its policy keeps to no behaviour policy."""
+        return {}
 
     def take(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle."""

@@ -14,7 +14,7 @@ import csv
 import dataclasses
 import io
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.bundle import Bundle, load_bundle, save_bundle, write_whole
-from ssql_ros.learning.algorithms import Start, make_learner, settings_of
+from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.training import EpisodeRow, Training, evaluate
+from ssql_ros.policy import make_policy
 from ssql_ros.statistics import wilson_interval
 from ssql_ros.tasks import Task, find_task
 
@@ -87,8 +89,11 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     settings = settings_of(plan.algorithm, task.robot, plan.settings)
     config = {"plan": dataclasses.asdict(plan), "settings": dataclasses.asdict(settings), **facts}
     source = load_bundle(_bundle_of(plan.source), contract) if plan.source else None
-    mean, scale = _standardisation(task, plan, source)
-    start = Start(mean, scale, contract.action_size, contract.id, task.robot, plan.phase, plan.steps, plan.seed)
+    monitor = PromiseMonitor(task.behaviour_policy()) if plan.algorithm in FROM_BEHAVIOUR else None
+    mean, scale = _standardisation(task, plan, source, monitor)
+    start = Start(
+        mean, scale, contract.action_size, contract.id, task.robot, plan.phase, plan.steps, plan.seed, monitor
+    )
     learner = make_learner(plan.algorithm, start, settings)
     if source is not None:
         try:
@@ -109,27 +114,38 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint}: is not a checkpoint of this run: {error}") from error
     _train(training, plan, folder, checkpoint, show)
-    rows = evaluate(
-        learner,
-        task.make(**task.world(plan.phase)),
-        contract,
-        learner.mask(plan.steps),
-        plan.evaluation,
-        plan.seed,
-    )
-    figures = figures_of(training.rows, rows)
+    for work in learner.finish():
+        for _ in tqdm(range(work.count), unit="update", desc=work.name, disable=not show or work.count == 1):
+            work.step()
+    behaviour = learner.behaves()
     epsilon, gamma_safe = getattr(settings, "epsilon", 0.1), getattr(settings, "gamma_safe", 0.7)
-    provenance = {**config, "task": plan.task, "figures": figures, "episodes": len(training.rows)}
     networks = learner.networks()
     bundle = Bundle(
         contract.id,
         epsilon,
         gamma_safe,
         networks.get("critic"),
-        provenance,
         policy=networks.get("policy"),
         reward=networks.get("reward"),
+        policy_kind="supported_gaussian" if behaviour else "squashed_gaussian",
+        behaviour=behaviour,
     )
+    if behaviour and task.bundle:
+        # The policy has learned no safety critic; the one that its task ships stands behind it.
+        shield = load_bundle(task.bundle_path(), contract)
+        bundle = replace(bundle, critic=shield.critic, epsilon=shield.epsilon, gamma_safe=shield.gamma_safe)
+        config |= {"safety_critic": shield.id}
+    rows = evaluate(
+        make_policy(bundle) if behaviour else learner,
+        task.make(**task.world(plan.phase)),
+        contract,
+        learner.mask(plan.steps),
+        plan.evaluation,
+        plan.seed,
+    )
+    figures = {**figures_of(training.rows, rows), **learner.figures()}
+    provenance = {**config, "task": plan.task, "figures": figures, "episodes": len(training.rows)}
+    bundle = replace(bundle, provenance=provenance)
     save_bundle(bundle, folder / "bundle.safetensors")
     save_checkpoint(folder / LEARNED, learner.learned())
     write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
@@ -165,13 +181,17 @@ def _claim(folder: Path, config: dict[str, Any]) -> None:
     write_whole(path, json.dumps(config, indent=1).encode())
 
 
-def _standardisation(task: Task, plan: Plan, source: Bundle | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and scale of observations: of the bundle, the task, or a probe of uniform actions."""
+def _standardisation(
+    task: Task, plan: Plan, source: Bundle | None, monitor: PromiseMonitor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale of states: of the bundle, the task, or a probe of uniform actions or of the behaviour."""
     if source is not None:
         policy = source.need("policy")
         return policy.observation_mean, policy.observation_scale
     if task.centre:
         return np.array(task.centre), np.array(task.spread)
+    if monitor is not None:
+        return _spread_of(_behaved(task, plan, monitor))
     env, rng = task.make(**task.world(plan.phase)), np.random.default_rng([plan.seed, 3])
     seen: list[np.ndarray] = []
     ended = True
@@ -184,6 +204,31 @@ def _standardisation(task: Task, plan: Plan, source: Bundle | None) -> tuple[np.
             ended = terminated or truncated
         seen.append(observation)
     env.close()
+    return _spread_of(seen)
+
+
+def _behaved(task: Task, plan: Plan, monitor: PromiseMonitor) -> list[np.ndarray]:
+    """Return states that the behaviour policy meets, watched like all of its steps."""
+    env, rng, behaviour = task.make(**task.world(plan.phase)), np.random.default_rng([plan.seed, 3]), monitor.behaviour
+    seen: list[np.ndarray] = []
+    ended = True
+    while len(seen) < PROBE_STEPS or not ended:
+        if ended:
+            observation, _ = env.reset(seed=int(rng.integers(2**31)))
+            behaviour.reset(rng)
+            monitor.reset()
+        state = np.concatenate([observation, behaviour.context()])
+        action = behaviour.act(observation, rng)
+        observation, _, terminated, truncated, info = env.step(action)
+        monitor.watch(state, action, bool(info["incident"]))
+        seen.append(state)
+        ended = terminated or truncated
+    env.close()
+    return seen
+
+
+def _spread_of(seen: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale of states."""
     # A feature that hardly moves under uniform actions must not become huge once it does.
     return np.mean(seen, axis=0), np.maximum(np.std(seen, axis=0), 0.02)
 
