@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +36,10 @@ def make_policy(bundle: Bundle) -> ServedPolicy:
     Raises:
         BundleError: the bundle has no policy, or one of a kind that is not served, or its behaviour is not known.
     """
-    kinds = {"squashed_gaussian": Policy, "supported_gaussian": SupportedPolicy}
+    kinds: dict[str, Callable[[Bundle], ServedPolicy]] = {
+        "squashed_gaussian": Policy,
+        "supported_gaussian": SupportedPolicy,
+    }
     if bundle.policy_kind not in kinds:
         raise BundleError(f"{bundle.path}: policy_kind: expected one of {', '.join(kinds)}, got {bundle.policy_kind!r}")
     return kinds[bundle.policy_kind](bundle)

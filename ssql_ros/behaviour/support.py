@@ -65,7 +65,8 @@ class Support:
         """Return whether actions (N, count, n_action) have b > 0, (N, count); never where one is not finite."""
         a = actions[:, :, np.newaxis]
         inside = (a >= self.low[:, np.newaxis] - tolerance) & (a <= self.high[:, np.newaxis] + tolerance)
-        return (inside.all(axis=3) & (self.weight > 0.0)[:, np.newaxis]).any(axis=2)
+        there: np.ndarray = inside.all(axis=3) & (self.weight > 0.0)[:, np.newaxis]
+        return np.any(there, axis=2)
 
     def log_density(self, actions: np.ndarray) -> np.ndarray:
         """Return log b(a|s) (N, count) of actions (N, count, n_action); -inf outside of the support.
