@@ -67,7 +67,8 @@ class GridEnv(gymnasium.Env):
         self.transitions, self.reward = self._model()
         self.observation_space = gymnasium.spaces.Discrete(flat.size)
         self.action_space = gymnasium.spaces.Discrete(len(MOVES))
-        self._state, self._steps = self.start, None
+        self._state = self.start
+        self._steps: int | None = None  # None while no episode goes on
 
     def _model(self) -> tuple[np.ndarray, np.ndarray]:
         """Return P(s'|s,a) (S, A, S) and the mean reward (S, A)."""

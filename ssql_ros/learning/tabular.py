@@ -68,7 +68,9 @@ def collect(
     return seen
 
 
-def fitted_ssql(seen: Counts, behaviour: np.ndarray, temperature: float, gamma: float, tolerance: float = 1e-12):
+def fitted_ssql(
+    seen: Counts, behaviour: np.ndarray, temperature: float, gamma: float, tolerance: float = 1e-12
+) -> tuple[np.ndarray, np.ndarray]:
     """Return Q (S, A) and the induced policy (S, A) that stage 1 comes to on the data, by sweeps of the target.
 
     Pairs that were never seen keep Q = 0: with all of b's support seen, none of them counts.
@@ -104,7 +106,7 @@ def q_learning(
     env: gymnasium.Env, steps: int, gamma: float, rng: np.random.Generator, explore: float = 0.2, rate: float = 0.1
 ) -> Learned:
     """Return what epsilon-greedy Q-learning learns: the table that DQN approximates, free to visit unsafe cells."""
-    q = np.zeros((env.observation_space.n, env.action_space.n))  # type: ignore[attr-defined]
+    q = np.zeros((env.observation_space.n, env.action_space.n))
     incidents = episodes = 0
     state, ended = 0, True
     for _ in range(steps):
