@@ -170,7 +170,9 @@ class TransitionAssembler:
         made = []
         for stamp in sorted(self._periods):
             period = self._periods[stamp]
-            if not self._complete(period) and self._newest - stamp <= self._window:
+            # After a gap, a period of which nothing has come yet may still lie between.
+            next_one = self._done is not None and stamp - self._done <= (1.0 + TOLERANCE) * self._period
+            if not (next_one and self._complete(period)) and self._newest - stamp <= self._window:
                 break
             del self._periods[stamp]
             self._done = stamp

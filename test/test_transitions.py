@@ -140,9 +140,9 @@ def test_late_messages_are_counted_and_ignored() -> None:
 
 def test_a_gap_and_a_clock_that_jumps_back_begin_a_new_episode() -> None:
     one = assembler()
-    first = feed(one, stream(10))
-    second = feed(one, stream(10, START + 10**9))
-    assert len(first) == len(second) == 9
+    first = feed(one, stream(20))
+    second = feed(one, stream(20, START + 10**9))
+    assert len(first) == len(second) == 19
     assert second[0].first
     # Ten seconds back: the simulation was begun anew.
     third = feed(one, stream(60, START - 10**10))
@@ -154,12 +154,12 @@ def test_a_gap_and_a_clock_that_jumps_back_begin_a_new_episode() -> None:
 def test_an_incident_ends_the_episode_and_needs_no_proposal() -> None:
     messages = list(stream(10, roll=lambda i: 0.5 if i == 9 else 0.0))
     messages = [m for m in messages if not (m[1] == START + 9 * PERIOD_NS and m[0] in ("propose", "execute"))]
-    made = feed(one := assembler(), [*messages, *stream(10, START + 10**9)])
+    made = feed(one := assembler(), [*messages, *stream(20, START + 10**9)])
     fallen = [t for t in made if t.incident]
     assert [t.stamp for t in fallen] == [START + 8 * PERIOD_NS]
     assert fallen[0].following_context[0] == 0.0
     assert one.counts["incomplete"] == 0
-    assert len(made) == 18
+    assert len(made) == 9 + 19
 
 
 def test_the_reward_is_the_simulated_worlds() -> None:
