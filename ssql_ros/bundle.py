@@ -25,7 +25,7 @@ from ssql_ros.spec.contract import Contract
 FORMAT = 3
 READABLE = (1, 2, 3)  # format 1 has a safety critic only; 2 knows one kind of policy and of safety critic
 # What a policy network puts out, and what a safety critic does (see Bundle).
-POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow")
+POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour")
 RULES = ("probability", "margin")
 ACTIVATIONS = ("relu", "gelu")
 _KEY = "ssql_ros"
@@ -80,6 +80,7 @@ class Bundle:
         policy: by `policy_kind`
             "squashed_gaussian": mean and log std (2 n_action) of u; the action is tanh(u) over the action's range;
             "supported_gaussian": the same of u, the action is tanh(u) over the box that the behaviour policy supports;
+            "behaviour": the behaviour policy itself acts, and there is no network;
             "one_step_flow": the action (n_action) for noise z ~ N(0, I) that is joined to the state, clipped.
         reward: the reward critics, one value each, to go on learning from.
         behaviour: the behaviour policy whose support the policy keeps to: `kind` and what it is made from; empty: none.
@@ -316,11 +317,15 @@ def _networks(
     """Return the networks by name; every array must be named by a header, and have the shape that follows from it."""
     n, m = contract.observation_size, contract.action_size
     state = n + document["behaviour"].get("context", 0)
-    policies = {"squashed_gaussian": (n, n, 2 * m), "supported_gaussian": (state, state, 2 * m)}
+    policies = {
+        "squashed_gaussian": (n, n, 2 * m),
+        "supported_gaussian": (state, state, 2 * m),
+        "behaviour": (n, n, 2 * m),
+    }
     # What a network standardises, what enters it, what it puts out.
     widths = {
         "critic": (n, n + m, 1),
-        "policy": policies.get(document["policy_kind"], (n, n + m, m)),
+        "policy": policies.get(document["policy_kind"], (n, n, 2 * m)),
         "reward": (state, state + m, 1),
     }
     headers = document["networks"]

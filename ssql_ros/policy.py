@@ -39,6 +39,7 @@ def make_policy(bundle: Bundle) -> ServedPolicy:
     kinds: dict[str, Callable[[Bundle], ServedPolicy]] = {
         "squashed_gaussian": Policy,
         "supported_gaussian": SupportedPolicy,
+        "behaviour": ActingBehaviour,
     }
     if bundle.policy_kind not in kinds:
         raise BundleError(f"{bundle.path}: policy_kind: expected one of {', '.join(kinds)}, got {bundle.policy_kind!r}")
@@ -105,15 +106,55 @@ class SupportedPolicy:
         return self._propose(observation, np.zeros(self._network.members[0][-1].bias.size // 2)).action
 
     def _propose(self, observation: np.ndarray, z: np.ndarray) -> Proposal:
-        state = np.concatenate([observation, self.behaviour.context()])
+        proposal = self.at(observation, self.behaviour.context(), z)
+        self.behaviour.advance()
+        return proposal
+
+    def at(self, observation: np.ndarray, context: np.ndarray, z: np.ndarray) -> Proposal:
+        """Return the proposal for standard normal z (n_action,) in a state, wherever the policy's own clock stands."""
+        state = np.concatenate([observation, context])
         mean, std = _mean_and_std(self._network, state)
         support = self.behaviour.support(state[np.newaxis])
         low, high = (edge[0] for edge in support.hull())
         action = low + 0.5 * (high - low) * (1.0 + np.tanh(mean + std * z))
-        self.behaviour.advance()
         # Several boxes leave gaps in their hull.
         action = support.project(action[np.newaxis, np.newaxis])[0, 0]
         return Proposal(action, 0.0, mean, std, squashed=True, low=low, high=high)
+
+
+class ActingBehaviour:
+    """The behaviour policy itself, as a robot begins before anything is learned.
+
+    Raises:
+        BundleError: the bundle tells of no behaviour policy that is known here.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.behaviour = behaviour_of(bundle)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self.behaviour.reset(rng)
+
+    def context(self) -> np.ndarray:
+        """Return the behaviour policy's context (n_context,)."""
+        return self.behaviour.context()
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return a draw from b; candidates in its place keep to its support."""
+        low, high = self._hull(observation)
+        return Proposal(self.behaviour.act(observation, rng), 0.0, low=low, high=high)
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the middle of b's support."""
+        low, high = self._hull(observation)
+        self.behaviour.advance()
+        return 0.5 * (low + high)
+
+    def _hull(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        state = np.concatenate([observation, self.behaviour.context()])
+        low, high = self.behaviour.support(state[np.newaxis]).hull()
+        return low[0], high[0]
 
 
 class InducedPolicy:

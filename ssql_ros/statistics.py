@@ -38,3 +38,24 @@ def bootstrap_interval(
     means = values[rng.integers(values.size, size=(resamples, values.size))].mean(axis=1)
     tail = 100.0 * (1.0 - confidence) / 2.0
     return float(np.percentile(means, tail)), float(np.percentile(means, 100.0 - tail))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks (N,) of values (N,), from 0; equal values share their mean rank."""
+    values = np.asarray(values, float)
+    order = values.argsort(kind="stable")
+    _, inverse, counts = np.unique(values[order], return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    found = np.empty(len(values))
+    found[order] = (ends - 0.5 * (counts + 1))[inverse]
+    return found
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two samples (N,); 0 where one of them is constant or shorter than 2."""
+    if len(a) < 2:
+        return 0.0
+    first, second = ranks(a), ranks(b)
+    if first.std() == 0.0 or second.std() == 0.0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])

@@ -104,7 +104,7 @@ def _minitaur(name: str, bundle: str = "", goal: float = 0.3, **finetune: Any) -
         # Falls in about nine of ten episodes when nothing protects the robot.
         untrusted=NoiseSettings(gait="A", sigma=0.3, rho=0.85),
         bundle=bundle,
-        behaviour={"kind": "trot_mixture", "gaits": ["A", "G4", "G5"], "bound": 0.1, "context": 8},
+        behaviour={"kind": "trot_mixture", "gaits": ["A", "G4", "G5"], "bound": 0.15, "context": 8},
     )
 
 

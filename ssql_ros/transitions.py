@@ -27,15 +27,15 @@ REMEMBERED = 3
 
 
 class Reward(Protocol):
-    """What one step is worth.
+    """What one step is worth."""
 
-    Attributes:
-        input: name of the contract's input that it reads.
-        fields: of that input's messages.
-    """
+    @property
+    def input(self) -> str:
+        """Return the name of the contract's input that it reads."""
 
-    input: str
-    fields: tuple[str, ...]
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return the fields that it reads of that input's messages."""
 
     def __call__(self, before: np.ndarray, after: np.ndarray, actions: Sequence[np.ndarray]) -> float:
         """Return the reward of a step.

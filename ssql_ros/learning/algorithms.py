@@ -24,6 +24,17 @@ REPLAY = 1_000_000
 INITIAL_STEPS = {"minitaur": 500, "spider": 1000}
 # How long each of them is held at most; trembling, the spider never leaves its corner.
 INITIAL_HOLD = {"spider": 8}
+# What differs from the defaults, by algorithm and robot, where the two below do not serve.
+ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("ssql", "minitaur"): {
+        "hidden": (128, 128),
+        "samples": 8,
+        "extraction_samples": 16,
+        "policy_share": 0.5,
+        "update_every": 2,
+    },
+    ("ssql", "spider"): {"update_every": 1},
+}
 # What differs from table 1, by robot; a setting counts for every algorithm that has it.
 ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
     "spider": {
@@ -97,7 +108,8 @@ def _safe_support(start: Start, settings: Any) -> Learner:
         raise ValueError("ssql needs a task with a behaviour policy")
     algorithm = SSQL(start.mean, start.scale, start.n_action, settings, start.seed, start.monitor.behaviour)
     n_observation = len(start.mean) - start.monitor.behaviour.n_context
-    return SSQLLearner(algorithm, start.monitor, n_observation, start.n_action, start.seed, min(REPLAY, start.steps))
+    replay = min(REPLAY, start.steps)
+    return SSQLLearner(algorithm, start.monitor, n_observation, start.n_action, start.seed, start.steps, replay)
 
 
 ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
@@ -125,6 +137,7 @@ def settings_of(algorithm: str, robot: str, changed: dict[str, Any]) -> Settings
     kind = ALGORITHMS[algorithm][0]
     known = {field.name for field in fields(kind)}
     own = {name: value for name, value in ROBOT_SETTINGS.get(robot, {}).items() if name in known}
+    own |= ALGORITHM_SETTINGS.get((algorithm, robot), {})
     if unknown := sorted(set(changed) - known):
         raise ValueError(f"{algorithm} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     default = kind()
@@ -150,6 +163,8 @@ _SHARES = {
     "risky_share",
     "mask_from",
     "pessimism",
+    "policy_share",
+    "policy_from",
 }
 _CHOICES = {"extraction": ("forward", "reverse")}
 

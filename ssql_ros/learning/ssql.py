@@ -77,6 +77,8 @@ class SSQLSettings:
         pessimism: weight of the least V among the critics against their mean, 0 to 1.
         warm_up: steps of b before the first update.
         update_every: steps of b between two updates of stage 1.
+        policy_share, policy_from: fraction of episodes that pi_theta drives, after this fraction of the run; it keeps
+            to b's support, and what it does is watched like b. 0 is the paper's: b alone.
         final_updates: of stage 1 after the last step of b.
         observation_clip: bound on standardised states.
     """
@@ -95,6 +97,8 @@ class SSQLSettings:
     tau: float = 0.005
     warm_up: int = 1000
     update_every: int = 2
+    policy_share: float = 0.0
+    policy_from: float = 0.3
     final_updates: int = 10_000
     observation_clip: float = 10.0
 
@@ -167,6 +171,11 @@ class SSQL:
         q = self._q(critics or self.critics, self.standardise(states), actions)
         return soft_value(q, torch.full_like(q, -math.log(samples)), self.settings.temperature)
 
+    @torch.no_grad()
+    def q(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return Q (critics, batch) of states (batch, n_state) and actions (batch, n_action)."""
+        return self._q(self.critics, self.standardise(states), actions.unsqueeze(1))[..., 0]
+
     def _q(self, critics: Ensemble, standardised: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return Q (critics, batch, count) of actions (batch, count, n_action)."""
         count = actions.shape[1]
@@ -232,6 +241,17 @@ class SSQL:
         value = self.value(self._on_device(pairs), 256).mean(dim=0).view(len(observations), len(starts)).mean(dim=0)
         log_b = torch.as_tensor(self.behaviour.start_weights(), device=self.device).log()
         return induced_log_policy(value.double(), log_b, self.settings.temperature).exp().cpu().numpy()
+
+    @torch.no_grad()
+    def act(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a draw from pi_theta (n_action,) in a state (n_state,)."""
+        rows = self._on_device(state[np.newaxis])
+        mean, log_std = (part[0].double().cpu().numpy() for part in self.actor.distribution(self.standardise(rows)))
+        support = self.behaviour.support(state[np.newaxis])
+        low, high = (edge[0] for edge in support.hull())
+        squashed = np.tanh(mean + np.exp(log_std) * rng.standard_normal(mean.shape))
+        action = low + 0.5 * (high - low) * (1.0 + squashed)
+        return support.project(action[np.newaxis, np.newaxis])[0, 0]
 
     # What is kept.
 

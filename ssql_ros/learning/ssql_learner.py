@@ -1,4 +1,7 @@
-"""SSQL in training: b acts, the monitor watches its promise, stage 1 learns on the way, stage 2 when the run ends."""
+"""SSQL in training: b acts, the monitor watches its promise, stage 1 learns on the way, stage 2 when the run ends.
+
+Where pi_theta has a share of the episodes, stage 2 learns on the way too.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +23,31 @@ KEPT_STARTS = 64
 
 
 class SSQLLearner:
-    """A `Learner` (see learning/learner.py) whose data comes from its behaviour policy alone.
+    """A `Learner` (see learning/learner.py) whose data comes from its behaviour policy's support alone.
 
     Args:
         monitor: of b's promise.
+        steps: length of the run.
         replay: how many transitions are kept.
     """
 
     def __init__(
-        self, algorithm: SSQL, monitor: PromiseMonitor, n_observation: int, n_action: int, seed: int, replay: int
+        self,
+        algorithm: SSQL,
+        monitor: PromiseMonitor,
+        n_observation: int,
+        n_action: int,
+        seed: int,
+        steps: int,
+        replay: int,
     ) -> None:
         self.algorithm, self.behaviour, self.monitor = algorithm, algorithm.behaviour, monitor
         self.replay = Replay(replay, n_observation + self.behaviour.n_context, n_action)
         self._draws = torch.Generator().manual_seed(seed)
         self._context = np.zeros(0)
         self._starts: list[np.ndarray] = []
-        self._beginning = False
+        self._beginning = self._by_policy = False
+        self._first_policy_step = round(algorithm.settings.policy_from * steps)
         self._start_weights = self.behaviour.start_weights()
 
     def mask(self, step: int) -> Mask | None:
@@ -47,13 +59,24 @@ class SSQLLearner:
         self.behaviour.reset(rng)
         self.monitor.reset()
         self._beginning = True
+        share = self.algorithm.settings.policy_share
+        self._by_policy = self._policy_acts and bool(rng.random() < share)
+
+    @property
+    def _policy_acts(self) -> bool:
+        share = self.algorithm.settings.policy_share
+        return share > 0.0 and self.replay.added >= max(self._first_policy_step, self.algorithm.settings.warm_up)
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
-        """Return a draw from b."""
+        """Return a draw from b, or in its share of episodes from pi_theta."""
         if self._beginning and len(self._starts) < KEPT_STARTS:
             self._starts.append(observation)
         self._beginning = False
         self._context = self.behaviour.context()
+        if self._by_policy:
+            action = self.algorithm.act(np.concatenate([observation, self._context]), rng)
+            self.behaviour.advance()
+            return Proposal(action, 0.0)
         return Proposal(self.behaviour.act(observation, rng), 0.0)
 
     def best(self, observation: np.ndarray) -> np.ndarray:
@@ -75,7 +98,8 @@ class SSQLLearner:
         settings = self.algorithm.settings
         if self.replay.added % settings.update_every or len(self.replay) < max(settings.warm_up, settings.batch):
             return {}
-        return self._stage_1()
+        losses = self._stage_1()
+        return losses | self._stage_2() if self._policy_acts else losses
 
     def finish(self) -> list[Work]:
         """Return what is left to do when the data is complete."""
