@@ -41,9 +41,7 @@ from ssql_ros.transitions import LiveTransition, TransitionAssembler
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
-    Parameter(
-        "behaviour", "", "bundle that tells the behaviour policy; its critic judges in shadow", fixed=True
-    ),
+    Parameter("behaviour", "", "bundle that tells the behaviour policy; its critic judges in shadow", fixed=True),
     Parameter("folder", "", "where buffer, checkpoint and offers lie; an old one is gone on with", fixed=True),
     Parameter("goal", 0.4, "m/s, of the reward", low=-2.0, high=2.0, fixed=True),
     Parameter("first_steps", 2000, "transitions before learning begins", low=1, high=10**9, fixed=True),

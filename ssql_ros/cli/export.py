@@ -1,0 +1,53 @@
+"""`ssql export`: bundles that need no training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssql_ros.cli.figures import command_line, versions
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("export", help="write a bundle without training", description="Write a bundle.")
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    behaviour = subjects.add_parser(
+        "behaviour",
+        help="a task's safe behaviour policy, which a robot begins with before anything is learned",
+        description="Writes a bundle whose policy is the task's safe behaviour policy, with the safety critic that the "
+        "task ships behind it. policy_node serves it, and takes a learned policy in its place when one is announced.",
+    )
+    behaviour.add_argument("--task", required=True, help="which one, e.g. minitaur_trots")
+    behaviour.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
+    behaviour.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
+    behaviour.set_defaults(run=_behaviour)
+
+
+def _behaviour(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import Bundle, load_bundle, save_bundle
+    from ssql_ros.tasks import find_task
+
+    if options.out.exists() and not options.overwrite:
+        raise ValueError(f"{options.out} is there already; --overwrite replaces it")
+    task = find_task(options.task)
+    contract, behaviour = task.contract(), task.behaviour_policy()
+    provenance = {"task": task.name, "command": command_line(), "versions": versions(), "promise": behaviour.promise}
+    epsilon, gamma_safe, critic = 0.1, 0.7, None
+    if task.bundle:
+        shield = load_bundle(task.bundle_path(), contract)
+        epsilon, gamma_safe, critic = shield.epsilon, shield.gamma_safe, shield.critic
+        provenance["safety_critic"] = shield.id
+    bundle = Bundle(
+        contract.id,
+        epsilon,
+        gamma_safe,
+        critic,
+        provenance,
+        policy_kind="behaviour",
+        behaviour=behaviour.describe(),
+    )
+    saved = save_bundle(bundle, options.out)
+    print(f"bundle {saved.id} is in {saved.path}: {behaviour.promise}")
+    return 0
