@@ -29,6 +29,7 @@ POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behavio
 RULES = ("probability", "margin")
 ACTIVATIONS = ("relu", "gelu")
 _KEY = "ssql_ros"
+_PROBES = "probes."
 
 
 class BundleError(ValueError):
@@ -87,6 +88,8 @@ class Bundle:
             `context` is how many numbers it adds to the observation (such as the phase of a gait).
         delta: threshold of a critic of margins.
         certificate: what is promised of the thresholds, and on what data (see `ssql calibrate`); empty: nothing.
+        probes: inputs and what the served networks made of them when it was saved, by name (see `ssql_ros.probes`):
+            "observation" (n, n_observation), "action" (n, n_action), "critic" (n, n), "policy" (n, any); empty: none.
         id: first 16 hex digits of the file's SHA-256; empty for one not saved yet.
     """
 
@@ -102,6 +105,7 @@ class Bundle:
     rule: str = RULES[0]
     delta: float = 0.0
     certificate: dict[str, Any] = field(default_factory=dict)
+    probes: dict[str, np.ndarray] = field(default_factory=dict)
     id: str = ""
     path: str = ""
 
@@ -148,6 +152,7 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
             for i, layer in enumerate(member):
                 tensors[f"{name}.{m}.{i}.weight"] = layer.weight
                 tensors[f"{name}.{m}.{i}.bias"] = layer.bias
+    tensors |= {f"{_PROBES}{name}": array for name, array in bundle.probes.items()}
     document = {
         "format": FORMAT,
         "contract_id": bundle.contract_id,
@@ -205,9 +210,20 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
     try:
         # Read once: id, metadata and arrays are of one file, also when another is put in its place meanwhile.
         data = path.read_bytes()
-        arrays = deserialise(data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return parse_bundle(data, contract, path)
+
+
+def parse_bundle(data: bytes, contract: Contract, path: str | os.PathLike[str]) -> Bundle:
+    """Return the bundle of a file's content, checked against `contract`. `path`: what error texts call it.
+
+    Raises:
+        BundleError: as `load_bundle` does.
+    """
+    path = Path(path)
+    try:
+        arrays = deserialise(data)
     except SafetensorError as error:
         raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
     except (KeyError, AttributeError, TypeError) as error:
@@ -218,6 +234,7 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
         raise BundleError(
             f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
         )
+    probes = _probes(arrays, contract, path)
     networks = _networks(arrays, document, contract, path)
     return Bundle(
         contract_id=document["contract_id"],
@@ -232,6 +249,7 @@ def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
         delta=document["delta"],
         certificate=document["certificate"],
         provenance=document["provenance"],
+        probes=probes,
         id=bundle_id(data),
         path=str(path),
     )
@@ -309,6 +327,24 @@ def _fraction(document: dict[str, Any], key: str, path: Path) -> float:
     if not (math.isfinite(value) and 0.0 < value < 1.0):
         raise BundleError(f"{path}: {key}: expected a number between 0 and 1, got {value!r}")
     return value
+
+
+def _probes(arrays: dict[str, np.ndarray], contract: Contract, path: Path) -> dict[str, np.ndarray]:
+    """Take the probes out of `arrays`; all have as many rows as there are probe observations."""
+    found = {key.removeprefix(_PROBES): arrays.pop(key) for key in sorted(arrays) if key.startswith(_PROBES)}
+    if not found:
+        return {}
+    n = len(found["observation"]) if "observation" in found and found["observation"].ndim else 0
+    known = {"observation": contract.observation_size, "action": contract.action_size, "critic": n, "policy": None}
+    for name, array in found.items():
+        width = known.get(name)
+        fits = array.dtype == np.float32 and array.ndim == 2 and len(array) == n > 0 and width in (None, array.shape[1])
+        if name not in known or not fits or not np.isfinite(array).all():
+            expected = f"finite float32 ({n}, {width or 'any'})" if name in known else f"one of {', '.join(known)}"
+            raise BundleError(f"{path}: {_PROBES}{name}: expected {expected}, got {array.dtype} {array.shape}")
+    if missing := {"observation", "action"} - set(found):
+        raise BundleError(f"{path}: array '{_PROBES}{min(missing)}' is missing")
+    return found
 
 
 def _networks(

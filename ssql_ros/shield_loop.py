@@ -43,6 +43,7 @@ class Tick:
         enforced: True when `verdict.action` is what goes to the robot.
         proposal: (n_action,), empty when none was fit to be decided on.
         complete: True when a proposal for a new observation caused the tick; False when the period ran out.
+        epsilon, bundle_id: threshold and bundle that were decided with; another may be in force when this is told.
     """
 
     verdict: Verdict
@@ -51,6 +52,8 @@ class Tick:
     enforced: bool
     proposal: np.ndarray
     complete: bool
+    epsilon: float
+    bundle_id: str
 
 
 class ShieldLoop:
@@ -160,7 +163,9 @@ class ShieldLoop:
         if verdict.decision is not Decision.PASSED:
             self.last_reason = verdict.reason
         proposal = self._proposal.action if self._proposal is not None else np.empty(0)
-        return Tick(verdict, joint_command, stamp, enforced, proposal, complete)
+        return Tick(
+            verdict, joint_command, stamp, enforced, proposal, complete, self.settings.epsilon, self.critic.id
+        )
 
     @property
     def holding(self) -> bool:

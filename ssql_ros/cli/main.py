@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssql_ros.cli import bench, calibrate, demo, evaluate, experiment, export, report, run, train
+from ssql_ros.cli import announce, bench, calibrate, demo, evaluate, experiment, export, report, run, train
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
   ssql train critic --task minitaur            learn the Minitaur's safety critic, minutes on two cores
   ssql eval shield --task minitaur             falls with and without the shield, same seeds
+  ssql announce BUNDLE                         let the running nodes take it, without missing a command
   ssql bench shield                            how long one decision takes, next to torch
 """
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (demo, run, train, experiment, evaluate, calibrate, export, report, bench):
+    for module in (demo, run, train, experiment, evaluate, calibrate, export, announce, report, bench):
         module.add_parser(verbs)
     options = parser.parse_args(arguments)
     try:

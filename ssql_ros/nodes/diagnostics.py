@@ -35,3 +35,7 @@ class Diagnostics:
         array = DiagnosticArray(status=[status])
         set_stamp(array, self._node.get_clock().now().nanoseconds)
         self._publisher.publish(array)
+
+    def close(self) -> None:
+        """Give up the topic."""
+        self._node.destroy_publisher(self._publisher)

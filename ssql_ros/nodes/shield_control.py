@@ -259,7 +259,7 @@ class ShieldControl:
         self._command.publish(self._message)
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
-        verdict, loop = tick.verdict, self.loop
+        verdict = tick.verdict
         account = fill(
             ShieldedAction(),
             decision=verdict.decision,
@@ -268,11 +268,11 @@ class ShieldControl:
             action=verdict.action,
             q_safe_proposal=verdict.q_proposal,
             q_safe_action=verdict.q_action,
-            epsilon=loop.settings.epsilon,
+            epsilon=tick.epsilon,
             candidates_scored=verdict.scored,
             candidates_safe=verdict.safe,
             decision_time=seconds,
-            bundle_id=loop.critic.id,
+            bundle_id=tick.bundle_id,
             reason=verdict.reason,
         )
         set_stamp(account, tick.stamp)

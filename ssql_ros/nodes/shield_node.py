@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +18,16 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
-from ssql_ros.bundle import load_bundle
+from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.critic import SafetyCritic
 from ssql_ros.msg import ShieldState
+from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
+from ssql_ros.nodes.model_receiver import ModelReceiver, Served
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import LATCHED, run_node
 from ssql_ros.nodes.shield_control import ShieldControl
+from ssql_ros.probes import check_critic
 from ssql_ros.shield import FIRST_STAGE, Decision, ShieldSettings
 from ssql_ros.shield_loop import Mode, ShieldLoop
 from ssql_ros.spec import find_contract, load_contract
@@ -45,7 +49,10 @@ PARAMETERS = (
     Parameter(
         "realtime_priority", 0, "SCHED_FIFO priority of the threads that decide; 0: normal", low=0, high=99, fixed=True
     ),
+    *model_receiver.PARAMETERS,
 )
+# An announced critic must score a decision's candidates in this share of a control period.
+SHARE = 0.5
 
 
 class ShieldNode(LifecycleNode):
@@ -57,6 +64,7 @@ class ShieldNode(LifecycleNode):
         self.add_post_set_parameters_callback(lambda _changes: self._apply_settings())
         self.contract = load_contract(find_contract(self.value_of("contract")))
         self._control: ShieldControl | None = None
+        self._receiver: ModelReceiver | None = None
         self._state = self.create_publisher(ShieldState, "~/state", LATCHED)
         self._diagnostics = Diagnostics(self, "shield", self._describe)
         # On the steady clock: reports go on when /clock has stopped.
@@ -107,6 +115,10 @@ class ShieldNode(LifecycleNode):
             self.create_service(SetBool, "~/enable", self._on_enable),
             self.create_service(Trigger, "~/reload", self._on_reload),
         ]
+        first = Served(critic.id, critic)
+        self._receiver = ModelReceiver(
+            self, self.contract, "critic", self._serve, self._put_in_force, self._report, first, self.value_of
+        )
         # What lives now lives for good: a full collection later would take milliseconds of some tick.
         gc.collect()
         gc.freeze()
@@ -119,14 +131,40 @@ class ShieldNode(LifecycleNode):
         if not path:
             path = find_contract(self.contract.robot).parent / "bundles" / f"{self.contract.robot}_critic.safetensors"
         critic = SafetyCritic(load_bundle(path, self.contract))
-        # Tried with the sizes that a decision uses, so that the first decision is not the slow one.
+        self._try(critic)
+        return critic
+
+    def _try(self, critic: SafetyCritic) -> float:
+        """Score once with each size that a decision uses, so that the first decision is not the slow one.
+
+        Returns:
+            s, how long that took.
+        """
         observation = np.zeros(self.contract.observation_size)
         candidates = self.value_of("candidates")
+        start = time.monotonic()
         for k in {1, min(FIRST_STAGE, candidates), max(1, candidates - FIRST_STAGE)}:
             logits = critic.logits(observation, np.tile(self.contract.safe_action, (k, 1)))
             if not np.isfinite(logits).all():
-                raise ValueError(f"{path}: the critic's self-test gave a score that is not finite")
+                raise ValueError(f"{critic.bundle.path}: the critic's self-test gave a score that is not finite")
+        return time.monotonic() - start
+
+    def _serve(self, bundle: Bundle) -> SafetyCritic:
+        """Return the critic of an announced bundle, verified and tried. In the receiver's thread."""
+        critic = SafetyCritic(bundle)
+        check_critic(critic)
+        # The best of a few: what the machine is busy with beside it does not count against the critic.
+        seconds = self.value_of("rounds") * min(self._try(critic) for _ in range(5))
+        limit = SHARE * self.contract.control_period
+        if not seconds <= limit:
+            raise ValueError(f"{bundle.path}: scoring takes {seconds:.4f} s a decision, at most {limit:g} s are there")
         return critic
+
+    def _put_in_force(self, critic: SafetyCritic) -> None:
+        """Serve another critic from the next decision on."""
+        control = self._configured()
+        with control.lock:
+            control.loop.critic, control.loop.settings = critic, self._settings(critic)
 
     def _activate(self) -> None:
         control = self._configured()
@@ -142,6 +180,7 @@ class ShieldNode(LifecycleNode):
 
     def _cleanup(self) -> None:
         self._configured().disconnect()
+        self._end_receiver()
         for service in self._offered:
             self.destroy_service(service)
         self._control = None
@@ -149,6 +188,12 @@ class ShieldNode(LifecycleNode):
     def close(self) -> None:
         """Send the safe action if active, and end the tick."""
         self._deactivate()
+        self._end_receiver()
+
+    def _end_receiver(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.close()
 
     def _configure_once(self) -> None:
         self._start_timer.cancel()
@@ -200,16 +245,15 @@ class ShieldNode(LifecycleNode):
         return response
 
     def _on_reload(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        control = self._configured()
         try:
+            if self._receiver is None:
+                raise ValueError("the node is not configured")
             critic = self._load_critic()
-            settings = self._settings(critic)
+            self._receiver.replace(Served(critic.id, critic))
         except (ValueError, OSError) as error:
             response.success, response.message = False, str(error)
             self.get_logger().error(f"cannot reload: {error}")
             return response
-        with control.lock:
-            control.loop.critic, control.loop.settings = critic, settings
         self._report()
         response.success, response.message = True, f"bundle {critic.id}"
         return response
@@ -222,6 +266,10 @@ class ShieldNode(LifecycleNode):
 
     def _report(self) -> None:
         self._diagnostics.publish()
+        # Taken once: this runs in the receiver's thread too, while another thread may end it.
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.report()
         control, state = self._control, ShieldState()
         set_stamp(state, self.get_clock().now().nanoseconds)
         mode = control.loop.mode if control is not None and control.started else Mode.INACTIVE

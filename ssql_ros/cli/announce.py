@@ -1,0 +1,76 @@
+"""`ssql announce`: offer a bundle to the running nodes, and hear what each made of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from ssql_ros.cli.figures import add_json, report
+
+SETTLE = 1.0  # s, after the first receiver is found, for the others to be found
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "announce",
+        help="offer a bundle to the running shield and policy nodes, and print what each made of it",
+        description="Publishes one announcement in the caller's ROS domain and waits for the answers. Each node "
+        "verifies the bundle (hash, contract, format, probes) and takes it between two commands, or says why not. "
+        "Exit status 0: somebody took it and nobody refused it; 1: refused, or no answer.",
+    )
+    parser.add_argument("bundle", type=Path, help="a .safetensors file")
+    parser.add_argument("--data", action="store_true", help="send the file along, for nodes on other machines")
+    parser.add_argument("--contract", default="", help="robot or contract YAML (default: the bundle's task)")
+    parser.add_argument("--summary", default="", help="in words: how it was trained and on what")
+    parser.add_argument("--wait", type=float, default=20.0, metavar="S", help="for answers (default: %(default)s)")
+    parser.add_argument("--stay", action="store_true", help="keep it on offer for nodes that come later, until Ctrl-C")
+    add_json(parser)
+    parser.set_defaults(run=_announce)
+
+
+def _announce(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle, read_provenance
+    from ssql_ros.nodes.announcer import AnnouncerNode
+    from ssql_ros.spec import find_contract, load_contract
+    from ssql_ros.tasks import TASKS
+
+    robot = options.contract
+    if not robot:
+        task = read_provenance(options.bundle).get("task")
+        if task not in TASKS:
+            raise ValueError(f"{options.bundle}: its provenance names no task; name its robot with --contract")
+        robot = TASKS[task].robot
+    contract = load_contract(find_contract(robot))
+    load_bundle(options.bundle, contract)  # what does not load here need not be sent
+    with AnnouncerNode("ssql announce") as node:
+        answers = _ask(node, options, contract.id)
+        counts = {"answers": len(answers), "accepted": 0, "refused": 0, "ignored": 0}
+        notes = []
+        for name, answer in sorted(answers.items()):
+            said = ("accepted", "refused", "ignored")[answer.status]
+            counts[said] += 1
+            notes.append(f"  {name}: {said} {answer.bundle_id} in {1e3 * answer.seconds:.0f} ms: {answer.reason}")
+        report(counts, 0, options.json, notes or [f"  nobody answered within {options.wait:g} s"])
+        while options.stay:
+            node.spin(1.0)
+    return 0 if counts["accepted"] and not counts["refused"] else 1
+
+
+def _ask(node: Any, options: argparse.Namespace, contract_id: str) -> dict[str, Any]:
+    """Announce once somebody listens, and return the answers by node."""
+    announcer, end = node.announcer, time.monotonic() + options.wait
+    while not announcer.receivers() and time.monotonic() < end:
+        node.spin(0.1)
+    settled = min(end, time.monotonic() + SETTLE)
+    while time.monotonic() < settled:
+        node.spin(settled - time.monotonic())
+    offer = announcer.announce(options.bundle, contract_id, options.data, options.summary)
+    while time.monotonic() < end:
+        answers = announcer.answers(offer)
+        if answers and set(announcer.receivers()) <= set(answers):
+            break
+        node.spin(0.1)
+    return announcer.answers(offer)

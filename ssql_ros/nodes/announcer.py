@@ -1,0 +1,96 @@
+"""Announces bundles to the nodes that serve them, and hears what each made of it."""
+
+from __future__ import annotations
+
+import array
+import time
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.node import Node
+
+from ssql_ros.announcement import Offer
+from ssql_ros.msg import ModelAnnouncement, ModelStatus
+from ssql_ros.nodes.model_receiver import ANNOUNCEMENTS, STATUS
+from ssql_ros.nodes.process import ANSWERS, LATCHED
+from ssql_ros.spec.messages import fill, set_stamp, stamp_of
+
+
+class Announcer:
+    """A node's side of announcing. The newest announcement stays on offer for as long as this lives.
+
+    Args:
+        node: whose topics are used; its executor must be spun for answers to be heard.
+        source: who announces, for the records.
+    """
+
+    def __init__(self, node: Any, source: str) -> None:
+        self._node, self._source = node, source
+        self._publisher = node.create_publisher(ModelAnnouncement, ANNOUNCEMENTS, LATCHED)
+        self._answers: dict[int, dict[str, ModelStatus]] = {}
+        self._subscription = node.create_subscription(ModelStatus, STATUS, self._on_status, ANSWERS)
+        self._stamp = 0
+
+    def announce(self, path: Path, contract_id: str, with_data: bool, summary: str = "") -> Offer:
+        """Announce a bundle file; the receivers check it, this does not. Raises OSError: it cannot be read.
+
+        Args:
+            with_data: the file goes along in the message, for receivers that cannot read `path`.
+        """
+        # Receivers take nothing that is not newer than what they have.
+        self._stamp = max(time.time_ns(), self._stamp + 1)
+        offer = Offer.of_file(path, contract_id, self._stamp, with_data, source=self._source, summary=summary)
+        self.publish(offer)
+        return offer
+
+    def publish(self, offer: Offer) -> None:
+        """Publish an announcement as it is."""
+        words = {name: getattr(offer, name) for name in ("bundle_id", "sha256", "contract_id", "path", "source", "summary")}
+        message = fill(ModelAnnouncement(), **words)
+        message.data = array.array("B", offer.data)
+        set_stamp(message, offer.stamp)
+        self._answers[offer.stamp] = {}
+        self._publisher.publish(message)
+
+    def answers(self, offer: Offer) -> dict[str, ModelStatus]:
+        """Return the answers to an announcement so far, by the name of the node that gave it."""
+        return self._answers.get(offer.stamp, {})
+
+    def receivers(self) -> list[str]:
+        """Return the names of the nodes in reach that answer announcements, once for each."""
+        name = self._node.resolve_topic_name(STATUS)
+        found = self._node.get_publishers_info_by_topic(name)
+        return sorted({f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found})
+
+    def _on_status(self, message: ModelStatus) -> None:
+        stamp = stamp_of(message)
+        if stamp in self._answers:
+            self._answers[stamp][message.node] = message
+
+
+class AnnouncerNode:
+    """An announcer with a node and an executor of its own. Use as a context manager."""
+
+    def __init__(self, source: str) -> None:
+        rclpy.init()
+        self.node = Node("announcer")
+        self._executor = EventsExecutor()
+        self._executor.add_node(self.node)
+        self.announcer = Announcer(self.node, source)
+
+    def spin(self, seconds: float) -> None:
+        """Hear what comes within `seconds`, or the first of it."""
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def __enter__(self) -> AnnouncerNode:
+        """Return this."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the graph."""
+        self._executor.remove_node(self.node)
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
