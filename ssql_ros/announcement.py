@@ -1,4 +1,4 @@
-"""What is checked of an announced bundle before anything is done with it. No ROS: a message's fields come in as an Offer.
+"""What is checked of an announced bundle before anything is done with it. No ROS: a message comes in as an Offer.
 
 In this order: contract, hash as stated, size, hash as it is, the bundle's format with every shape and number in it.
 Whoever serves it then checks its probes (see `ssql_ros.probes`).

@@ -6,6 +6,7 @@ machine, with its versions of the libraries, computes the same critic and the sa
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +26,11 @@ def with_probes(bundle: Bundle, contract: Contract, seed: int = 0) -> Bundle:
     """Return `bundle` with probes of its critic and its policy, as they are served here.
 
     Observations are drawn from N(mean, scale^2) of the bundle's own standardisation, every fourth with eight times
-    the scale, so that the clip is probed too; actions uniformly from the contract's bounds.
+    the scale, so that the clip is probed too; actions uniformly from the contract's bounds. A network of a kind that
+    is not served here gets none: nobody could compare.
 
     Raises:
-        ValueError: a network that cannot be served, or that gives what is not finite.
+        ValueError: a network gives what is not finite.
     """
     network = bundle.critic or bundle.policy
     if network is None:
@@ -40,10 +42,12 @@ def with_probes(bundle: Bundle, contract: Contract, seed: int = 0) -> Bundle:
         "observation": (network.observation_mean[:n] + spread).astype(np.float32),
         "action": rng.uniform(told.low, told.high, (PROBES, contract.action_size)).astype(np.float32),
     }
-    if bundle.critic is not None:
-        probes["critic"] = _critic_outputs(SafetyCritic(bundle), probes)[0].astype(np.float32)
-    if bundle.policy is not None:
-        probes["policy"] = _policy_outputs(make_policy(bundle), probes).astype(np.float32)
+    with suppress(ValueError):
+        critic = SafetyCritic(bundle)
+        probes["critic"] = _critic_outputs(critic, probes)[0].astype(np.float32)
+    with suppress(ValueError):
+        policy = make_policy(bundle)
+        probes["policy"] = _policy_outputs(policy, probes).astype(np.float32)
     for name, array in probes.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{bundle.path or 'bundle'}: the {name} of a probe is not finite")
@@ -83,7 +87,7 @@ def _expected(bundle: Bundle, name: str) -> np.ndarray:
 def _critic_outputs(critic: SafetyCritic, probes: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (n, n) of every observation with all actions, and (n,) of each with its own alone."""
     observations, actions = (probes[name].astype(float) for name in ("observation", "action"))
-    many = np.array([critic.logits(observation, actions) for observation in observations], float)
+    many = np.array([critic.logits(observation, actions).tolist() for observation in observations])
     pairs = zip(observations, actions, strict=True)
     alone = [float(critic.logits(observation, action[np.newaxis])[0]) for observation, action in pairs]
     return many, np.array(alone)

@@ -163,9 +163,7 @@ class ShieldLoop:
         if verdict.decision is not Decision.PASSED:
             self.last_reason = verdict.reason
         proposal = self._proposal.action if self._proposal is not None else np.empty(0)
-        return Tick(
-            verdict, joint_command, stamp, enforced, proposal, complete, self.settings.epsilon, self.critic.id
-        )
+        return Tick(verdict, joint_command, stamp, enforced, proposal, complete, self.settings.epsilon, self.critic.id)
 
     @property
     def holding(self) -> bool:

@@ -22,6 +22,7 @@ from ssql_ros.learning.calibration import HORIZON, Outcomes, calibration, masked
 from ssql_ros.learning.rollout import Episode, EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK
 from ssql_ros.learning.safety_critic import CriticSettings, SafetyCriticLearner, Transitions, transitions_of
+from ssql_ros.probes import with_probes
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.tasks import Task
 
@@ -96,7 +97,7 @@ def train_critic(task: Task, plan: TrainingPlan, seed: int, provenance: dict[str
         "data": [dict(zip(("episodes", "steps", "incidents"), count, strict=True)) for count in counts],
         "held_out": held_out,
     }
-    return _bundle(contract.id, plan, learner, facts)
+    return with_probes(_bundle(contract.id, plan, learner, facts), contract)
 
 
 def _bundle(contract_id: str, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any]) -> Bundle:

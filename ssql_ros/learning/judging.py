@@ -17,6 +17,7 @@ from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK, Mask
 from ssql_ros.learning.training import Driver
 from ssql_ros.policy import make_policy
+from ssql_ros.probes import with_probes
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.statistics import bootstrap_interval, wilson_interval
 from ssql_ros.tasks import Task
@@ -114,7 +115,8 @@ def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed
     # JSON has no NaN: an AUC without an incident is not a number to report.
     kept: dict[str, Any] = {name: None if value != value else value for name, value in figures.items()}
     kept |= {"episodes": episodes, "seed": seed, "task": task.name}
-    return replace(bundle, provenance={**bundle.provenance, "calibration": kept})
+    # Bundles of before probes get theirs here.
+    return with_probes(replace(bundle, provenance={**bundle.provenance, "calibration": kept}), task.contract())
 
 
 def _q_safe(critic: SafetyCritic, outcomes: Outcomes) -> np.ndarray:

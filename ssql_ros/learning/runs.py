@@ -28,6 +28,7 @@ from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, se
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.training import EpisodeRow, Training, evaluate
 from ssql_ros.policy import make_policy
+from ssql_ros.probes import with_probes
 from ssql_ros.statistics import wilson_interval
 from ssql_ros.tasks import Task, find_task
 
@@ -146,7 +147,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     figures = {**figures_of(training.rows, rows), **learner.figures()}
     provenance = {**config, "task": plan.task, "figures": figures, "episodes": len(training.rows)}
     bundle = replace(bundle, provenance=provenance)
-    save_bundle(bundle, folder / "bundle.safetensors")
+    save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
     save_checkpoint(folder / LEARNED, learner.learned())
     write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures

@@ -47,7 +47,9 @@ class Announcer:
 
     def publish(self, offer: Offer) -> None:
         """Publish an announcement as it is."""
-        words = {name: getattr(offer, name) for name in ("bundle_id", "sha256", "contract_id", "path", "source", "summary")}
+        words = {
+            name: getattr(offer, name) for name in ("bundle_id", "sha256", "contract_id", "path", "source", "summary")
+        }
         message = fill(ModelAnnouncement(), **words)
         message.data = array.array("B", offer.data)
         set_stamp(message, offer.stamp)

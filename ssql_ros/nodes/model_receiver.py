@@ -175,6 +175,8 @@ class ModelReceiver:
 
     def _put(self, served: Served) -> None:
         """Put a model in force. The lock is held."""
+        if served.bundle_id == self._served.bundle_id:
+            return  # it is in force, and would only be in the way of a roll-back
         self._install(served.model)
         self._before.append(self._served)
         self._served = served
@@ -189,7 +191,9 @@ class ModelReceiver:
                 self._served = self._before.pop()
                 response.success = True
         if response.success:
-            response.message = f"rolled back from {left} to {self._served.bundle_id}; {len(self._before)} more behind it"
+            response.message = (
+                f"rolled back from {left} to {self._served.bundle_id}; {len(self._before)} more behind it"
+            )
             self._answer(ModelStatus.ROLLED_BACK, None, response.message, time.monotonic())
         else:
             response.message = f"nothing to roll back to: no bundle is remembered from before {left}"
@@ -199,8 +203,11 @@ class ModelReceiver:
         name, bundle_id = NAMES[status], self._served.bundle_id if offer is None else offer.bundle_id
         self._counts[status] += 1
         self._last, self._last_bad = f"{name} {bundle_id[:64]}: {reason}", status == ModelStatus.REFUSED
-        log = self._node.get_logger()
-        (log.error if self._last_bad else log.info)(f"bundle {self._last}")
+        # One call for each: a logger takes one severity from one place in the code.
+        if self._last_bad:
+            self._node.get_logger().error(f"bundle {self._last}")
+        else:
+            self._node.get_logger().info(f"bundle {self._last}")
         message = fill(
             ModelStatus(),
             node=self._node.get_fully_qualified_name(),

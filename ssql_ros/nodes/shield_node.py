@@ -239,7 +239,11 @@ class ShieldNode(LifecycleNode):
         with control.lock:
             control.loop.mode = mode
         text = f"shield is {mode.name.lower()}"
-        (self.get_logger().info if request.data else self.get_logger().warning)(text)
+        # One call for each: a logger takes one severity from one place in the code.
+        if request.data:
+            self.get_logger().info(text)
+        else:
+            self.get_logger().warning(text)
         self._report()
         response.success, response.message = True, text
         return response

@@ -1,0 +1,298 @@
+"""New models for a running shield over real processes: what verifies is taken, what does not changes nothing."""
+
+import copy
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from robot_helpers import CONTRACT, SAFE_COMMAND, TASK, Robot
+from std_srvs.srv import SetBool, Trigger
+from toy_robot import toy_bundle, toy_contract
+
+from ssql_ros.announcement import Offer
+from ssql_ros.bundle import Bundle, Layer, load_bundle, save_bundle
+from ssql_ros.graph import Graph
+from ssql_ros.msg import ModelStatus, ShieldedAction
+from ssql_ros.nodes.announcer import Announcer
+from ssql_ros.probes import with_probes
+
+SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
+
+
+def variant(shift: float, epsilon: float = 0.3) -> Bundle:
+    """The shipped critic, its logit moved by `shift` / members: its scores tell it from others."""
+    members = [list(member) for member in SHIPPED.critic.members]
+    last = members[0][-1]
+    members[0][-1] = Layer(last.weight, last.bias + np.float32(shift))
+    critic = replace(SHIPPED.critic, members=tuple(map(tuple, members)))
+    return with_probes(replace(SHIPPED, critic=critic, epsilon=epsilon), CONTRACT)
+
+
+class Swapper(Robot):
+    """A robot whose graph is offered models."""
+
+    def __init__(self):
+        super().__init__()
+        self.announcer = Announcer(self.node, "test")
+        self.until(self.announcer.receivers)
+
+    def announce(self, path: Path, with_data: bool = False) -> ModelStatus:
+        """Announce a file; return the shield's answer."""
+        return self.answer_to(self.announcer.announce(path, CONTRACT.id, with_data))
+
+    def publish(self, offer: Offer) -> ModelStatus:
+        """Announce whatever it is, stamped now; return the shield's answer."""
+        offer = replace(offer, stamp=time.time_ns())
+        self.announcer.publish(offer)
+        return self.answer_to(offer)
+
+    def answer_to(self, offer: Offer) -> ModelStatus:
+        answers = lambda: self.announcer.answers(offer)  # noqa: E731
+        self.until(lambda: "/shield_node" in answers(), self.command(SAFE_COMMAND))
+        return answers()["/shield_node"]
+
+    def call(self, kind, service, request):
+        client = self.node.create_client(kind, service)
+        self.until(client.service_is_ready, self.command(SAFE_COMMAND))
+        future = client.call_async(request)
+        self.until(future.done, self.command(SAFE_COMMAND))
+        self.node.destroy_client(client)
+        return future.result()
+
+    def rollback(self):
+        return self.call(Trigger, "shield_node/rollback", Trigger.Request())
+
+    def account(self) -> ShieldedAction:
+        """The shield's next decision on the safe command."""
+        return self.hear(lambda account: account.decision == ShieldedAction.PASSED, self.command(SAFE_COMMAND))
+
+
+@pytest.fixture
+def swapper(domain, tmp_path):
+    with Graph(tmp_path / "logs") as graph:
+        graph.start("shield_node")
+        robot = Swapper()
+        try:
+            robot.until(lambda: robot.accounts)
+            yield robot
+        finally:
+            robot.close()
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory) -> list[Bundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return [save_bundle(variant(shift), folder / f"{i}.safetensors") for i, shift in enumerate((-1.0, -2.0, -3.0))]
+
+
+@pytest.mark.parametrize("with_data", [False, True], ids=["path", "data"])
+def test_announced_bundle_is_in_force_from_the_next_decision_and_shown_in_the_state(swapper, bundles, with_data):
+    before = swapper.account()
+    status = swapper.announce(Path(bundles[0].path), with_data)
+    assert (status.status, status.bundle_id, status.in_force) == (ModelStatus.ACCEPTED, bundles[0].id, bundles[0].id)
+    after = swapper.account()
+    assert (before.bundle_id, after.bundle_id) == (SHIPPED.id, bundles[0].id)
+    assert after.q_safe_proposal < before.q_safe_proposal
+    assert (before.epsilon, after.epsilon) == (SHIPPED.epsilon, 0.3)
+    swapper.until(lambda: swapper.states[-1].bundle_id == bundles[0].id, swapper.command(SAFE_COMMAND))
+    assert swapper.states[-1].epsilon == 0.3
+
+
+def test_epsilon_that_was_set_stays_in_force_over_a_swap(swapper, bundles):
+    parameters = [Parameter("epsilon", value=0.07).to_parameter_msg()]
+    answer = swapper.call(SetParameters, "shield_node/set_parameters", SetParameters.Request(parameters=parameters))
+    assert answer.results[0].successful
+    swapper.announce(Path(bundles[0].path))
+    account = swapper.account()
+    assert (account.bundle_id, account.epsilon) == (bundles[0].id, 0.07)
+
+
+def test_rollback_goes_back_bundle_by_bundle_until_nothing_is_left(swapper, bundles):
+    for bundle in bundles:
+        assert swapper.announce(Path(bundle.path)).status == ModelStatus.ACCEPTED
+    statuses = []
+    swapper.node.create_subscription(ModelStatus, "model_status", statuses.append, 10)
+    for wanted in (bundles[1].id, bundles[0].id, SHIPPED.id):
+        answer = swapper.rollback()
+        assert answer.success
+        assert wanted in answer.message
+        assert swapper.account().bundle_id == wanted
+    assert [s.bundle_id for s in statuses if s.status == ModelStatus.ROLLED_BACK][-1] == SHIPPED.id
+    assert swapper.account().epsilon == SHIPPED.epsilon
+    answer = swapper.rollback()
+    assert not answer.success
+    assert answer.message.startswith("nothing to roll back to")
+    # And what was rolled back can be announced anew.
+    assert swapper.announce(Path(bundles[2].path)).status == ModelStatus.ACCEPTED
+
+
+def test_announcement_told_again_or_older_than_the_last_taken_does_not_undo_a_rollback(swapper, bundles):
+    first = swapper.announcer.announce(Path(bundles[0].path), CONTRACT.id, False)
+    assert swapper.answer_to(first).status == ModelStatus.ACCEPTED
+    assert swapper.rollback().success
+    swapper.announcer.publish(first)  # as a connection that comes back does
+    older = replace(first, stamp=first.stamp - 1)
+    swapper.announcer.publish(older)
+    assert "before one that was taken already" in swapper.answer_to(older).reason
+    assert swapper.announcer.answers(first) == {}
+    assert swapper.account().bundle_id == SHIPPED.id
+
+
+def garbage(folder: Path, good: Bundle):
+    """Announcements of which none verifies, with what must be said of each."""
+    offer = Offer.of_file(Path(good.path), CONTRACT.id, 0, False)
+    data = Path(good.path).read_bytes()
+
+    def of(content: bytes, **changes) -> Offer:
+        sha256 = hashlib.sha256(content).hexdigest()
+        return replace(offer, sha256=sha256, bundle_id=sha256[:16], data=content, **changes)
+
+    def saved(name: str, bundle: Bundle) -> Offer:
+        return Offer.of_file(Path(save_bundle(bundle, folder / name).path), CONTRACT.id, 0, True)
+
+    nan = copy.deepcopy(SHIPPED)
+    nan.critic.members[0][0].weight[:] = np.nan
+    mismatch = replace(variant(1.0), probes=variant(0.0).probes)
+    flipped = bytearray(data)
+    flipped[len(flipped) // 2] ^= 1
+    os.mkfifo(folder / "pipe")
+    (folder / "huge").touch()
+    os.truncate(folder / "huge", 2**40)
+    other = toy_contract()
+    return {
+        "random bytes": (of(np.random.default_rng(0).bytes(10_000)), "is not a whole safetensors file"),
+        "truncated file": (of(data[: len(data) // 2]), "is not a whole safetensors file"),
+        "flipped bit": (replace(offer, data=bytes(flipped)), "sha256: announced"),
+        "wrong hash": (replace(offer, sha256="0" * 64, bundle_id="0" * 16), "sha256: announced"),
+        "wrong contract": (replace(offer, contract_id="spider-0123"), "is for contract 'spider-0123'"),
+        "contract that lies": (
+            replace(saved("toy", with_probes(toy_bundle(other), other)), contract_id=CONTRACT.id),
+            f"trained for contract {other.id}",
+        ),
+        "NaN weights": (saved("nan", nan), "has values that are not finite"),
+        "probe mismatch": (saved("mismatch", mismatch), "the critic gives"),
+        "no probes": (saved("bare", replace(SHIPPED, probes={})), "has no probes of its critic"),
+        "device": (replace(offer, path="/dev/zero"), "is not a regular file"),
+        "pipe": (replace(offer, path=str(folder / "pipe")), "is not a regular file"),
+        "huge file": (replace(offer, path=str(folder / "huge")), "at most 67108864 are taken"),
+        "missing file": (replace(offer, path="/nowhere/at/all"), "No such file or directory"),
+        "nothing": (replace(offer, path=""), "neither path nor data"),
+        "no fields": (Offer(0, "", "", ""), "is for contract ''"),
+        "unservable": (saved("margin", replace(SHIPPED, rule="margin")), "expected a safety critic of probability"),
+    }
+
+
+def test_garbage_of_every_kind_is_refused_by_name_and_changes_no_command(swapper, bundles, tmp_path):
+    before = swapper.account()
+    for name, (offer, reason) in garbage(tmp_path, bundles[0]).items():
+        swapper.accounts.clear()
+        swapper.commands.clear()
+        status = swapper.publish(offer)
+        assert status.status == ModelStatus.REFUSED, name
+        assert reason in status.reason, name
+        assert (status.bundle_id, status.in_force) == (offer.bundle_id, SHIPPED.id), name
+        account = swapper.account()
+        same = ("bundle_id", "q_safe_proposal", "q_safe_action", "epsilon", "decision", "reason")
+        assert [getattr(account, f) for f in same] == [getattr(before, f) for f in same], name
+        assert {account.bundle_id for account in swapper.accounts} == {SHIPPED.id}, name
+        assert all(command.position.tolist() == SAFE_COMMAND for command in swapper.commands), name
+    # The future, and a bundle that this node does not serve.
+    offer = replace(Offer.of_file(Path(bundles[0].path), CONTRACT.id, 0, False), stamp=time.time_ns() + 10**12)
+    swapper.announcer.publish(offer)
+    assert "ahead of this machine's clock" in swapper.answer_to(offer).reason
+    bare = save_bundle(replace(SHIPPED, critic=None, reward=SHIPPED.critic), tmp_path / "reward")
+    status = swapper.announce(Path(bare.path))
+    assert (status.status, status.reason) == (ModelStatus.IGNORED, "has no critic, only reward")
+    # After all that it still takes what is good.
+    assert swapper.announce(Path(bundles[0].path)).status == ModelStatus.ACCEPTED
+    assert swapper.account().bundle_id == bundles[0].id
+
+
+def test_node_told_to_take_none_refuses_and_says_so(swapper, bundles):
+    parameters = [Parameter("take_announcements", value=False).to_parameter_msg()]
+    swapper.call(SetParameters, "shield_node/set_parameters", SetParameters.Request(parameters=parameters))
+    assert "take_announcements is false" in swapper.announce(Path(bundles[0].path)).reason
+    assert swapper.account().bundle_id == SHIPPED.id
+
+
+def test_shield_can_be_disabled_and_enabled_again(swapper):
+    for enabled in (False, True, False, True):
+        assert swapper.call(SetBool, "shield_node/enable", SetBool.Request(data=enabled)).success
+    assert swapper.account().enforced
+
+
+ANNOUNCE_FOR_EVER = """
+import sys
+from pathlib import Path
+from ssql_ros.nodes.announcer import AnnouncerNode
+with AnnouncerNode("killed") as node:
+    i = 0
+    while True:
+        node.announcer.announce(Path(sys.argv[1 + i % 2]), sys.argv[3], True)
+        node.spin(0.01)
+        i += 1
+"""
+
+
+def test_announcer_that_is_killed_midway_leaves_a_whole_model_in_force(swapper, bundles, tmp_path):
+    names = {bundle.id for bundle in bundles[:2]}
+    command = [sys.executable, "-c", ANNOUNCE_FOR_EVER, bundles[0].path, bundles[1].path, CONTRACT.id]
+    for _ in range(2):
+        process = subprocess.Popen(command)
+        try:
+            swapper.accounts.clear()
+            # Both have been in force: it is in the middle of it.
+            swapper.until(lambda: names <= {a.bundle_id for a in swapper.accounts}, swapper.command(SAFE_COMMAND))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        account = swapper.account()
+        assert account.bundle_id in names
+        bundle = next(bundle for bundle in bundles if bundle.id == account.bundle_id)
+        assert account.epsilon == bundle.epsilon
+    assert swapper.announce(Path(bundles[2].path)).status == ModelStatus.ACCEPTED
+
+
+def test_node_that_comes_late_gets_the_newest_announcement(domain, bundles, tmp_path):
+    with Graph(tmp_path / "logs") as graph:
+        robot = Robot()
+        try:
+            announcer = Announcer(robot.node, "test")
+            offers = [announcer.announce(Path(bundle.path), CONTRACT.id, True) for bundle in bundles]
+            graph.start("shield_node")
+            robot.until(lambda: announcer.answers(offers[-1]))
+            robot.until(lambda: robot.accounts and robot.accounts[-1].bundle_id == bundles[-1].id)
+            assert not announcer.answers(offers[0])
+        finally:
+            robot.close()
+
+
+def test_ssql_announce_prints_what_each_node_made_of_it(swapper, bundles, tmp_path):
+    def ssql(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ssql_ros.cli.main", "announce", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        swapper.until(lambda: process.poll() is not None, swapper.command(SAFE_COMMAND), seconds=60.0)
+        return process.returncode, process.stdout.read()
+
+    status, text = ssql(bundles[0].path, "--data")
+    assert (status, f"/shield_node: accepted {bundles[0].id}" in text) == (0, True), text
+    assert swapper.account().bundle_id == bundles[0].id
+    bare = save_bundle(replace(SHIPPED, probes={}), tmp_path / "bare")
+    status, text = ssql(bare.path, "--contract", "minitaur")
+    assert (status, "/shield_node: refused" in text) == (1, True), text
+    (tmp_path / "none").write_bytes(b"nothing")
+    status, text = ssql(str(tmp_path / "none"), "--contract", "minitaur")
+    assert (status, "is not a whole safetensors file" in text) == (2, True), text
