@@ -32,14 +32,14 @@ def with_probes(bundle: Bundle, contract: Contract, seed: int = 0) -> Bundle:
     Raises:
         ValueError: a network gives what is not finite.
     """
-    network = bundle.critic or bundle.policy
-    if network is None:
-        return replace(bundle, probes={})
     rng, n, told = np.random.default_rng(seed), contract.observation_size, contract.commanded
+    network = bundle.critic or bundle.policy or bundle.reward
+    # A behaviour policy alone has no network, and tells nothing of the observations that it expects.
+    mean, scale = (network.observation_mean, network.observation_scale) if network else (np.zeros(n), np.ones(n))
     wide = np.where(np.arange(PROBES) % 4 == 3, 8.0, 1.0)[:, np.newaxis]
-    spread = wide * network.observation_scale[:n] * rng.standard_normal((PROBES, n))
+    spread = wide * scale[:n] * rng.standard_normal((PROBES, n))
     probes = {
-        "observation": (network.observation_mean[:n] + spread).astype(np.float32),
+        "observation": (mean[:n] + spread).astype(np.float32),
         "action": rng.uniform(told.low, told.high, (PROBES, contract.action_size)).astype(np.float32),
     }
     with suppress(ValueError):
@@ -51,7 +51,7 @@ def with_probes(bundle: Bundle, contract: Contract, seed: int = 0) -> Bundle:
     for name, array in probes.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{bundle.path or 'bundle'}: the {name} of a probe is not finite")
-    return replace(bundle, probes=probes)
+    return replace(bundle, probes=probes if len(probes) > 2 else {})
 
 
 def check_critic(critic: SafetyCritic) -> None:
@@ -78,7 +78,6 @@ def check_policy(policy: Any, bundle: Bundle) -> None:
 
 
 def _expected(bundle: Bundle, name: str) -> np.ndarray:
-    bundle.need(name)
     if name not in bundle.probes:
         raise BundleError(f"{bundle.path}: has no probes of its {name}, so that it cannot be verified; save it anew")
     return bundle.probes[name]

@@ -108,11 +108,14 @@ class ShieldLoop:
         joint_command: np.ndarray,
         stamp: int,
         time: float,
-        mean: np.ndarray | None = None,
-        std: np.ndarray | None = None,
+        **distribution: Any,
     ) -> None:
-        """Take in a proposal. `stamp`: ns, of the observation that it answers; 0: not stamped."""
-        self._proposal = Proposal(action, time, mean, std)
+        """Take in a proposal. `stamp`: ns, of the observation that it answers; 0: not stamped.
+
+        Args:
+            distribution: `mean`, `std`, `low`, `high`, `squashed` of `Proposal`, as far as they are known.
+        """
+        self._proposal = Proposal(action, time, **distribution)
         self._proposed_joints = joint_command
         self._proposal_stamp, self._proposal_fault, self._fresh = stamp, "", True
 

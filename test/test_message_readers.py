@@ -251,11 +251,19 @@ def test_forward_command_is_read_in_the_contract_s_order(action):
 def test_proposal_without_distribution_is_its_own_mean():
     action = np.linspace(-1, 1, 8)
     reader = CommandReader(CONTRACT, "joint_proposals")
-    found, mean, std = reader.proposal(fill(Proposal(), action=action))
+    found, mean, std, *rest = reader.proposal(fill(Proposal(), action=action))
     assert (found.tolist(), mean.tolist(), std) == (action.tolist(), action.tolist(), None)
+    assert rest == [None, None, False]
     full = fill(Proposal(), contract_id=CONTRACT.id, action=action, mean=-action, std=[0.5] * 8)
-    found, mean, std = reader.proposal(full)
+    found, mean, std, *_ = reader.proposal(full)
     assert (mean.tolist(), std.tolist()) == ((-action).tolist(), [0.5] * 8)
+
+
+def test_proposal_keeps_its_support_and_how_its_distribution_is_meant():
+    low, high = np.full(8, -0.3), np.linspace(0.1, 0.8, 8)
+    message = fill(Proposal(), action=[0.0] * 8, mean=[2.0] * 8, std=[1.0] * 8, low=low, high=high, squashed=True)
+    said = CommandReader(CONTRACT, "joint_proposals").proposal(message)
+    assert (said.low.tolist(), said.high.tolist(), said.squashed) == (low.tolist(), high.tolist(), True)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +277,10 @@ def test_proposal_without_distribution_is_its_own_mean():
         ({"action": [0.0] * 8, "mean": [math.inf] + [0.0] * 7}, "topic: mean: front_left_swing is inf"),
         ({"action": [0.0] * 8, "std": [math.nan] + [0.0] * 7}, "topic: std: front_left_swing is nan"),
         ({"action": [0.0] * 8, "std": [-0.1] * 8}, "topic: std has a negative value"),
+        ({"action": [0.0] * 8, "low": [0.0] * 8}, "topic: expected low and high with low at most high"),
+        ({"action": [0.0] * 8, "low": [0.1] * 8, "high": [0.0] * 8}, "topic: expected low and high with low at most"),
+        ({"action": [0.0] * 8, "low": [math.nan] * 8, "high": [0.0] * 8}, "topic: low: front_left_swing is nan"),
+        ({"action": [0.0] * 8, "mean": [0.0] * 8, "squashed": True}, "topic: squashed, but mean or std is empty"),
         ({"action": [0.0] * 8, "contract_id": "spider-1"}, f"topic: made for contract spider-1, this is {CONTRACT.id}"),
     ],
 )

@@ -251,3 +251,51 @@ def test_minitaur_s_observation_comes_out_of_its_sensors_over_episodes_and_reset
             assert margin == pytest.approx(info["margin"], abs=1e-15)
         lengths.append(steps)
     assert min(lengths) > 5  # longer than the history
+
+
+# Actions that are heard of late, as by a node beside the shield
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["in time", "late", "twice", "never"]), min_size=1, max_size=12))
+def test_action_that_is_heard_of_after_the_next_frame_leaves_the_same_history(told):
+    prompt, late = ObservationAssembler(CONTRACT), ObservationAssembler(CONTRACT)
+    pending = None
+    for k, how in enumerate(told, start=1):
+        for assembler in (prompt, late):
+            assembler.read("imu", k * PERIOD_NS, 0.0, np.array([0.1 * k]))
+            assembler.read("joints", k * PERIOD_NS, 0.0, np.array([0.2 * k]))
+        if pending is not None:
+            assert not late.followed
+            late.executed(*pending)
+            assert late.followed
+        np.testing.assert_array_equal(late.vector(), prompt.vector())
+        action, pending = np.array([float(k)]), None
+        if how == "never":
+            continue
+        prompt.executed(action)
+        if how == "late":
+            pending = (action, k * PERIOD_NS)
+        else:
+            late.executed(action if how == "in time" else -action, k * PERIOD_NS)
+            late.executed(action, k * PERIOD_NS + 1)
+
+
+def test_action_for_a_frame_of_long_ago_or_of_another_episode_changes_nothing():
+    assembler = ObservationAssembler(CONTRACT)
+
+    def frame(stamp):
+        assembler.read("imu", stamp, 0.0, np.zeros(1))
+        assembler.read("joints", stamp, 0.0, np.zeros(1))
+
+    for k in (1, 2, 3):
+        frame(k * PERIOD_NS)
+        assembler.executed(np.array([float(k)]))
+    before = assembler.vector()
+    assembler.executed(np.array([9.0]), PERIOD_NS)
+    np.testing.assert_array_equal(assembler.vector(), before)
+    frame(10**12)
+    fresh = assembler.vector()
+    assembler.executed(np.array([9.0]), 3 * PERIOD_NS)
+    np.testing.assert_array_equal(assembler.vector(), fresh)
+    assert assembler.followed

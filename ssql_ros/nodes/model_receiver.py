@@ -144,8 +144,9 @@ class ModelReceiver:
         try:
             self._check_turn(offer)
             bundle = bundle_of(offer, self._contract, self._value_of("max_bundle_bytes"))
-            if self._network not in bundle.networks():
-                has = ", ".join(bundle.networks()) or "nothing"
+            offered = _offered(bundle)
+            if self._network not in offered:
+                has = ", ".join(offered) or "nothing"
                 self._answer(ModelStatus.IGNORED, offer, f"has no {self._network}, only {has}", arrival)
                 return
             served = Served(bundle.id, self._serve(bundle))
@@ -236,6 +237,12 @@ NAMES = {
     ModelStatus.IGNORED: "ignored",
     ModelStatus.ROLLED_BACK: "rolled back to",
 }
+
+
+def _offered(bundle: Bundle) -> list[str]:
+    """Return what a bundle has to serve: its networks, and a policy also where its behaviour policy itself acts."""
+    acts = ["policy"] if bundle.policy_kind == "behaviour" and bundle.policy is None else []
+    return [*bundle.networks(), *acts]
 
 
 def _offer_of(data: bytes) -> Offer:

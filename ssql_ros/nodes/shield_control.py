@@ -9,22 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from nav_msgs.msg import Odometry
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Imu, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.msg import Proposal, ShieldedAction
+from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
 from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR
 from ssql_ros.shield import Decision
 from ssql_ros.shield_loop import ShieldLoop, Tick
 from ssql_ros.spec import ContractError
 from ssql_ros.spec.contract import JOINT_STATE
 from ssql_ros.spec.messages import CommandReader, InputReader, fill, fill_joint_command, set_stamp, stamp_of
-from ssql_ros.spec.serialised import reader_of
-
-INPUT_TYPES = {"sensor_msgs/msg/JointState": JointState, "sensor_msgs/msg/Imu": Imu, "nav_msgs/msg/Odometry": Odometry}
 
 
 class ShieldControl:
@@ -123,7 +119,7 @@ class ShieldControl:
 
     def _reader(self, name: str) -> Callable[[bytes], None]:
         source, loop = self._contract.inputs[name], self.loop
-        parse, read = _parser(source.type), InputReader(self._contract, source)
+        parse, read = parser_of(source.type), InputReader(self._contract, source)
 
         def receive(data: bytes) -> None:
             arrival = time.monotonic()
@@ -145,7 +141,7 @@ class ShieldControl:
         return receive
 
     def _joint_command_reader(self, topic: str) -> Callable[[bytes], None]:
-        parse, reader = _parser(JOINT_STATE), CommandReader(self._contract, topic)
+        parse, reader = parser_of(JOINT_STATE), CommandReader(self._contract, topic)
 
         def receive(data: bytes) -> None:
             arrival = time.monotonic()
@@ -179,13 +175,15 @@ class ShieldControl:
         def receive(message: Proposal) -> None:
             arrival, stamp = time.monotonic(), stamp_of(message)
             try:
-                action, mean, std = reader.proposal(message)
+                said = reader.proposal(message)
             except ContractError as error:
                 self._refuse(str(error), stamp, arrival)
                 return
-            joints = self._contract.joint_command(action)
+            joints = self._contract.joint_command(said.action)
             with self.lock:
-                self.loop.propose(action, joints, stamp, arrival - self._delay(stamp), mean, std)
+                self.loop.propose(
+                    joint_command=joints, stamp=stamp, time=arrival - self._delay(stamp), **said._asdict()
+                )
                 self._answer(arrival)
 
         return receive
@@ -279,7 +277,3 @@ class ShieldControl:
         self._account.publish(account)
         if verdict.decision is not Decision.PASSED:
             self._interventions.publish(account)
-
-
-def _parser(kind: str) -> Callable[[bytes], Any]:
-    return reader_of(kind, lambda data: deserialize_message(data, INPUT_TYPES[kind]))

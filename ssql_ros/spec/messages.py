@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -222,6 +222,17 @@ def wrap_angle(angle: float) -> float:
     return angle if -math.pi <= angle < math.pi else (angle + math.pi) % (2 * math.pi) - math.pi
 
 
+class Proposed(NamedTuple):
+    """What a Proposal says, each (n_action,): see Proposal.msg. None: it does not say."""
+
+    action: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray | None
+    low: np.ndarray | None
+    high: np.ndarray | None
+    squashed: bool
+
+
 class CommandReader:
     """Reads an action vector from what controllers send: JointState by name, Proposal, or Float64MultiArray."""
 
@@ -251,17 +262,18 @@ class CommandReader:
         _check_finite(values, names, self._what)
         return values
 
-    def proposal(self, message: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return (action, mean, std or None) of a Proposal, each (n_action,).
+    def proposal(self, message: Any) -> Proposed:
+        """Return what a Proposal says. Its context is the proposer's own business.
 
         Raises:
-            ContractError: made for another contract, a wrong length, a value that is not finite, a negative std.
+            ContractError: made for another contract, a wrong length, a value that is not finite, a negative std, a
+                support that has no inside, a squashed distribution without mean or std.
         """
         contract, names = self._contract, self._contract.commanded.names
         if message.contract_id and message.contract_id != contract.id:
             raise ContractError(f"{self._what}: made for contract {message.contract_id}, this is {contract.id}")
         vectors = {}
-        for field in ("action", "mean", "std"):
+        for field in ("action", "mean", "std", "low", "high"):
             vector = np.asarray(getattr(message, field), dtype=float)
             if vector.shape != (len(names),) and (field == "action" or vector.size):
                 raise ContractError(f"{self._what}: expected {len(names)} values in {field}, got {len(vector)}")
@@ -269,8 +281,14 @@ class CommandReader:
             vectors[field] = vector
         if (vectors["std"] < 0).any():
             raise ContractError(f"{self._what}: std has a negative value")
+        if vectors["low"].size != vectors["high"].size or (vectors["low"] > vectors["high"]).any():
+            raise ContractError(f"{self._what}: expected low and high with low at most high")
+        squashed = bool(message.squashed)
+        if squashed and not (vectors["mean"].size and vectors["std"].size):
+            raise ContractError(f"{self._what}: squashed, but mean or std is empty")
         mean = vectors["mean"] if vectors["mean"].size else vectors["action"]
-        return vectors["action"], mean, vectors["std"] if vectors["std"].size else None
+        std, low, high = (vectors[field] if vectors[field].size else None for field in ("std", "low", "high"))
+        return Proposed(vectors["action"], mean, std, low, high, squashed)
 
 
 def fill_joint_command(message: Any, contract: Contract, joint_command: np.ndarray, stamp: int) -> Any:

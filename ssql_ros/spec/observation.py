@@ -34,6 +34,7 @@ class ObservationAssembler:
         stamp: ns, of the newest complete frame; None before the first.
         frame: (n_frame,), the newest complete frame.
         episode: counts the histories begun so far, from 1.
+        followed: whether it is known what was executed for the frame before the newest one, where there is one.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -41,6 +42,7 @@ class ObservationAssembler:
         self.stamp: int | None = None
         self.frame = np.full(contract.frame_size, np.nan)
         self.episode = 0
+        self.followed = True
         self._readings: dict[str, Reading] = {}
         self._framed: dict[str, Reading] = {}
         self._slots = {
@@ -51,6 +53,7 @@ class ObservationAssembler:
         self._gap = round(contract.observed.episode_gap * NANOSECONDS)
         self._action: np.ndarray | None = None  # executed for the newest frame
         self._last_action: np.ndarray | None = None  # executed in this episode before that
+        self._before: tuple[int, np.ndarray | None, np.ndarray] | None = None  # stamp and past of the frame before
         # Newest first, one after the other.
         self._past_frames = np.full(contract.past("past_frames") * contract.frame_size, np.nan)
         self._past_actions = np.zeros(contract.past("past_actions") * contract.action_size)
@@ -89,15 +92,13 @@ class ObservationAssembler:
             self.episode += 1
             self._past_frames = _repeated(frame, self._past_frames)
             self._past_actions = np.zeros(len(self._past_actions))
-            self._last_action = None
+            self._last_action, self._before, self.followed = None, None, True
         else:
             self._past_frames = _shifted(self.frame, self._past_frames)
-            first = self._last_action is None
+            self._before = (self.stamp or 0, self._last_action, self._past_actions)
             # Where nothing was decided on a frame, the driver went on with the command before.
-            self._last_action = self._last_action if self._action is None else self._action
-            if self._last_action is not None:
-                push = _repeated if first else _shifted
-                self._past_actions = push(self._last_action, self._past_actions)
+            self.followed = self._action is not None
+            self._push_action(self._last_action if self._action is None else self._action)
         self._action = None
         self.frame = frame
         self._framed = dict(self._readings)
@@ -111,13 +112,30 @@ class ObservationAssembler:
         """
         return min((reading.arrival for reading in self._framed.values()), default=-math.inf)
 
-    def executed(self, action: np.ndarray) -> None:
+    def _push_action(self, action: np.ndarray | None) -> None:
+        """Add an action to those of before; None: there is none yet."""
+        first = self._last_action is None
+        self._last_action = action
+        if action is not None:
+            self._past_actions = (_repeated if first else _shifted)(action, self._past_actions)
+
+    def executed(self, action: np.ndarray, stamp: int = 0) -> None:
         """Remember the action (n_action,) that was sent to the robot for the newest frame.
 
         It is a past action from the next frame on. A second action for the same frame (no new frame came within a
         period) replaces the first, so that actions and frames stay in step.
+
+        Args:
+            stamp: ns, of the frame that it was sent for, or of the time; 0: the newest. One of the frame before the
+                newest came late, and corrects the history; an older one is too late for that.
         """
-        self._action = np.array(action, dtype=float)
+        action = np.array(action, dtype=float)
+        if stamp == 0 or (self.stamp is not None and stamp >= self.stamp):
+            self._action = action
+        elif self._before is not None and stamp >= self._before[0]:
+            _, self._last_action, self._past_actions = self._before
+            self._push_action(action)
+            self.followed = True
 
     def vector(self) -> np.ndarray:
         """Return the observation (n_observation,) of the newest frame; NaN before the first.

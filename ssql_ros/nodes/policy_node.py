@@ -1,0 +1,280 @@
+"""Serves a bundle's policy: answers every whole observation with a proposal, and takes better policies while it runs.
+
+The observation is assembled as the shield assembles it. Its past actions are what the robot was told, heard on the
+contract's command topic: that is what was executed, whoever decided it, with a shield in between or without, and it
+needs no knowledge of a shield's name or account. Where the last command is late, the answer waits for it, briefly.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+from sensor_msgs.msg import JointState
+
+from ssql_ros.bundle import Bundle, load_bundle
+from ssql_ros.msg import Proposal
+from ssql_ros.nodes import model_receiver
+from ssql_ros.nodes.diagnostics import Diagnostics
+from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
+from ssql_ros.nodes.model_receiver import ModelReceiver, Served
+from ssql_ros.nodes.parameters import Parameter, declare
+from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
+from ssql_ros.policy import ServedPolicy, make_policy
+from ssql_ros.probes import check_policy
+from ssql_ros.shield import Proposal as Draw
+from ssql_ros.spec import ContractError, ObservationAssembler, find_contract, load_contract
+from ssql_ros.spec.contract import JOINT_STATE
+from ssql_ros.spec.messages import CommandReader, InputReader, fill, fill_joint_command, set_stamp, stamp_of
+
+PARAMETERS = (
+    Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
+    Parameter("bundle", "", "path of the bundle with the policy; empty: config/bundles/ROBOT_ssql", fixed=True),
+    Parameter("best", False, "answer with the policy's most probable action instead of a draw"),
+    Parameter("seed", 0, "seed of the next episode's draws; goes up by one with each", low=0, high=2**31 - 1),
+    Parameter("output", "proposal", "publish joint_proposals, or joint_commands_raw", choices=("command", "proposal")),
+    *model_receiver.PARAMETERS,
+)
+# An answer waits this share of a control period for the command before it; a policy must answer within it too.
+SHARE = 0.25
+
+
+class PolicyNode(Node):
+    """Answers each whole observation; a gap in the stamps begins a new episode, with the next seed."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        self.value_of = declare(self, PARAMETERS)
+        self.contract = load_contract(find_contract(self.value_of("contract")))
+        self._limit = SHARE * self.contract.control_period
+        self._assembler = ObservationAssembler(self.contract)
+        self._rng = np.random.default_rng(0)
+        self._lock = threading.Lock()  # held while the policy answers, and while another takes its place
+        self._policy, self._bundle_id, self._episode = self._load()
+        self._answered: int | None = None  # ns, stamp of the observation that was answered last
+        self._answer: Proposal | JointState | None = None
+        self._pending = False  # a whole observation is there that has no answer yet
+        self._follows = False  # commands are heard, so that it makes sense to wait for one
+        self._answers = self._unfollowed = 0
+        self._fault = ""
+        self._commands = self.create_publisher(JointState, "joint_commands_raw", COMMAND)
+        self._proposals = self.create_publisher(Proposal, "joint_proposals", COMMAND)
+        for name in self.contract.observed_inputs:
+            source = self.contract.inputs[name]
+            kind, receive = INPUT_TYPES[source.type], self._reader(name)
+            self.create_subscription(kind, source.topic, receive, SENSOR, raw=True)
+        topic = self.contract.commanded.topic
+        self.create_subscription(JointState, topic, self._command_reader(topic), COMMAND, raw=True)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._patience = self.create_timer(self._limit, self._on_patience_ended, clock=steady)
+        self._patience.cancel()
+        self._diagnostics = Diagnostics(self, "policy", self._describe)
+        self.create_timer(1.0, self._report, clock=steady)
+        self._receiver: ModelReceiver | None = None
+        first = Served(self._bundle_id, (self._bundle_id, self._policy))
+        self._receiver = ModelReceiver(
+            self, self.contract, "policy", self._serve, self._put_in_force, self._report, first, self.value_of
+        )
+        self.get_logger().info(f"policy of bundle {self._bundle_id} for {self.contract.id}")
+
+    def close(self) -> None:
+        """Take no more models."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.close()
+
+    # The policy, at first and later.
+
+    def _load(self) -> tuple[ServedPolicy, str, int]:
+        path = self.value_of("bundle")
+        if not path:
+            robot = self.contract.robot
+            path = find_contract(robot).parent / "bundles" / f"{robot}_ssql.safetensors"
+        bundle = load_bundle(path, self.contract)
+        return make_policy(bundle), bundle.id, -1
+
+    def _serve(self, bundle: Bundle) -> tuple[str, ServedPolicy]:
+        """Return the policy of an announced bundle, verified and tried. In the receiver's thread."""
+        policy = make_policy(bundle)
+        check_policy(policy, bundle)
+        observation, rng = bundle.probes["observation"][0].astype(float), np.random.default_rng(0)
+        # The best of a few: what the machine is busy with beside it does not count against the policy.
+        seconds = min(_seconds(lambda: policy.propose(observation, rng)) for _ in range(5))
+        if not seconds <= self._limit:
+            raise ValueError(f"{bundle.path}: an answer takes {seconds:.4f} s, at most {self._limit:g} s are there")
+        return bundle.id, policy
+
+    def _put_in_force(self, model: tuple[str, ServedPolicy]) -> None:
+        """Serve another policy from the next observation on: in the same stride, or as in a new episode."""
+        with self._lock:
+            before = self._policy
+            self._bundle_id, self._policy = model
+            if not _carry_on(self._policy, before):
+                self._episode = -1
+
+    # What comes in.
+
+    def _reader(self, name: str) -> Callable[[bytes], None]:
+        source = self.contract.inputs[name]
+        parse, read = parser_of(source.type), InputReader(self.contract, source)
+        triggers = name == self.contract.observed.trigger
+
+        def receive(data: bytes) -> None:
+            try:
+                message = parse(data)
+                values = read(message)
+            except ContractError as error:
+                self._note(str(error))
+                return
+            stamp = stamp_of(message)
+            if triggers and stamp == self._answered and self._answer is not None and not self._pending:
+                # An observation told again gets the same answer again: the first may have reached nobody.
+                self._publish(self._answer)
+            if self._assembler.read(name, stamp, time.monotonic(), values):
+                self._pending = True
+                self._answer_when_followed()
+
+        return receive
+
+    def _command_reader(self, topic: str) -> Callable[[bytes], None]:
+        parse, reader = parser_of(JOINT_STATE), CommandReader(self.contract, topic)
+
+        def receive(data: bytes) -> None:
+            try:
+                message = parse(data)
+                action = reader.joint_state(message)
+            except ContractError as error:
+                self._note(f"{topic}: {error}")
+                return
+            self._assembler.executed(action, stamp_of(message))
+            self._follows = True
+            if self._pending:
+                self._answer_when_followed()
+
+        return receive
+
+    def _on_patience_ended(self) -> None:
+        self._patience.cancel()
+        if self._pending:
+            # One command went missing, or nobody commands any more: then no answer must wait for it.
+            self._follows = False
+            self._unfollowed += 1
+            self._answer_now()
+
+    # What goes out.
+
+    def _answer_when_followed(self) -> None:
+        if self._assembler.followed or not self._follows:
+            self._patience.cancel()
+            self._answer_now()
+        elif self._patience.is_canceled():
+            self._patience.reset()
+
+    def _answer_now(self) -> None:
+        self._pending = False
+        observation = self._assembler.vector()
+        with self._lock:
+            if self._assembler.episode != self._episode:
+                self._begin_episode()
+            context = self._policy.context()
+            if self.value_of("best"):
+                draw = Draw(self._policy.best(observation), 0.0)
+            else:
+                draw = self._policy.propose(observation, self._rng)
+            source = f"policy {self._bundle_id}"
+        if not np.isfinite(draw.action).all():
+            self._note(f"{source}: the action is not finite")
+            return
+        self._fault = ""
+        self._answers += 1
+        self._answered = self._assembler.stamp or 0
+        self._answer = self._message(draw, context, source, self._answered)
+        self._publish(self._answer)
+
+    def _begin_episode(self) -> None:
+        """Begin the policy's episode, with the next seed. The lock is held."""
+        self._episode = self._assembler.episode
+        seed = self.value_of("seed")
+        self._rng = np.random.default_rng(seed)
+        self._policy.reset(self._rng)
+        self.set_parameters([RosParameter("seed", value=(seed + 1) % 2**31)])
+
+    def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Proposal | JointState:
+        if self.value_of("output") == "command":
+            return fill_joint_command(JointState(), self.contract, self.contract.joint_command(draw.action), stamp)
+        said = {name: getattr(draw, name) for name in ("mean", "std", "low", "high")}
+        proposal = fill(
+            Proposal(),
+            contract_id=self.contract.id,
+            source=source,
+            action=draw.action,
+            context=context,
+            squashed=draw.squashed,
+            **{name: value for name, value in said.items() if value is not None},
+        )
+        set_stamp(proposal, stamp)
+        return proposal
+
+    def _publish(self, message: Proposal | JointState) -> None:
+        (self._proposals if isinstance(message, Proposal) else self._commands).publish(message)
+
+    # Reports.
+
+    def _note(self, fault: str) -> None:
+        self._fault = fault
+        self.get_logger().error(fault, throttle_duration_sec=1.0)
+
+    def _report(self) -> None:
+        self._diagnostics.publish()
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.report()
+
+    def _describe(self) -> tuple[bytes, str, dict[str, str]]:
+        values = {
+            "bundle": self._bundle_id,
+            "answers": str(self._answers),
+            "episodes": str(self._assembler.episode),
+            "unfollowed": str(self._unfollowed),
+        }
+        if self._fault:
+            return DiagnosticStatus.ERROR, self._fault, values
+        if not self._answers:
+            return DiagnosticStatus.WARN, "no whole observation yet", values
+        return DiagnosticStatus.OK, "serving", values
+
+
+def _carry_on(policy: ServedPolicy, before: ServedPolicy) -> bool:
+    """Let a policy go on where another stands; False: they do not keep to the same behaviour policy.
+
+    A gait that started over in the middle of a stride would be a jump that nobody has learned to take. How likely an
+    episode begins with which gait may differ: that counts from the next one on.
+    """
+    old, new = (getattr(each, "behaviour", None) for each in (before, policy))
+    if old is None or new is None:
+        return old is new  # neither remembers anything
+    descriptions = [{**each.describe(), "weights": None} for each in (old, new)]
+    if descriptions[0] != descriptions[1]:
+        return False
+    policy.behaviour = old  # type: ignore[attr-defined]
+    return True
+
+
+def _seconds(act: Callable[[], Any]) -> float:
+    start = time.monotonic()
+    act()
+    return time.monotonic() - start
+
+
+def main() -> int:
+    """Run the node."""
+    sys.setswitchinterval(0.0005)
+    return run_node(PolicyNode)
