@@ -1,4 +1,4 @@
-"""Exact resume of every off-policy algorithm in both phases: the state between two episodes is the whole state."""
+"""Exact resume of every algorithm in both phases: the state between two episodes is the whole state."""
 
 import copy
 from collections.abc import Iterator
@@ -32,6 +32,8 @@ TINY = {
     "prior": 0.1,  # at epsilon: the mask changes about half of the actions from the first step on
     "online": True,
     "critics": 3,
+    "batch_steps": 90,
+    "value_updates": 5,
 }
 
 
@@ -69,8 +71,11 @@ def log_of(training: Training) -> list[tuple]:
 
 
 def weights_of(learner: Learner) -> list[np.ndarray]:
-    networks = [flat.detach().numpy().copy() for flats in learner.learned()["networks"].values() for flat in flats]
-    return [*networks, learner.learned()["log_alpha"].detach().numpy().copy()]
+    learned = learner.learned()
+    flats = [flat for flats in learned["networks"].values() for flat in flats]
+    # CPO has no temperature.
+    flats += [learned["log_alpha"]] if "log_alpha" in learned else []
+    return [flat.detach().numpy().copy() for flat in flats]
 
 
 def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
@@ -88,6 +93,7 @@ def saved_at(training: Training, step: int, path: Path) -> Iterator[None]:
 CASES = [
     *(("spider", algorithm, "pretrain", 1300, 1080) for algorithm in ("sac", "sqrl", "esac", "wcpg")),
     *(("spider", algorithm, "finetune", 400, 160) for algorithm in ("sac", "sqrl", "esac", "wcpg", "rs")),
+    *(("spider", "cpo", phase, 500, 210) for phase in ("pretrain", "finetune")),
     ("minitaur_velocity", "sqrl", "finetune", 900, 100),
 ]
 
@@ -181,6 +187,13 @@ REFUSED = {
     "run of other widths": ("sqrl", "sqrl", ["hidden=[9]"], "does not fit sqrl: policy: expected "),
     "bundle of other widths": ("sac", "sac/bundle.safetensors", ["hidden=[9]"], "expected networks of layers"),
     "bundle for wcpg": ("wcpg", "sac/bundle.safetensors", ["hidden=[8]"], "begins from the folder of a run of wcpg"),
+    "run of another algorithm": (
+        "cpo",
+        "sac",
+        TUNED[:1],
+        "does not fit cpo: expected a network 'values', found policy",
+    ),
+    "bundle of other widths for cpo": ("cpo", "sac/bundle.safetensors", ["hidden=[9]"], "expected networks of layers"),
     "run of another robot": ("sqrl", "sqrl", TUNED, "trained for contract spider-"),
 }
 

@@ -45,6 +45,7 @@ _ALGORITHMS = {
     "esac": "E-SAC: a low percentile of ten critics",
     "wcpg": "WCPG: conditional value at risk of a distributional critic",
     "ssql": "SSQL: from the task's safe behaviour policy alone, without leaving its support",
+    "cpo": "CPO: on-policy, a trust region with incidents an episode as the constraint",
     "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
 }
 

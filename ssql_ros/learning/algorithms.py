@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.behaviour.promise import PromiseMonitor
+from ssql_ros.learning.cpo import CPO, CPOSettings
 from ssql_ros.learning.esac import ESAC, ESACSettings
 from ssql_ros.learning.learner import Learner, OffPolicyLearner
 from ssql_ros.learning.rs import RS
@@ -49,12 +50,15 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "safety_updates": 300,
         "near_share": 0.25,
         "mask_from": 0.6,
+        # The budget of the others has four batches of the default.
+        "batch_steps": 500,
+        "cost_limit": 0.05,
     },
     # A fall shows some ten steps ahead, which is beyond the horizon of gamma_safe 0.7.
     "minitaur": {"update_every": 2, "gamma_safe": 0.9, "rollouts": 2, "safety_updates": 150, "mask_from": 0.8},
 }
 
-Settings = SACSettings | SSQLSettings
+Settings = SACSettings | SSQLSettings | CPOSettings
 # Those that only a behaviour policy collects for.
 FROM_BEHAVIOUR = ("ssql",)
 
@@ -112,6 +116,10 @@ def _safe_support(start: Start, settings: Any) -> Learner:
     return SSQLLearner(algorithm, start.monitor, n_observation, start.n_action, start.seed, start.steps, replay)
 
 
+def _on_policy(start: Start, settings: Any) -> Learner:
+    return CPO(start.mean, start.scale, start.n_action, settings, start.seed)
+
+
 ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
     "sac": (SACSettings, _off_policy(_plain(SAC))),
     "sqrl": (SQRLSettings, _off_policy(_safe(SQRLFineTuning))),
@@ -120,6 +128,7 @@ ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
     # RS shares SQRL's pre-training.
     "rs": (SQRLSettings, _off_policy(_safe(RS))),
     "ssql": (SSQLSettings, _safe_support),
+    "cpo": (CPOSettings, _on_policy),
 }
 
 
@@ -165,6 +174,8 @@ _SHARES = {
     "pessimism",
     "policy_share",
     "policy_from",
+    "gae_decay",
+    "cost_gae_decay",
 }
 _CHOICES = {"extraction": ("forward", "reverse")}
 

@@ -64,6 +64,7 @@ _BASELINES = {
     "esac": Method("esac"),
     "wcpg": Method("wcpg"),
     "rs": Method("rs", before="sqrl"),
+    "cpo": Method("cpo"),
 }
 # With and without the mask, from the same pre-trained policy: the difference is the mask's alone.
 _SAME_START = {"sqrl": Method("sqrl"), "sac": Method("sac", before="sqrl")}
