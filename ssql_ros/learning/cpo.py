@@ -25,6 +25,7 @@ import torch
 
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.learning.learner import Work
 from ssql_ros.learning.networks import Ensemble, default_device, exported
 from ssql_ros.learning.on_policy import OnPolicyBuffer, Steps, generalised_advantage
 from ssql_ros.learning.policy import SquashedGaussian
@@ -255,6 +256,18 @@ class CPO:
 
     def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Learn nothing from extra episodes."""
+        return {}
+
+    def finish(self) -> list[Work]:
+        """Return that nothing is left to do."""
+        return []
+
+    def figures(self) -> dict[str, float]:
+        """Return nothing: the log of episodes says all."""
+        return {}
+
+    def behaves(self) -> dict[str, Any]:
+        """Return that its policy keeps to no behaviour policy."""
         return {}
 
     def take(self, networks: dict[str, Network]) -> None:
