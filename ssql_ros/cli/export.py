@@ -27,6 +27,7 @@ def add_parser(verbs: Any) -> None:
 
 def _behaviour(options: argparse.Namespace) -> int:
     from ssql_ros.bundle import Bundle, load_bundle, save_bundle
+    from ssql_ros.probes import with_probes
     from ssql_ros.tasks import find_task
 
     if options.out.exists() and not options.overwrite:
@@ -48,6 +49,6 @@ def _behaviour(options: argparse.Namespace) -> int:
         policy_kind="behaviour",
         behaviour=behaviour.describe(),
     )
-    saved = save_bundle(bundle, options.out)
+    saved = save_bundle(with_probes(bundle, contract), options.out)
     print(f"bundle {saved.id} is in {saved.path}: {behaviour.promise}")
     return 0

@@ -15,7 +15,7 @@ import os
 import select
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.sac import NO_CLOCK
 from ssql_ros.learning.ssql import SSQL, SSQLSettings
 from ssql_ros.policy import SupportedPolicy
+from ssql_ros.probes import with_probes
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.spec import load_contract
 
@@ -274,7 +275,7 @@ class LiveWorker:
                 "settings": asdict(self.ssql_settings),
             }
             path = self.folder / "offered" / f"round_{self.rounds:03d}.safetensors"
-            saved = save_bundle(Bundle(**{**vars(self._pending), "provenance": provenance}), path)
+            saved = save_bundle(with_probes(replace(self._pending, provenance=provenance), self.contract), path)
             told |= {"path": str(path), "bundle_id": saved.id}
         self._pending, self._shadow = None, []
         return told
@@ -296,7 +297,7 @@ class LiveWorker:
             behaviour=self.behaviour.describe(),
         )
         path = self.folder / "exported" / f"updates_{self.updates:08d}.safetensors"
-        save_bundle(bundle, path)
+        save_bundle(with_probes(bundle, self.contract), path)
         return {"event": "exported", "path": str(path), "words": ""}
 
     def progress(self) -> dict[str, Any]:
