@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -47,7 +48,8 @@ def parameter_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return repr(value)
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    # A double-quoted text means the same in YAML as in JSON.
+    return json.dumps(value) if isinstance(value, str) else str(value)
 
 
 class Graph:

@@ -57,7 +57,7 @@ class LiveTransition:
         action: (n_action,), executed.
         first: True for the first step of an episode.
         incident: I(s').
-        low, high: (n_action,), the support that the proposal stated; empty: none.
+        proposal: (n_action,), what the controller wanted; the action itself where no proposal told it.
     """
 
     stamp: int
@@ -69,8 +69,7 @@ class LiveTransition:
     following_context: np.ndarray
     incident: bool
     first: bool
-    low: np.ndarray
-    high: np.ndarray
+    proposal: np.ndarray
 
 
 @dataclass
@@ -80,7 +79,7 @@ class _Period:
     readings: dict[str, np.ndarray] = field(default_factory=dict)
     action: np.ndarray | None = None
     context: np.ndarray | None = None
-    support: tuple[np.ndarray, np.ndarray] | None = None
+    proposal: np.ndarray | None = None
     place: np.ndarray | None = None
 
 
@@ -137,11 +136,11 @@ class TransitionAssembler:
                 self.counts["duplicates"] += 1
             period.place = values if period.place is None else period.place
 
-    def propose(self, stamp: int, context: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-        """Take in what a proposal says beside its action: context (n_context,) and support (n_action,) or empty."""
+    def propose(self, stamp: int, action: np.ndarray, context: np.ndarray) -> None:
+        """Take in a proposal: its action (n_action,), and the context (n_context,) that it was drawn in."""
         period = self._at(stamp)
         if period is not None and period.context is None:
-            period.context, period.support = context, (low, high)
+            period.context, period.proposal = context, action
 
     def execute(self, stamp: int, action: np.ndarray) -> None:
         """Take in the action (n_action,) that went to the robot for this observation. A later one replaces it."""
@@ -226,11 +225,10 @@ class TransitionAssembler:
             # What followed the last observation of an episode is not known: its step says nothing.
             self.counts["dropped"] += not new_episode
             return []
-        action, support = before.period.action, before.period.support
+        action, proposal = before.period.action, before.period.proposal
         if action is None or self._assembler.episode == 0:
             return []
         self._actions = [action, *self._actions][:REMEMBERED]
-        low, high = support if support is not None else (np.zeros(0), np.zeros(0))
         reward = self._reward(before.place, period.place, self._actions)  # type: ignore[arg-type]
         self.counts["made"] += 1
         known = before.period.context if before.period.context is not None else np.zeros(0)
@@ -245,7 +243,6 @@ class TransitionAssembler:
                 following_context=context,
                 incident=bool(incident),
                 first=before.first,
-                low=low,
-                high=high,
+                proposal=action if proposal is None else proposal,
             )
         ]

@@ -48,8 +48,7 @@ def walked(steps: int, seed: int, behaviour: BehaviourPolicy, begin: int = 0) ->
                 behaviour.context(),
                 bool(info["incident"]),
                 not episode,
-                context - 0.1,
-                context + 0.1,
+                action,
             )
             episode.append(step)
             observation, made = following, made + 1

@@ -49,7 +49,7 @@ def feed(assembler: TransitionAssembler, messages: Sequence[Message]) -> list[Li
         if kind == "place":
             assembler.locate(stamp, values)
         elif kind == "propose":
-            assembler.propose(stamp, values, values - 1.0, values + 1.0)
+            assembler.propose(stamp, values - 1.0, values)
         elif kind == "execute":
             assembler.execute(stamp, values)
         else:
@@ -78,7 +78,7 @@ def test_in_order_every_step_becomes_a_transition_with_the_right_parts() -> None
         assert np.array_equal(t.following, vectors[i + 1])
         assert (t.action[0], t.context[0], t.following_context[0]) == (0.001 * i, 100.0 + i, 101.0 + i)
         assert t.reward == pytest.approx((i + 1) ** 2 - i**2 + 0.001 * i)
-        assert (t.low[0], t.high[0]) == (99.0 + i, 101.0 + i)
+        assert t.proposal[0] == 99.0 + i
         assert t.first == (i == 0)
         assert not t.incident
     assert one.counts == {"made": 19, "episodes": 1}

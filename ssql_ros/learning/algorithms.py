@@ -31,8 +31,13 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         "hidden": (128, 128),
         "samples": 8,
         "extraction_samples": 16,
+        # What an action does to the velocity shows within a few steps; further ahead it is lost in the noise.
+        "gamma": 0.8,
+        "temperature": 0.02,
         "policy_share": 0.5,
-        "update_every": 2,
+        "update_every": 4,
+        "final_updates": 6000,
+        "extraction_updates": 4000,
     },
     ("ssql", "spider"): {"update_every": 1},
 }

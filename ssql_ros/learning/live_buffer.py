@@ -26,6 +26,7 @@ _COLUMNS = (
     "following_context",
     "incident",
     "first",
+    "proposal",
 )
 
 
@@ -42,6 +43,7 @@ class Chunk:
     following_context: np.ndarray
     incident: np.ndarray
     first: np.ndarray
+    proposal: np.ndarray
 
     def __len__(self) -> int:
         """Return N."""
@@ -109,6 +111,7 @@ class LiveBuffer:
             "context": n_context,
             "following_context": n_context,
             "action": n_action,
+            "proposal": n_action,
         }
         for name in _COLUMNS:
             expected = (n, widths[name]) if name in widths else (n,)

@@ -42,6 +42,8 @@ HELD_OUT = 8
 IDLE = 0.1  # s
 SLICE = 50  # updates between two looks at commands and new data
 PARENT_CHECK = 1.0  # s
+# An executed action that differs by more from its proposal is another one: joints there and back round less.
+OVERRIDDEN = 1e-5
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ class LiveWorker:
         self.held_out: list[Chunk] = []
         self.starts: list[np.ndarray] = []
         self.algorithm: SSQL | None = None
-        self.updates = self.round_updates = self.rounds = self.chunks = self.incidents = self.breaches = 0
+        self.updates = self.round_updates = self.rounds = self.chunks = self.incidents = self.breaches = (
+            self.overridden
+        ) = 0
         self.paused = self.asked = False
         self.loss = float("nan")
         self._draws = torch.Generator().manual_seed(settings.seed)
@@ -129,8 +133,10 @@ class LiveWorker:
             self.incidents += int(chunk.incident.sum())
             states = np.concatenate([chunk.observation, chunk.context], axis=1)
             followings = np.concatenate([chunk.following, chunk.following_context], axis=1)
-            supported = self.behaviour.support(states.astype(float)).contains(chunk.action[:, np.newaxis])[:, 0]
+            # The promise is the controller's; what the shield puts in the place of its proposals is counted apart.
+            supported = self.behaviour.support(states.astype(float)).contains(chunk.proposal[:, np.newaxis])[:, 0]
             self.breaches += int((~supported).sum() + chunk.incident.sum())
+            self.overridden += int((np.abs(chunk.action - chunk.proposal) > OVERRIDDEN).any(axis=1).sum())
             self.starts += list(chunk.observation[chunk.first > 0])[: 64 - len(self.starts)]
             self.chunks += 1
             if self._pending is not None:
@@ -310,6 +316,7 @@ class LiveWorker:
             "critic_loss": self.loss,
             "incidents": self.incidents,
             "breaches": self.breaches,
+            "overridden": self.overridden,
             "paused": self.paused,
             "refused_chunks": len(self.buffer.refused),
             "waits_for_shadow": self._pending is not None,

@@ -22,6 +22,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
@@ -31,7 +32,7 @@ from ssql_ros.msg import Proposal
 from ssql_ros.nodes.announcer import Announcer
 from ssql_ros.nodes.diagnostics import Diagnostics
 from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import EVENT, run_node
+from ssql_ros.nodes.process import run_node
 from ssql_ros.nodes.shield_control import INPUT_TYPES
 from ssql_ros.policy import behaviour_of
 from ssql_ros.rewards import reward_of
@@ -53,6 +54,8 @@ PARAMETERS = (
     Parameter("announce", True, "announce what passes every gate; else it only lies in the folder"),
     Parameter("with_data", True, "the file goes along in the announcement, for other machines"),
 )
+# Deep: what waits here while the processor is busy is not lost. It delays nobody.
+PATIENT = QoSProfile(depth=2000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 CHUNK = 1000  # transitions, where no episode ends before
 RESTART_PAUSE = 2.0  # s, before a worker that has died is started again
 
@@ -73,6 +76,7 @@ class LearnerNode(Node):
         self._folder = Path(self.value_of("folder")).absolute()
         self._reward = reward_of(self.contract, self.value_of("goal"))
         self._assembler = TransitionAssembler(self.contract, self._reward, behaviour.n_context)
+        self._n_context = behaviour.n_context
         sizes = (self.contract.observation_size, behaviour.n_context, self.contract.action_size)
         self._buffer = LiveBuffer(self._folder / "buffer", sizes)
         self._unwritten: list[LiveTransition] = []
@@ -117,12 +121,12 @@ class LearnerNode(Node):
     def _listen(self) -> None:
         for name in self.contract.observed_inputs:
             source = self.contract.inputs[name]
-            self.create_subscription(INPUT_TYPES[source.type], source.topic, self._reader(name), EVENT)
-        self.create_subscription(Odometry, self.contract.inputs[self._reward.input].topic, self._on_odometry, EVENT)
+            self.create_subscription(INPUT_TYPES[source.type], source.topic, self._reader(name), PATIENT)
+        self.create_subscription(Odometry, self.contract.inputs[self._reward.input].topic, self._on_odometry, PATIENT)
         topic = self.contract.commanded.topic
         self._commands = CommandReader(self.contract, topic)
-        self.create_subscription(JointState, topic, self._on_command, EVENT)
-        self.create_subscription(Proposal, "joint_proposals", self._on_proposal, EVENT)
+        self.create_subscription(JointState, topic, self._on_command, PATIENT)
+        self.create_subscription(Proposal, "joint_proposals", self._on_proposal, PATIENT)
 
     def _reader(self, name: str) -> Callable[[Any], None]:
         read = InputReader(self.contract, self.contract.inputs[name])
@@ -151,11 +155,19 @@ class LearnerNode(Node):
         self._assembler.execute(stamp_of(message), self.contract.clip(action))
 
     def _on_proposal(self, message: Proposal) -> None:
-        context, low, high = (np.array(part, float) for part in (message.context, message.low, message.high))
-        if message.contract_id not in ("", self.contract.id) or not np.isfinite(context).all():
-            self._unreadable(ContractError("joint_proposals: of another contract, or a context that is not finite"))
-            return
-        self._assembler.propose(stamp_of(message), context, low, high)
+        action, context = np.array(message.action, float), np.array(message.context, float)
+        sizes = (len(action), len(context))
+        if message.contract_id not in ("", self.contract.id) or sizes != (self.contract.action_size, self._n_context):
+            self._unreadable(
+                ContractError(
+                    f"joint_proposals: expected {self.contract.action_size} numbers and a context of {self._n_context} "
+                    f"for contract {self.contract.id}, got {sizes[0]} and {sizes[1]} for {message.contract_id!r}"
+                )
+            )
+        elif not (np.isfinite(action).all() and np.isfinite(context).all()):
+            self._unreadable(ContractError("joint_proposals: action or context is not finite"))
+        else:
+            self._assembler.propose(stamp_of(message), action, context)
 
     def _unreadable(self, error: Exception) -> None:
         self._assembler.counts["unreadable"] += 1
@@ -273,7 +285,17 @@ class LearnerNode(Node):
         counts, state = self._assembler.counts, self._state
         values = {name: str(counts[name]) for name in ("made", "episodes", "dropped", "incomplete", "late")}
         values |= {name: str(counts[name]) for name in ("duplicates", "unreadable")}
-        names = ("steps", "updates", "rounds", "critic_loss", "incidents", "breaches", "paused", "refused_chunks")
+        names = (
+            "steps",
+            "updates",
+            "rounds",
+            "critic_loss",
+            "incidents",
+            "breaches",
+            "overridden",
+            "paused",
+            "refused_chunks",
+        )
         values |= {name: str(state.get(name, "")) for name in names}
         values |= {"announced": str(self._announced), "restarts": str(self._restarts), "verdict": self._last_verdict}
         if self._fault:
