@@ -19,24 +19,34 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "demo",
-        help="an untrusted controller over a real ROS 2 graph, first unprotected, then behind the shield",
-        description="Starts simulator, controller, shield and recorder as processes of their own. The same episodes "
-        "run twice: the shield first only monitors, then enforces. Ends with a table, a bag and an HTML report.",
+        help="over a real ROS 2 graph: an untrusted controller and the shield; or a robot that learns on the job",
+        description="shield: simulator, controller, shield and recorder as processes of their own. The same episodes "
+        "run twice: the shield first only monitors, then enforces. learn: a robot walks with its safe gaits while a "
+        "learner beside it learns a better policy, which takes over behind the shield once it has passed every gate. "
+        "Either ends with a table, a bag and an HTML report.",
     )
-    parser.add_argument("--task", default="minitaur", help="which robot (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=20, help="of each mode (default: %(default)s)")
+    parser.add_argument(
+        "story", nargs="?", choices=("shield", "learn"), default="shield", help="(default: %(default)s)"
+    )
+    parser.add_argument("--task", help="which robot (default: minitaur, or minitaur_trots to learn)")
+    parser.add_argument("--episodes", type=int, default=20, help="shield: of each mode (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="learn: for how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder to make (default: runs/demo_TIME)")
     parser.set_defaults(run=_demo)
 
 
 def _demo(options: argparse.Namespace) -> int:
+    if options.story == "learn":
+        from ssql_ros.cli.demo_learn import learn
+
+        return learn(options.task or "minitaur_trots", options.minutes, options.seed, options.out)
     from ssql_ros.graph import Graph, isolate
     from ssql_ros.tasks import find_task
 
     if options.episodes < 1:
         raise ValueError(f"--episodes: expected at least 1, got {options.episodes}")
-    task = find_task(options.task)
+    task = find_task(options.task or "minitaur")
     folder = options.out or Path("runs") / time.strftime("demo_%Y%m%dT%H%M%SZ", time.gmtime())
     folder.mkdir(parents=True)
     print(f"ROS_DOMAIN_ID={isolate()}, this machine only; logs in {folder / 'logs'}")

@@ -137,6 +137,11 @@ class Conductor:
             heard.seed, heard.steps, heard.incident, heard.cause = end.seed, end.steps, end.incident, end.cause
             yield heard
 
+    @property
+    def newest(self) -> Episode:
+        """Return what the simulator said of the episode that ended last."""
+        return self._ended[-1]
+
     def _complete(self) -> bool:
         # The last accounts may still be on their way when the episode's end has come.
         # Some may be lost where this process gets too little of the processor; the newest are not.

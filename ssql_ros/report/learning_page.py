@@ -1,0 +1,102 @@
+"""The report of a robot that has learned on the job: one HTML file with a plot and tables, no outside resource."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ssql_ros.bundle import write_whole
+
+STYLESHEET = Path(__file__).with_name("report.css")
+COLOURS = ("#7f7f7f", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00")
+
+
+def write_learning_page(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write the report.
+
+    Args:
+        document: walks (each with bundle_id, total_reward, velocity, steps, incident, interventions), swaps (episodes
+            before, bundle_id, node), learner (its last diagnostics), first (id of the behaviour policy's bundle), and
+            facts (command, seed, versions).
+
+    Raises:
+        FileExistsError: a report never overwrites another.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already; a report never overwrites another")
+    walks, first = document["walks"], document["first"]
+    incidents, steps = sum(walk["incident"] for walk in walks), sum(walk["steps"] for walk in walks)
+    by_bundle = {
+        bundle: [walk for walk in walks if walk["bundle_id"] == bundle]
+        for bundle in dict.fromkeys(walk["bundle_id"] for walk in walks)
+    }
+    rows = "".join(
+        f"<tr><td>{html.escape(_name(bundle, first))}</td><td>{len(part)}</td>"
+        f"<td>{np.mean([w['total_reward'] for w in part]):.1f}</td><td>{min(w['total_reward'] for w in part):.1f}</td>"
+        f"<td>{np.mean([w['velocity'] for w in part]):.3f}</td><td>{sum(w['incident'] for w in part)}</td>"
+        f"<td>{sum(w['interventions'] for w in part)}</td></tr>"
+        for bundle, part in by_bundle.items()
+    )
+    swaps = "".join(
+        f"<li>before episode {before + 1}: {html.escape(node)} took bundle {html.escape(bundle)}</li>"
+        for before, bundle, node in document["swaps"]
+    )
+    told = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
+        for name, value in document["learner"].items()
+    )
+    facts = {name: document[name] for name in ("command", "seed", "versions") if name in document}
+    page = f"""<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Learned on the job</title><style>{STYLESHEET.read_text()}</style></head>
+<body><main>
+<h1>Learned on the job: {incidents} incidents in {steps} steps</h1>
+<p>The robot began with its safe gaits. What the learner made of what it saw took over behind the shield once it had
+passed calibration, support and shadow evaluation.</p>
+<img alt="Return of each episode, by the bundle that drove it" src="data:image/png;base64,{_plot(walks, first)}">
+<table><tr><th>driven by</th><th>episodes</th><th>mean return</th><th>least</th><th>velocity, m/s</th><th>incidents</th>
+<th>interventions</th></tr>{rows}</table>
+<h2>Swaps</h2><ul>{swaps or "<li>none: no policy has passed every gate in this time</li>"}</ul>
+<h2>The learner, in the end</h2><table>{told}</table>
+<h2>How this was made</h2><pre>{html.escape(json.dumps(facts, indent=1))}</pre>
+</main></body></html>
+"""
+    write_whole(path, page.encode())
+    return path
+
+
+def _name(bundle: str, first: str) -> str:
+    if bundle == first:
+        return "safe gaits"
+    return f"swapped on the way ({bundle})" if "->" in bundle else f"learned {bundle}"
+
+
+def _plot(walks: list[Mapping[str, Any]], first: str) -> str:
+    """Return a PNG in base64: the return of each episode in the colour of its bundle, incidents crossed out."""
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    order = list(dict.fromkeys(walk["bundle_id"] for walk in walks))
+    for i, bundle in enumerate(order):
+        at = [k for k, walk in enumerate(walks) if walk["bundle_id"] == bundle]
+        colour = COLOURS[i % len(COLOURS)]
+        rewards = [walks[k]["total_reward"] for k in at]
+        axes.plot([k + 1 for k in at], rewards, "o", color=colour, label=_name(bundle, first))
+        if len(at) > 1:
+            axes.hlines(np.mean(rewards), at[0] + 1, at[-1] + 1, color=colour, linewidth=1.0)
+    fallen = [k for k, walk in enumerate(walks) if walk["incident"]]
+    if fallen:
+        axes.plot([k + 1 for k in fallen], [walks[k]["total_reward"] for k in fallen], "kx", label="incident")
+    axes.set_xlabel("episode")
+    axes.set_ylabel("return")
+    axes.legend(loc="lower right", fontsize="small")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return base64.b64encode(stream.getvalue()).decode()
