@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ssql_ros.bundle import write_whole
 
 STYLESHEET = Path(__file__).with_name("report.css")
-COLOURS = ("#7f7f7f", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00")
+GAITS = "#d55e00"
+BLUES = colormaps["Blues"]
 
 
 def write_learning_page(path: Path, document: Mapping[str, Any]) -> Path:
@@ -80,23 +82,31 @@ def _name(bundle: str, first: str) -> str:
 
 
 def _plot(walks: list[Mapping[str, Any]], first: str) -> str:
-    """Return a PNG in base64: the return of each episode in the colour of its bundle, incidents crossed out."""
-    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    """Return a PNG in base64: the return of each episode by its bundle, with their means; incidents crossed out."""
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     axes = figure.subplots()
-    order = list(dict.fromkeys(walk["bundle_id"] for walk in walks))
-    for i, bundle in enumerate(order):
+    learned = [
+        bundle for bundle in dict.fromkeys(w["bundle_id"] for w in walks) if bundle != first and "->" not in bundle
+    ]
+    mixed = [k for k, walk in enumerate(walks) if "->" in walk["bundle_id"]]
+    for bundle in ([first] if any(walk["bundle_id"] == first for walk in walks) else []) + learned:
         at = [k for k, walk in enumerate(walks) if walk["bundle_id"] == bundle]
-        colour = COLOURS[i % len(COLOURS)]
+        # Later ones darker: there may be many, and their order is what matters.
+        colour = GAITS if bundle == first else BLUES(0.4 + 0.6 * (learned.index(bundle) + 1) / len(learned))
         rewards = [walks[k]["total_reward"] for k in at]
-        axes.plot([k + 1 for k in at], rewards, "o", color=colour, label=_name(bundle, first))
-        if len(at) > 1:
-            axes.hlines(np.mean(rewards), at[0] + 1, at[-1] + 1, color=colour, linewidth=1.0)
+        name = "safe gaits" if bundle == first else f"learned, round {learned.index(bundle) + 1}"
+        axes.plot([k + 1 for k in at], rewards, "o", color=colour, label=name)
+        axes.hlines(np.mean(rewards), at[0] + 0.6, at[-1] + 1.4, color=colour, linewidth=1.2)
+    if mixed:
+        rewards = [walks[k]["total_reward"] for k in mixed]
+        axes.plot([k + 1 for k in mixed], rewards, "o", color="black", fillstyle="none", label="swapped on the way")
     fallen = [k for k, walk in enumerate(walks) if walk["incident"]]
     if fallen:
         axes.plot([k + 1 for k in fallen], [walks[k]["total_reward"] for k in fallen], "kx", label="incident")
     axes.set_xlabel("episode")
     axes.set_ylabel("return")
-    axes.legend(loc="lower right", fontsize="small")
+    axes.set_ylim(bottom=min(0.0, min(walk["total_reward"] for walk in walks)))
+    figure.legend(loc="outside right upper", fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
     return base64.b64encode(stream.getvalue()).decode()
