@@ -33,12 +33,17 @@ def add_parser(verbs: Any) -> None:
     ros.add_argument("--rate", type=float, default=100.0, help="Hz, observations sent (default: %(default)s)")
     ros.set_defaults(run=_ros)
 
+    swap = subjects.add_parser("swap", help="models exchanged at 100 Hz: missed periods, and commands of neither model")
+    swap.add_argument("--task", default="minitaur", help="whose bundle (default: %(default)s)")
+    swap.add_argument("--swaps", type=int, default=200, help="(default: %(default)s)")
+    swap.set_defaults(run=_swap)
+
     train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
     train.add_argument("--rounds", type=int, default=30, help="turns of 64 updates each (default: %(default)s)")
     train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
     train.set_defaults(run=_train)
 
-    for subject in (sim, shield, ros, train):
+    for subject in (sim, shield, ros, swap, train):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -61,6 +66,13 @@ def _ros(options: argparse.Namespace) -> int:
     from ssql_ros.bench.ros import bench_ros
 
     report(bench_ros(options.task, options.messages, options.rate, options.seed), options.seed, options.json)
+    return 0
+
+
+def _swap(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.swap import bench_swap
+
+    report(bench_swap(options.task, options.swaps, options.seed), options.seed, options.json)
     return 0
 
 

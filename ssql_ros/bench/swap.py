@@ -1,0 +1,299 @@
+"""Benchmark of hot swap: models are exchanged while a robot is driven, and every command is held against both."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations, pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ssql_ros.bench.processes import Processes
+from ssql_ros.bench.ros import record
+from ssql_ros.bundle import Bundle, Layer, Network, load_bundle, save_bundle
+from ssql_ros.critic import SafetyCritic, sigmoid
+from ssql_ros.graph import executable, isolate, parameter_text
+from ssql_ros.nodes.round_trip import RoundTripError, Step
+from ssql_ros.nodes.swap_driver import Record, SwapDriver
+from ssql_ros.policy import make_policy
+from ssql_ros.probes import TOLERANCE, with_probes
+from ssql_ros.shield import Decision
+from ssql_ros.spec import Contract, ObservationAssembler, find_contract, load_contract
+from ssql_ros.spec.messages import InputReader, stamp_of
+from ssql_ros.tasks import find_task
+
+PERIOD = 0.01  # s: 100 Hz
+BLOCK = 10  # swaps in a row, and then as long without
+PAUSE = 3  # steps from one swap's last answer to the next announcement
+WARM_UP = 100  # steps that do not count
+PATIENCE = 300  # steps, how long an answer may take
+WINDOW = 24  # frames that an observation is made anew from: more than any history holds
+DOUBT = 8  # of those, the newest that a node may have missed
+
+
+def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0) -> dict[str, float]:
+    """Exchange two bundles under a running shield and policy, at 100 Hz, and judge every command.
+
+    Three processes on this machine: this one is driver and announcer, `policy_node` proposes, `shield_node` decides.
+    Each bundle has a critic and a policy, all four of other weights. Blocks of 10 swaps take turns with stretches of
+    as many steps without one. Every second announcement carries the file; the others name its path.
+
+    Args:
+        swaps: announcements that both nodes answer.
+        seed: of the recorded rollout and of the weights.
+
+    Returns:
+        missed_periods: of the shield, as it counts them; missed_periods_rest: of those, in stretches without swaps;
+        swaps: announcements that both nodes took;
+        foreign_commands: commands whose account fits neither bundle (its score, threshold, decision or joints);
+        foreign_proposals: answers that neither policy gives to their observation; told_apart: share of the commands
+        that only one of the two bundles could have given; commands, held; unanswered: observations that no command
+        answers; interval_*_ms: from command to command, during swaps (announcement to last answer) and for the rest;
+        swap_p50_ms, swap_p99_ms: from announcement to the last answer.
+
+    Raises:
+        ValueError: no such task, or no swaps.
+        GraphError: a node is not installed, or ended by itself.
+    """
+    chosen = find_task(task)
+    if swaps < 1:
+        raise ValueError(f"expected at least one swap, got {swaps}")
+    with tempfile.TemporaryDirectory() as folder, Processes() as processes:
+        contract = _contract(chosen.robot, Path(folder))
+        bundles = [
+            save_bundle(bundle, Path(folder) / f"{i}.safetensors")
+            for i, bundle in enumerate(_bundles(load_bundle(chosen.bundle_path(), chosen.contract()), contract, seed))
+        ]
+        steps = record(chosen, seed)
+        isolate()
+        for node, settings in (("shield_node", {}), ("policy_node", {"best": True})):
+            given = {"contract": contract.path, "bundle": bundles[0].path, **settings}
+            words = [word for name, value in given.items() for word in ("-p", f"{name}:={parameter_text(value)}")]
+            processes.start(node, [str(executable(node)), "--ros-args", *words])
+        with SwapDriver(PERIOD) as driver:
+            driver.connect(2, processes.check)
+            missed = _drive(driver, steps, bundles, contract.id, swaps, processes)
+    return {**missed, **_judged(driver.record, bundles, contract), **_times(driver.record)}
+
+
+def _contract(robot: str, folder: Path) -> Contract:
+    """Return a robot's contract with a control period of 10 ms, from a file of its own."""
+    path = find_contract(robot)
+    told = load_contract(path)
+    text = path.read_text()
+    for key, value in (("control_period", told.control_period), ("command_timeout", told.command_timeout)):
+        old, new = f"{key}: {value:g}", f"{key}: {value * PERIOD / told.control_period:g}"
+        if text.count(old) != 1:
+            raise ValueError(f"{path}: expected {old!r} once")
+        text = text.replace(old, new)
+    copy = folder / path.name
+    copy.write_text(text)
+    return load_contract(copy)
+
+
+def _bundles(shipped: Bundle, contract: Contract, seed: int) -> Iterator[Bundle]:
+    """Yield two bundles of different critics, thresholds and policies."""
+    rng = np.random.default_rng(seed)
+    n, m = contract.observation_size, contract.action_size
+    for i in range(2):
+        members = tuple(
+            tuple(Layer((layer.weight * rng.normal(1.0, 0.1 * i, layer.weight.shape)), layer.bias) for layer in member)
+            for member in shipped.need("critic").members
+        )
+        # Actions of a few tenths, so that some pass and some do not.
+        layers = tuple(Layer(rng.normal(0.0, 0.06, s), np.full(s[1], -0.1)) for s in ((n, 64), (64, 2 * m)))
+        policy = Network(np.zeros(n), np.ones(n), 5.0, (_single(layers),))
+        critic = replace(shipped.need("critic"), members=tuple(map(_single, members)))
+        made = replace(shipped, contract_id=contract.id, critic=critic, policy=policy, epsilon=0.05 * (1 + i))
+        yield with_probes(made, contract)
+
+
+def _single(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return layers in the precision that a bundle has."""
+    return tuple(Layer(layer.weight.astype(np.float32), layer.bias.astype(np.float32)) for layer in layers)
+
+
+def _drive(
+    driver: SwapDriver, steps: list[Step], bundles: list[Bundle], contract_id: str, swaps: int, processes: Processes
+) -> dict[str, float]:
+    """Drive through all swaps; return the periods that the shield missed."""
+    count = 0
+
+    def walk(n: int) -> None:
+        nonlocal count
+        for _ in range(n):
+            driver.step(steps[count % len(steps)])
+            count += 1
+
+    def missed() -> int:
+        """Walk until the shield says anew how many periods it has missed."""
+        heard = len(driver.states)
+        for _ in range(PATIENCE):
+            if len(driver.states) > heard:
+                return driver.states[-1].missed_periods
+            walk(1)
+        raise RoundTripError("the shield's state: nothing came")
+
+    walk(WARM_UP)
+    before, at_rest = missed(), 0
+    start = count
+    driver.record = Record()
+    for i in tqdm(range(swaps), desc="swaps", leave=False, disable=None):
+        begin, first = time.monotonic(), count
+        offer = driver.announce(Path(bundles[(i + 1) % 2].path), contract_id, bool(i % 2))
+        while len(answers := driver.announcer.answers(offer)) < 2:
+            processes.check()
+            if count - first > PATIENCE:
+                raise RoundTripError(f"swap {i}: {2 - len(answers)} nodes gave no answer in {PATIENCE} steps")
+            walk(1)
+        driver.record.swaps.append((begin, time.monotonic(), dict(answers)))
+        walk(PAUSE)
+        if i % BLOCK == BLOCK - 1 or i == swaps - 1:
+            walked, last = count - start, missed()
+            walk(walked)
+            at_rest += missed() - last
+            start = count
+    return {"missed_periods": missed() - before, "missed_periods_rest": at_rest}
+
+
+class _Judge:
+    """What each bundle makes of an observation.
+
+    An observation is made anew from what was sent and from the shield's own account of what was executed. A node may
+    have missed a frame that it never answered, and the policy a command: every such history counts as possible.
+    """
+
+    def __init__(self, bundles: list[Bundle], contract: Contract, record: Record) -> None:
+        self._contract = contract
+        self.critics = {bundle.id: SafetyCritic(bundle) for bundle in bundles}
+        self.policies = {bundle.id: make_policy(bundle) for bundle in bundles}
+        self.epsilon = {bundle.id: bundle.epsilon for bundle in bundles}
+        self._readers = {name: InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
+        self.place = {stamp: i for i, (_, stamp, _) in enumerate(record.observations)}
+        self._sent = [
+            (stamp, {"imu": step.imu, "joint_states": step.joint_states}) for _, stamp, step in record.observations
+        ]
+        self._executed: dict[int, list[np.ndarray]] = {}
+        for account in record.accounts:
+            self._executed.setdefault(stamp_of(account), []).append(np.array(account.action))
+
+    def observations(self, stamp: int, answered: set[int], follows: bool) -> Iterator[np.ndarray]:
+        """Yield the observations (n_observation,) that a node may have had at `stamp`, the likeliest first.
+
+        Args:
+            answered: stamps that the node has seen for certain.
+            follows: the node hears by topic what was executed, so that the last of it may have been late.
+        """
+        last = self.place[stamp]
+        window = self._sent[max(0, last - WINDOW) : last + 1]
+        doubtful = [sent for sent, _ in window[-DOUBT:] if sent not in answered and sent != stamp]
+        before = [sent for sent, _ in window if sent in self._executed and sent != stamp][-1:]
+        heard = [None, *self._executed[before[0]][:-1], np.empty(0)] if follows and before else [None]
+        for last_action, n_lost in product(heard, range(len(doubtful) + 1)):
+            for lost in combinations(doubtful, n_lost):
+                seen = [(sent, messages) for sent, messages in window if sent not in lost]
+                yield self._assembled(seen, before, last_action)
+
+    def _assembled(self, seen: list[Any], before: list[int], last_action: np.ndarray | None) -> np.ndarray:
+        """Return what frames make, where the action executed for frame `before` was another one; empty: unknown."""
+        assembler = ObservationAssembler(self._contract)
+        for sent, messages in seen:
+            for name in self._readers:
+                assembler.read(name, sent, 0.0, self._readers[name](messages[name]))
+            actions = self._executed.get(sent, [])[-1:]
+            if last_action is not None and sent in before:
+                actions = [last_action] if last_action.size else []
+            for action in actions:
+                assembler.executed(action)
+        return assembler.vector()
+
+    def able(self, account: Any, answered: set[int]) -> set[str]:
+        """Return the bundles that could have given an account."""
+        for observation in self.observations(stamp_of(account), answered, follows=False):
+            if found := {name for name in self.critics if self._explains(name, account, observation)}:
+                return found
+        return set()
+
+    def _explains(self, name: str, account: Any, observation: np.ndarray) -> bool:
+        """Tell whether scores, threshold and decision are a bundle's."""
+        pairs = [(account.proposal, account.q_safe_proposal), (account.action, account.q_safe_action)]
+        for action, q_safe in pairs:
+            clipped = self._contract.clip(np.array(action))
+            if not _near(sigmoid(float(self.critics[name].logits(observation, clipped[np.newaxis])[0])), q_safe):
+                return False
+        epsilon, passes = self.epsilon[name], account.q_safe_proposal <= self.epsilon[name]
+        right = {
+            Decision.PASSED: passes and list(account.action) == list(account.proposal),
+            Decision.RESAMPLED: not passes and account.q_safe_action <= epsilon,
+            Decision.LEAST_RISK: not passes and account.q_safe_action > epsilon,
+        }
+        return account.epsilon == epsilon and right.get(account.decision, False)
+
+    def proposes(self, proposal: Any, answered: set[int]) -> bool:
+        """Tell whether the policy that a proposal names gives it."""
+        policy = self.policies.get(proposal.source.removeprefix("policy "))
+        return policy is not None and any(
+            np.allclose(policy.best(observation), proposal.action, rtol=0.0, atol=1e-5)
+            for observation in self.observations(stamp_of(proposal), answered, follows=True)
+        )
+
+
+def _near(a: float, b: float) -> bool:
+    return abs(a - b) <= TOLERANCE * max(abs(a), abs(b))
+
+
+def _judged(record: Record, bundles: list[Bundle], contract: Contract) -> dict[str, float]:
+    """Return the counts of `bench_swap`."""
+    judge = _Judge(bundles, contract, record)
+    accounts = [account for account in record.accounts if stamp_of(account) in judge.place]
+    proposals = [proposal for proposal in record.proposals if stamp_of(proposal) in judge.place]
+    decided = [account for account in accounts if account.decision != Decision.HELD]
+    shield_saw, policy_saw = ({stamp_of(message) for message in heard} for heard in (accounts, proposals))
+    joints: dict[int, list[list[float]]] = {}
+    for _, command in record.commands:
+        joints.setdefault(stamp_of(command), []).append(list(command.position))
+    foreign = apart = 0
+    for account in decided:
+        able = judge.able(account, shield_saw)
+        wanted = contract.joint_command(np.array(account.action)).tolist()
+        # A command may be on its way still when the record ends.
+        sent = any(
+            np.allclose(command, wanted, rtol=0.0, atol=1e-9) for command in joints.get(stamp_of(account), [wanted])
+        )
+        foreign += account.bundle_id not in able or not sent
+        apart += len(able) == 1
+    taken = sum(all(answer.status == answer.ACCEPTED for answer in answers.values()) for *_, answers in record.swaps)
+    return {
+        "swaps": taken,
+        "foreign_commands": foreign,
+        "foreign_proposals": sum(not judge.proposes(proposal, policy_saw) for proposal in proposals),
+        "told_apart": apart / max(1, len(decided)),
+        "commands": len(record.commands),
+        "held": len(accounts) - len(decided),
+        "unanswered": len(set(judge.place) - shield_saw),
+    }
+
+
+def _times(record: Record) -> dict[str, float]:
+    """Return the intervals between commands in ms, during swaps and for the rest, and how long a swap takes."""
+    times = [when for when, _ in record.commands]
+    during: dict[str, list[float]] = {"swap": [], "rest": []}
+    windows = iter(record.swaps)
+    window = next(windows, None)
+    for earlier, later in pairwise(times):
+        while window is not None and window[1] < earlier:
+            window = next(windows, None)
+        swapping = window is not None and window[0] < later
+        during["swap" if swapping else "rest"].append(1e3 * (later - earlier))
+    figures = {
+        f"interval_{name}_{kind}_ms": float(np.percentile(values, q)) if values else float("nan")
+        for kind, values in during.items()
+        for name, q in (("p50", 50), ("p99", 99), ("max", 100))
+    }
+    lengths = [1e3 * (end - begin) for begin, end, _ in record.swaps]
+    return {**figures, **{f"swap_p{q}_ms": float(np.percentile(lengths, q)) for q in (50, 99)}}
