@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from toy_robot import toy_bundle, toy_contract
 
 from ssql_ros.bench.ros import bench_ros
+from ssql_ros.bench.ros import record as record_steps
 from ssql_ros.bench.shield import SIZES, TorchDecision, bench_shield
+from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.cli.main import main as ssql
 from ssql_ros.critic import SafetyCritic
 from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
@@ -100,3 +103,60 @@ def test_numbers_that_make_no_sense_are_refused():
         bench_ros(messages=0)
     with pytest.raises(ValueError, match="rate"):
         bench_ros(rate=0.0)
+
+
+def test_swap_figures_are_there_and_no_command_is_of_neither_bundle(capfd):
+    assert ssql(["bench", "swap", "--swaps", "4", "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert (figures["swaps"], figures["foreign_commands"], figures["foreign_proposals"]) == (4, 0, 0)
+    assert figures["told_apart"] > 0.9
+    assert figures["commands"] > 50
+    assert figures["missed_periods_rest"] <= figures["missed_periods"]
+    assert figures["interval_p50_swap_ms"] <= figures["interval_p99_swap_ms"] <= figures["interval_max_swap_ms"]
+
+
+def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
+    """Every account of one bundle is explained by it alone; one of mixed weights by none."""
+    from ssql_ros.bench.swap import WINDOW, _bundles, _contract, _judged
+    from ssql_ros.msg import ShieldedAction
+    from ssql_ros.nodes.swap_driver import Record
+    from ssql_ros.spec import ObservationAssembler
+    from ssql_ros.spec.messages import InputReader, fill, set_stamp
+    from ssql_ros.tasks import find_task
+
+    task = find_task("minitaur")
+    contract = _contract("minitaur", tmp_path)
+    shipped = load_bundle(task.bundle_path(), task.contract())
+    bundles = [save_bundle(b, tmp_path / str(i)) for i, b in enumerate(_bundles(shipped, contract, 0))]
+    first, second = (bundle.critic for bundle in bundles)
+    mixed = SafetyCritic(replace(bundles[0], critic=replace(first, members=(first.members[0], second.members[1]))))
+    whole, assembler = SafetyCritic(bundles[0]), ObservationAssembler(contract)
+    readers = {name: InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
+    settings = ShieldSettings(bundles[0].epsilon, 1.0, 1.0)
+    record, wanted, rng = Record(), 0, np.random.default_rng(0)
+    for i, step in enumerate(record_steps(task, 0)[: WINDOW + 40]):
+        stamp = 10**9 + i * 10**7
+        record.observations.append((0.0, stamp, step))
+        for name, message in (("imu", step.imu), ("joint_states", step.joint_states)):
+            assembler.read(name, stamp, 0.0, readers[name](message))
+        foreign = i >= WINDOW and i % 3 == 0
+        wanted += foreign
+        critic = mixed if foreign else whole
+        action = rng.uniform(-0.2, 0.2, contract.action_size)
+        seen, proposed = Observation(assembler.vector(), 0.0), Proposal(action, 0.0)
+        verdict = decide(seen, proposed, critic, contract, settings, 0.0, rng)
+        account = fill(
+            ShieldedAction(),
+            decision=verdict.decision,
+            proposal=action,
+            action=verdict.action,
+            q_safe_proposal=verdict.q_proposal,
+            q_safe_action=verdict.q_action,
+            epsilon=settings.epsilon,
+            bundle_id=bundles[0].id,
+        )
+        set_stamp(account, stamp)
+        record.accounts.append(account)
+        assembler.executed(verdict.action)
+    figures = _judged(record, bundles, contract)
+    assert (figures["foreign_commands"], figures["unanswered"], figures["held"]) == (wanted, 0, 0)

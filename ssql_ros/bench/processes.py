@@ -13,12 +13,14 @@ class Processes:
     """Node processes with a command line each; use as a context manager. What they print goes to this terminal."""
 
     def __init__(self) -> None:
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, name: str, command: Sequence[str]) -> int:
         """Start a process and return its id."""
         # A session of its own: Ctrl-C reaches this process only, which then ends the others in order.
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True
+        )
         self._processes[name] = process
         return process.pid
 
@@ -28,15 +30,22 @@ class Processes:
             if process.poll() is not None:
                 raise GraphError(f"{name} ended by itself with status {process.returncode}")
 
+    def tell(self, name: str, line: str) -> None:
+        """Write a line to a process's standard input."""
+        stdin = self._processes[name].stdin
+        assert stdin is not None  # every process is started with one
+        stdin.write(f"{line}\n")
+        stdin.flush()
+
     def stop(self, name: str, seconds: float = 10.0) -> None:
         """End one process: politely, and after `seconds` by force."""
         process = self._processes.pop(name)
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(seconds)
+            process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.communicate()
 
     def __enter__(self) -> Processes:
         """Return this."""

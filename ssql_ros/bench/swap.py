@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,42 +17,49 @@ from tqdm import tqdm
 from ssql_ros.bench.processes import Processes
 from ssql_ros.bench.ros import record
 from ssql_ros.bundle import Bundle, Layer, Network, load_bundle, save_bundle
-from ssql_ros.critic import SafetyCritic, sigmoid
+from ssql_ros.critic import SafetyCritic, logit, sigmoid
 from ssql_ros.graph import executable, isolate, parameter_text
 from ssql_ros.nodes.round_trip import RoundTripError, Step
 from ssql_ros.nodes.swap_driver import Record, SwapDriver
 from ssql_ros.policy import make_policy
-from ssql_ros.probes import TOLERANCE, with_probes
+from ssql_ros.probes import with_probes
 from ssql_ros.shield import Decision
 from ssql_ros.spec import Contract, ObservationAssembler, find_contract, load_contract
 from ssql_ros.spec.messages import InputReader, stamp_of
 from ssql_ros.tasks import find_task
 
+ANNOUNCER = "swap_announcer"
 PERIOD = 0.01  # s: 100 Hz
 BLOCK = 10  # swaps in a row, and then as long without
 PAUSE = 3  # steps from one swap's last answer to the next announcement
 WARM_UP = 100  # steps that do not count
 PATIENCE = 300  # steps, how long an answer may take
 WINDOW = 24  # frames that an observation is made anew from: more than any history holds
+NEAR = 1e-5  # of a logit: how far two ways of computing it on one machine may lie apart
 DOUBT = 8  # of those, the newest that a node may have missed
 
 
-def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0) -> dict[str, float]:
+def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority: int = 0) -> dict[str, float]:
     """Exchange two bundles under a running shield and policy, at 100 Hz, and judge every command.
 
-    Three processes on this machine: this one is driver and announcer, `policy_node` proposes, `shield_node` decides.
+    Four processes on this machine: this one is the driver, `policy_node` proposes, `shield_node` decides, and one
+    announces, as a learner would.
     Each bundle has a critic and a policy, all four of other weights. Blocks of 10 swaps take turns with stretches of
     as many steps without one. Every second announcement carries the file; the others name its path.
 
     Args:
         swaps: announcements that both nodes answer.
         seed: of the recorded rollout and of the weights.
+        priority: SCHED_FIFO priority of both nodes and the driver, so that other programs on the machine do not count;
+            0: normal.
 
     Returns:
         missed_periods: of the shield, as it counts them; missed_periods_rest: of those, in stretches without swaps;
         swaps: announcements that both nodes took;
         foreign_commands: commands whose account fits neither bundle (its score, threshold, decision or joints);
-        foreign_proposals: answers that neither policy gives to their observation; told_apart: share of the commands
+        foreign_proposals: answers that the policy that they name does not give to their observation; unclear_proposals:
+        the same, after commands that came late, twice or not at all, so that it is not known what the policy had seen;
+        told_apart: share of the commands
         that only one of the two bundles could have given; commands, held; unanswered: observations that no command
         answers; interval_*_ms: from command to command, during swaps (announcement to last answer) and for the rest;
         swap_p50_ms, swap_p99_ms: from announcement to the last answer.
@@ -72,22 +80,32 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0) -> dict[
         steps = record(chosen, seed)
         isolate()
         for node, settings in (("shield_node", {}), ("policy_node", {"best": True})):
-            given = {"contract": contract.path, "bundle": bundles[0].path, **settings}
+            given = {"contract": contract.path, "bundle": bundles[0].path, "realtime_priority": priority, **settings}
             words = [word for name, value in given.items() for word in ("-p", f"{name}:={parameter_text(value)}")]
             processes.start(node, [str(executable(node)), "--ros-args", *words])
-        with SwapDriver(PERIOD) as driver:
+        processes.start(ANNOUNCER, [sys.executable, "-m", "ssql_ros.nodes.swap_announcer"])
+        with SwapDriver(PERIOD, priority) as driver:
             driver.connect(2, processes.check)
             missed = _drive(driver, steps, bundles, contract.id, swaps, processes)
     return {**missed, **_judged(driver.record, bundles, contract), **_times(driver.record)}
 
 
 def _contract(robot: str, folder: Path) -> Contract:
-    """Return a robot's contract with a control period of 10 ms, from a file of its own."""
+    """Return a robot's contract with a control period of 10 ms, from a file of its own.
+
+    Readings of one frame have one stamp here. With less skew allowed, a frame is never made of two frames' readings
+    where this process was late and sent them in quick succession, so that it is known what the nodes have seen.
+    """
     path = find_contract(robot)
     told = load_contract(path)
     text = path.read_text()
-    for key, value in (("control_period", told.control_period), ("command_timeout", told.command_timeout)):
-        old, new = f"{key}: {value:g}", f"{key}: {value * PERIOD / told.control_period:g}"
+    changes = {
+        "control_period": (told.control_period, PERIOD),
+        "command_timeout": (told.command_timeout, told.command_timeout * PERIOD / told.control_period),
+        "max_skew": (told.observed.max_skew, 0.01 * PERIOD),
+    }
+    for key, (before, after) in changes.items():
+        old, new = f"{key}: {before:g}", f"{key}: {after:g}"
         if text.count(old) != 1:
             raise ValueError(f"{path}: expected {old!r} once")
         text = text.replace(old, new)
@@ -143,15 +161,17 @@ def _drive(
     before, at_rest = missed(), 0
     start = count
     driver.record = Record()
+    walk(WINDOW)
     for i in tqdm(range(swaps), desc="swaps", leave=False, disable=None):
         begin, first = time.monotonic(), count
-        offer = driver.announce(Path(bundles[(i + 1) % 2].path), contract_id, bool(i % 2))
-        while len(answers := driver.announcer.answers(offer)) < 2:
+        driver.answers.clear()
+        processes.tell(ANNOUNCER, "\t".join((contract_id, ("path", "data")[i % 2], bundles[(i + 1) % 2].path)))
+        while len(answers := driver.answers) < 2:
             processes.check()
             if count - first > PATIENCE:
                 raise RoundTripError(f"swap {i}: {2 - len(answers)} nodes gave no answer in {PATIENCE} steps")
             walk(1)
-        driver.record.swaps.append((begin, time.monotonic(), dict(answers)))
+        driver.record.swaps.append((begin, time.monotonic(), list(answers)))
         walk(PAUSE)
         if i % BLOCK == BLOCK - 1 or i == swaps - 1:
             walked, last = count - start, missed()
@@ -181,6 +201,7 @@ class _Judge:
         self._executed: dict[int, list[np.ndarray]] = {}
         for account in record.accounts:
             self._executed.setdefault(stamp_of(account), []).append(np.array(account.action))
+        self._held = {stamp_of(account) for account in record.accounts if account.decision == Decision.HELD}
 
     def observations(self, stamp: int, answered: set[int], follows: bool) -> Iterator[np.ndarray]:
         """Yield the observations (n_observation,) that a node may have had at `stamp`, the likeliest first.
@@ -224,7 +245,7 @@ class _Judge:
         pairs = [(account.proposal, account.q_safe_proposal), (account.action, account.q_safe_action)]
         for action, q_safe in pairs:
             clipped = self._contract.clip(np.array(action))
-            if not _near(sigmoid(float(self.critics[name].logits(observation, clipped[np.newaxis])[0])), q_safe):
+            if not _near(float(self.critics[name].logits(observation, clipped[np.newaxis])[0]), q_safe):
                 return False
         epsilon, passes = self.epsilon[name], account.q_safe_proposal <= self.epsilon[name]
         right = {
@@ -233,6 +254,14 @@ class _Judge:
             Decision.LEAST_RISK: not passes and account.q_safe_action > epsilon,
         }
         return account.epsilon == epsilon and right.get(account.decision, False)
+
+    def certain(self, stamp: int, answered: set[int]) -> bool:
+        """Tell whether a node that hears by topic what is executed can have had only one history at `stamp`."""
+        last = self.place[stamp]
+        past = [sent for sent, _ in self._sent[max(0, last - DOUBT) : last]]
+        return all(sent in answered and len(self._executed.get(sent, [])) == 1 for sent in past) and not any(
+            sent in self._held for sent in past
+        )
 
     def proposes(self, proposal: Any, answered: set[int]) -> bool:
         """Tell whether the policy that a proposal names gives it."""
@@ -243,17 +272,22 @@ class _Judge:
         )
 
 
-def _near(a: float, b: float) -> bool:
-    return abs(a - b) <= TOLERANCE * max(abs(a), abs(b))
+def _near(score: float, q_safe: float) -> bool:
+    """Tell whether a probability is that of a logit. As logits, as those still differ where both are near 1."""
+    if not 0.0 < q_safe < 1.0:
+        return sigmoid(score) == q_safe
+    return abs(logit(q_safe) - score) <= NEAR * max(1.0, abs(score))
 
 
 def _judged(record: Record, bundles: list[Bundle], contract: Contract) -> dict[str, float]:
     """Return the counts of `bench_swap`."""
     judge = _Judge(bundles, contract, record)
-    accounts = [account for account in record.accounts if stamp_of(account) in judge.place]
-    proposals = [proposal for proposal in record.proposals if stamp_of(proposal) in judge.place]
+    # What was seen before the record began is in the first histories.
+    begun = set(list(judge.place)[WINDOW:])
+    accounts = [account for account in record.accounts if stamp_of(account) in begun]
+    proposals = [proposal for proposal in record.proposals if stamp_of(proposal) in begun]
     decided = [account for account in accounts if account.decision != Decision.HELD]
-    shield_saw, policy_saw = ({stamp_of(message) for message in heard} for heard in (accounts, proposals))
+    shield_saw, policy_saw = ({stamp_of(m) for m in heard} for heard in (record.accounts, record.proposals))
     joints: dict[int, list[list[float]]] = {}
     for _, command in record.commands:
         joints.setdefault(stamp_of(command), []).append(list(command.position))
@@ -267,15 +301,18 @@ def _judged(record: Record, bundles: list[Bundle], contract: Contract) -> dict[s
         )
         foreign += account.bundle_id not in able or not sent
         apart += len(able) == 1
-    taken = sum(all(answer.status == answer.ACCEPTED for answer in answers.values()) for *_, answers in record.swaps)
+    strange = [stamp_of(proposal) for proposal in proposals if not judge.proposes(proposal, policy_saw)]
+    both = shield_saw & policy_saw
+    taken = sum(all(answer.status == answer.ACCEPTED for answer in answers) for *_, answers in record.swaps)
     return {
         "swaps": taken,
         "foreign_commands": foreign,
-        "foreign_proposals": sum(not judge.proposes(proposal, policy_saw) for proposal in proposals),
+        "foreign_proposals": sum(judge.certain(stamp, both) for stamp in strange),
+        "unclear_proposals": sum(not judge.certain(stamp, both) for stamp in strange),
         "told_apart": apart / max(1, len(decided)),
         "commands": len(record.commands),
         "held": len(accounts) - len(decided),
-        "unanswered": len(set(judge.place) - shield_saw),
+        "unanswered": len(begun - shield_saw),
     }
 
 

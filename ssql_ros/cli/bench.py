@@ -36,6 +36,7 @@ def add_parser(verbs: Any) -> None:
     swap = subjects.add_parser("swap", help="models exchanged at 100 Hz: missed periods, and commands of neither model")
     swap.add_argument("--task", default="minitaur", help="whose bundle (default: %(default)s)")
     swap.add_argument("--swaps", type=int, default=200, help="(default: %(default)s)")
+    swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
     swap.set_defaults(run=_swap)
 
     train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
@@ -72,7 +73,7 @@ def _ros(options: argparse.Namespace) -> int:
 def _swap(options: argparse.Namespace) -> int:
     from ssql_ros.bench.swap import bench_swap
 
-    report(bench_swap(options.task, options.swaps, options.seed), options.seed, options.json)
+    report(bench_swap(options.task, options.swaps, options.seed, options.priority), options.seed, options.json)
     return 0
 
 

@@ -22,13 +22,14 @@ from ssql_ros.bundle import Bundle
 from ssql_ros.msg import ModelAnnouncement, ModelStatus
 from ssql_ros.nodes.diagnostics import Diagnostics
 from ssql_ros.nodes.parameters import Parameter
-from ssql_ros.nodes.process import ANSWERS, LATCHED
+from ssql_ros.nodes.process import ANSWERS, LATCHED, raise_priority
 from ssql_ros.spec import Contract
 from ssql_ros.spec.messages import fill, set_stamp, stamp_of
 
 ANNOUNCEMENTS, STATUS = "model_announcements", "model_status"
 HISTORY = 8  # models kept to roll back to
 WAITING = 8  # announcements that may wait for their turn; of more the oldest are dropped
+REST = 0.002  # s, between two steps of verifying
 AHEAD = 60.0  # s, how far an announcement's stamp may lie ahead of this machine's clock
 
 PARAMETERS = (
@@ -95,6 +96,14 @@ class ModelReceiver:
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
         self._thread.start()
 
+    def raise_priority(self, priority: int) -> None:
+        """Schedule the receiver's thread just below SCHED_FIFO `priority`.
+
+        It shares the interpreter with threads of that priority: left behind at normal priority, and pushed off the
+        processor in the middle of something, it would keep them waiting.
+        """
+        raise_priority(self._node, max(1, priority - 1), self._thread.native_id or 0)
+
     def close(self) -> None:
         """Take no more announcements and give up the topics."""
         with self._wake:
@@ -130,7 +139,9 @@ class ModelReceiver:
                     return
                 data, arrival = self._queue.popleft()
             try:
-                self._deal_with(_offer_of(data), arrival)
+                offer = _offer_of(data)
+                rest()
+                self._deal_with(offer, arrival)
             except Exception as error:  # whatever it is, the next announcement must find this thread alive
                 self._node.get_logger().error(f"cannot read an announcement: {type(error).__name__}: {error}")
 
@@ -149,6 +160,7 @@ class ModelReceiver:
                 has = ", ".join(offered) or "nothing"
                 self._answer(ModelStatus.IGNORED, offer, f"has no {self._network}, only {has}", arrival)
                 return
+            rest()
             served = Served(bundle.id, self._serve(bundle))
             with self._lock:
                 if self._closed:
@@ -229,6 +241,16 @@ class ModelReceiver:
             return DiagnosticStatus.OK, "takes no announcements", values
         level = DiagnosticStatus.WARN if self._last_bad else DiagnosticStatus.OK
         return level, self._last or "nothing announced yet", values
+
+
+def rest() -> None:
+    """Let go of the processor between two steps of verifying.
+
+    A thread that computes for milliseconds on end uses its turn up, and is pushed off the processor in the middle of
+    something, with the interpreter's lock in its hand: then commands wait for other programs on this machine. One that
+    rests in time is not.
+    """
+    time.sleep(REST)
 
 
 NAMES = {

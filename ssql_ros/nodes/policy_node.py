@@ -25,9 +25,9 @@ from ssql_ros.msg import Proposal
 from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
 from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
-from ssql_ros.nodes.model_receiver import ModelReceiver, Served
+from ssql_ros.nodes.model_receiver import ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
+from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority, run_node
 from ssql_ros.policy import ServedPolicy, make_policy
 from ssql_ros.probes import check_policy
 from ssql_ros.shield import Proposal as Draw
@@ -41,6 +41,7 @@ PARAMETERS = (
     Parameter("best", False, "answer with the policy's most probable action instead of a draw"),
     Parameter("seed", 0, "seed of the next episode's draws; goes up by one with each", low=0, high=2**31 - 1),
     Parameter("output", "proposal", "publish joint_proposals, or joint_commands_raw", choices=("command", "proposal")),
+    Parameter("realtime_priority", 0, "SCHED_FIFO priority of the node; 0: normal", low=0, high=99, fixed=True),
     *model_receiver.PARAMETERS,
 )
 # An answer waits this share of a control period for the command before it; a policy must answer within it too.
@@ -72,7 +73,8 @@ class PolicyNode(Node):
             kind, receive = INPUT_TYPES[source.type], self._reader(name)
             self.create_subscription(kind, source.topic, receive, SENSOR, raw=True)
         topic = self.contract.commanded.topic
-        self.create_subscription(JointState, topic, self._command_reader(topic), COMMAND, raw=True)
+        # Not only the newest: every command is part of the history.
+        self.create_subscription(JointState, topic, self._command_reader(topic), EVENT, raw=True)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._patience = self.create_timer(self._limit, self._on_patience_ended, clock=steady)
         self._patience.cancel()
@@ -83,6 +85,9 @@ class PolicyNode(Node):
         self._receiver = ModelReceiver(
             self, self.contract, "policy", self._serve, self._put_in_force, self._report, first, self.value_of
         )
+        if priority := self.value_of("realtime_priority"):
+            raise_priority(self, priority)
+            self._receiver.raise_priority(priority)
         self.get_logger().info(f"policy of bundle {self._bundle_id} for {self.contract.id}")
 
     def close(self) -> None:
@@ -104,7 +109,9 @@ class PolicyNode(Node):
     def _serve(self, bundle: Bundle) -> tuple[str, ServedPolicy]:
         """Return the policy of an announced bundle, verified and tried. In the receiver's thread."""
         policy = make_policy(bundle)
+        rest()
         check_policy(policy, bundle)
+        rest()
         observation, rng = bundle.probes["observation"][0].astype(float), np.random.default_rng(0)
         # The best of a few: what the machine is busy with beside it does not count against the policy.
         seconds = min(_seconds(lambda: policy.propose(observation, rng)) for _ in range(5))

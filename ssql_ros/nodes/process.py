@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -45,6 +46,18 @@ def spin(node: Any, stopped: Callable[[], bool]) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown()
+
+
+def raise_priority(node: Any, priority: int, thread: int = 0) -> None:
+    """Schedule a thread of this process by SCHED_FIFO; a node that may not goes on at normal priority, and says so.
+
+    Args:
+        thread: its native id; 0: the calling one.
+    """
+    try:
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError as error:
+        node.get_logger().warning(f"realtime_priority {priority}: {error}; it runs at normal priority")
 
 
 def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]], None] = spin) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.msg import Proposal, ShieldedAction
 from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
-from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR
+from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority
 from ssql_ros.shield import Decision
 from ssql_ros.shield_loop import ShieldLoop, Tick
 from ssql_ros.spec import ContractError
@@ -91,7 +90,7 @@ class ShieldControl:
     def start(self, priority: int) -> None:
         """Begin to send commands. `priority`: SCHED_FIFO priority of who decides; 0: normal scheduling."""
         if priority:
-            self._raise_priority(priority)  # of this thread, which serves the subscriptions; the tick's inherits it
+            raise_priority(self._node, priority)  # of this thread, which serves subscriptions; the tick's inherits it
         self.loop.start(time.monotonic())
         self._running = True
         self._thread = threading.Thread(target=self._run, name="tick", daemon=True)
@@ -242,12 +241,6 @@ class ShieldControl:
             self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
         except Exception as error:  # a failing publisher must not end the tick
             self._log(f"cannot publish: {error}")
-
-    def _raise_priority(self, priority: int) -> None:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-        except OSError as error:
-            self._node.get_logger().warning(f"realtime_priority {priority}: {error}; decisions run at normal priority")
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
         if isinstance(self._message, Float64MultiArray):

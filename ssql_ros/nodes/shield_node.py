@@ -23,7 +23,7 @@ from ssql_ros.critic import SafetyCritic
 from ssql_ros.msg import ShieldState
 from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
-from ssql_ros.nodes.model_receiver import ModelReceiver, Served
+from ssql_ros.nodes.model_receiver import ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import LATCHED, run_node
 from ssql_ros.nodes.shield_control import ShieldControl
@@ -152,7 +152,9 @@ class ShieldNode(LifecycleNode):
     def _serve(self, bundle: Bundle) -> SafetyCritic:
         """Return the critic of an announced bundle, verified and tried. In the receiver's thread."""
         critic = SafetyCritic(bundle)
+        rest()
         check_critic(critic)
+        rest()
         # The best of a few: what the machine is busy with beside it does not count against the critic.
         seconds = self.value_of("rounds") * min(self._try(critic) for _ in range(5))
         limit = SHARE * self.contract.control_period
@@ -170,7 +172,10 @@ class ShieldNode(LifecycleNode):
         control = self._configured()
         if not control.observed():
             raise RuntimeError(f"no fresh observation on {', '.join(control.inputs)}")
-        control.start(self.value_of("realtime_priority"))
+        priority = self.value_of("realtime_priority")
+        control.start(priority)
+        if priority and self._receiver is not None:
+            self._receiver.raise_priority(priority)
         self._report()
 
     def _deactivate(self) -> None:

@@ -1,12 +1,11 @@
-"""A robot's driver that records everything while models are swapped; for `ssql bench swap`."""
+"""A robot's driver that keeps its pace and records everything while models are swapped; for `ssql bench swap`."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import rclpy
 from rclpy.experimental.events_executor import EventsExecutor
@@ -14,8 +13,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
 from ssql_ros.msg import ModelStatus, Proposal, ShieldedAction, ShieldState
-from ssql_ros.nodes.announcer import Announcer
-from ssql_ros.nodes.process import EVENT, LATCHED
+from ssql_ros.nodes.model_receiver import ANNOUNCEMENTS, STATUS
+from ssql_ros.nodes.process import ANSWERS, EVENT, LATCHED, raise_priority
 from ssql_ros.nodes.round_trip import RoundTripError, Step
 from ssql_ros.spec.messages import set_stamp
 
@@ -28,24 +27,31 @@ class Record:
     commands: list[tuple[float, JointState]] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
     accounts: list[ShieldedAction] = field(default_factory=list)
-    swaps: list[tuple[float, float, dict[str, ModelStatus]]] = field(default_factory=list)  # begin, end, answers
+    swaps: list[tuple[float, float, list[ModelStatus]]] = field(default_factory=list)  # begin, end, answers
 
 
 class SwapDriver:
-    """Publishes sensors at a fixed rate, and announces bundles in between. Use as a context manager.
+    """Publishes sensors at a fixed rate. Use as a context manager.
 
     Args:
         period: s, between observations.
+        priority: SCHED_FIFO priority of this process's threads from here on; 0: normal.
+
+    Attributes:
+        states, answers: what the shield says of itself, and what the nodes make of announcements.
     """
 
-    def __init__(self, period: float) -> None:
+    def __init__(self, period: float, priority: int) -> None:
         rclpy.init()
         self._node = Node("swap_driver")
+        if priority:
+            raise_priority(self._node, priority)
         self._executor = EventsExecutor()
         self._executor.add_node(self._node)
         self._period, self._due = period, time.monotonic()
         self.record = Record()
         self.states: list[ShieldState] = []
+        self.answers: list[ModelStatus] = []
         self._imu = self._node.create_publisher(Imu, "imu/data", EVENT)
         self._joints = self._node.create_publisher(JointState, "joint_states", EVENT)
         for kind, topic, receive, qos in (
@@ -53,24 +59,25 @@ class SwapDriver:
             (Proposal, "joint_proposals", lambda message: self.record.proposals.append(message), EVENT),
             (ShieldedAction, "shield_node/shielded_action", lambda m: self.record.accounts.append(m), EVENT),
             (ShieldState, "shield_node/state", self.states.append, LATCHED),
+            (ModelStatus, STATUS, self.answers.append, ANSWERS),
         ):
             self._node.create_subscription(kind, topic, receive, qos)
-        self.announcer = Announcer(self._node, "bench swap")
 
     def _on_command(self, message: JointState) -> None:
         self.record.commands.append((time.monotonic(), message))
 
     def connect(self, receivers: int, check: Callable[[], None], patience: float = 30.0) -> None:
-        """Wait until that many nodes answer announcements. `check` raises when one of their processes has ended.
+        """Wait until that many nodes take announcements, and one makes them. `check` raises when a process has ended.
 
         Raises:
             RoundTripError: they are not there after `patience` s.
         """
         end = time.monotonic() + patience
-        while len(self.announcer.receivers()) < receivers or not self._imu.get_subscription_count():
+        counted = self._node.count_subscribers, self._node.count_publishers
+        while [count(ANNOUNCEMENTS) for count in counted] != [receivers, 1] or self._imu.get_subscription_count() == 0:
             check()
             if time.monotonic() > end:
-                raise RoundTripError(f"{receivers} nodes that take models: nobody came for {patience:g} s")
+                raise RoundTripError(f"expected {receivers} nodes that take models and an announcer for {patience:g} s")
             self._executor.spin_once(timeout_sec=0.05)
         self._due = time.monotonic()
 
@@ -90,10 +97,6 @@ class SwapDriver:
         while (left := end - time.monotonic()) > 0.0:
             self._executor.spin_once(timeout_sec=left)
 
-    def announce(self, path: Path, contract_id: str, with_data: bool) -> Any:
-        """Announce a bundle; return the offer, whose answers `announcer` collects."""
-        return self.announcer.announce(path, contract_id, with_data)
-
     def __enter__(self) -> SwapDriver:
         """Return this."""
         return self
@@ -102,5 +105,7 @@ class SwapDriver:
         """Disconnect."""
         self._executor.remove_node(self._node)
         self._executor.shutdown()
+        if os.sched_getscheduler(0) == os.SCHED_FIFO:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         self._node.destroy_node()
         rclpy.try_shutdown()

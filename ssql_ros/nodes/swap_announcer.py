@@ -1,0 +1,25 @@
+"""Announces the bundles that its standard input names, line by line; for `ssql bench swap`.
+
+A process of its own, as a learner is: reading and sending a file must not disturb the pace of who drives the robot.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from ssql_ros.nodes.announcer import AnnouncerNode
+
+
+def main() -> int:
+    """Announce until the input ends. A line: contract id, "path" or "data", path, with tabs between."""
+    with suppress(KeyboardInterrupt), AnnouncerNode("bench swap") as node:
+        for line in sys.stdin:
+            contract_id, how, path = line.rstrip("\n").split("\t")
+            node.announcer.announce(Path(path), contract_id, how == "data")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
