@@ -20,6 +20,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--mode", choices=("enforce", "monitor"), default="enforce", help="(default: %(default)s)")
     parser.add_argument("--epsilon", type=float, default=-1.0, help="threshold on q_safe (default: the bundle's)")
     parser.add_argument("--bundle", default="", help="safety critic (default: the one shipped)")
+    parser.add_argument(
+        "--policy", default="", metavar="BUNDLE", help="a bundle's policy is the controller, not the trot"
+    )
     parser.add_argument("--sigma", type=float, default=0.1, help="noise of the trot (default: %(default)s)")
     parser.add_argument("--rho", type=float, default=0.0, help="its correlation (default: %(default)s)")
     parser.add_argument("--bound", type=float, default=0.3, help="its bound; 2: none (default: %(default)s)")
@@ -42,7 +45,10 @@ def _run(options: argparse.Namespace) -> int:
             graph.start("recorder_node", contract=task.robot, output=str(options.record), use_sim_time=sim_time)
         if not options.no_simulator:
             graph.start("sim_node", task=task.name, real_time=not options.lock_step, seed=options.seed)
-        if not options.no_controller:
+        if options.policy:
+            policy = {"bundle": options.policy, "seed": options.seed, "use_sim_time": sim_time}
+            graph.start("policy_node", contract=task.robot, **policy)
+        elif not options.no_controller:
             noise = {name: float(getattr(options, name)) for name in ("sigma", "rho", "bound")}
             graph.start("behaviour_node", contract=task.robot, seed=options.seed, use_sim_time=sim_time, **noise)
         shield = {"mode": options.mode, "epsilon": options.epsilon, "bundle": options.bundle}
