@@ -117,7 +117,8 @@ def test_swap_figures_are_there_and_no_command_is_of_neither_bundle(capfd):
 
 def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
     """Every account of one bundle is explained by it alone; one of mixed weights by none."""
-    from ssql_ros.bench.swap import WINDOW, _bundles, _contract, _judged
+    from ssql_ros.bench.swap import _bundles, _contract
+    from ssql_ros.bench.swap_judge import WINDOW, judged
     from ssql_ros.msg import ShieldedAction
     from ssql_ros.nodes.swap_driver import Record
     from ssql_ros.spec import ObservationAssembler
@@ -158,5 +159,5 @@ def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
         set_stamp(account, stamp)
         record.accounts.append(account)
         assembler.executed(verdict.action)
-    figures = _judged(record, bundles, contract)
+    figures = judged(record, bundles, contract)
     assert (figures["foreign_commands"], figures["unanswered"], figures["held"]) == (wanted, 0, 0)

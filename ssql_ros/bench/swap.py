@@ -7,25 +7,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, pairwise, product
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.bench.processes import Processes
 from ssql_ros.bench.ros import record
+from ssql_ros.bench.swap_judge import WINDOW, judged
 from ssql_ros.bundle import Bundle, Layer, Network, load_bundle, save_bundle
-from ssql_ros.critic import SafetyCritic, logit, sigmoid
 from ssql_ros.graph import executable, isolate, parameter_text
 from ssql_ros.nodes.round_trip import RoundTripError, Step
 from ssql_ros.nodes.swap_driver import Record, SwapDriver
-from ssql_ros.policy import make_policy
 from ssql_ros.probes import with_probes
-from ssql_ros.shield import Decision
-from ssql_ros.spec import Contract, ObservationAssembler, find_contract, load_contract
-from ssql_ros.spec.messages import InputReader, stamp_of
+from ssql_ros.spec import Contract, find_contract, load_contract
 from ssql_ros.tasks import find_task
 
 ANNOUNCER = "swap_announcer"
@@ -34,9 +30,6 @@ BLOCK = 10  # swaps in a row, and then as long without
 PAUSE = 3  # steps from one swap's last answer to the next announcement
 WARM_UP = 100  # steps that do not count
 PATIENCE = 300  # steps, how long an answer may take
-WINDOW = 24  # frames that an observation is made anew from: more than any history holds
-NEAR = 1e-5  # of a logit: how far two ways of computing it on one machine may lie apart
-DOUBT = 8  # of those, the newest that a node may have missed
 
 
 def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority: int = 0) -> dict[str, float]:
@@ -57,9 +50,9 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
         missed_periods: of the shield, as it counts them; missed_periods_rest: of those, in stretches without swaps;
         swaps: announcements that both nodes took;
         foreign_commands: commands whose account fits neither bundle (its score, threshold, decision or joints);
-        foreign_proposals: answers that the policy that they name does not give to their observation; unclear_proposals:
-        the same, after commands that came late, twice or not at all, so that it is not known what the policy had seen;
-        told_apart: share of the commands
+        foreign_proposals: answers that the policy that they name does not give to their observation; unclear_commands,
+        unclear_proposals: the same, but within 24 steps after messages that were lost or late, so that it is not known
+        for certain what the node had seen; told_apart: share of the commands
         that only one of the two bundles could have given; commands, held; unanswered: observations that no command
         answers; interval_*_ms: from command to command, during swaps (announcement to last answer) and for the rest;
         swap_p50_ms, swap_p99_ms: from announcement to the last answer.
@@ -87,7 +80,7 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
         with SwapDriver(PERIOD, priority) as driver:
             driver.connect(2, processes.check)
             missed = _drive(driver, steps, bundles, contract.id, swaps, processes)
-    return {**missed, **_judged(driver.record, bundles, contract), **_times(driver.record)}
+    return {**missed, **judged(driver.record, bundles, contract), **_times(driver.record)}
 
 
 def _contract(robot: str, folder: Path) -> Contract:
@@ -179,141 +172,6 @@ def _drive(
             at_rest += missed() - last
             start = count
     return {"missed_periods": missed() - before, "missed_periods_rest": at_rest}
-
-
-class _Judge:
-    """What each bundle makes of an observation.
-
-    An observation is made anew from what was sent and from the shield's own account of what was executed. A node may
-    have missed a frame that it never answered, and the policy a command: every such history counts as possible.
-    """
-
-    def __init__(self, bundles: list[Bundle], contract: Contract, record: Record) -> None:
-        self._contract = contract
-        self.critics = {bundle.id: SafetyCritic(bundle) for bundle in bundles}
-        self.policies = {bundle.id: make_policy(bundle) for bundle in bundles}
-        self.epsilon = {bundle.id: bundle.epsilon for bundle in bundles}
-        self._readers = {name: InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
-        self.place = {stamp: i for i, (_, stamp, _) in enumerate(record.observations)}
-        self._sent = [
-            (stamp, {"imu": step.imu, "joint_states": step.joint_states}) for _, stamp, step in record.observations
-        ]
-        self._executed: dict[int, list[np.ndarray]] = {}
-        for account in record.accounts:
-            self._executed.setdefault(stamp_of(account), []).append(np.array(account.action))
-        self._held = {stamp_of(account) for account in record.accounts if account.decision == Decision.HELD}
-
-    def observations(self, stamp: int, answered: set[int], follows: bool) -> Iterator[np.ndarray]:
-        """Yield the observations (n_observation,) that a node may have had at `stamp`, the likeliest first.
-
-        Args:
-            answered: stamps that the node has seen for certain.
-            follows: the node hears by topic what was executed, so that the last of it may have been late.
-        """
-        last = self.place[stamp]
-        window = self._sent[max(0, last - WINDOW) : last + 1]
-        doubtful = [sent for sent, _ in window[-DOUBT:] if sent not in answered and sent != stamp]
-        before = [sent for sent, _ in window if sent in self._executed and sent != stamp][-1:]
-        heard = [None, *self._executed[before[0]][:-1], np.empty(0)] if follows and before else [None]
-        for last_action, n_lost in product(heard, range(len(doubtful) + 1)):
-            for lost in combinations(doubtful, n_lost):
-                seen = [(sent, messages) for sent, messages in window if sent not in lost]
-                yield self._assembled(seen, before, last_action)
-
-    def _assembled(self, seen: list[Any], before: list[int], last_action: np.ndarray | None) -> np.ndarray:
-        """Return what frames make, where the action executed for frame `before` was another one; empty: unknown."""
-        assembler = ObservationAssembler(self._contract)
-        for sent, messages in seen:
-            for name in self._readers:
-                assembler.read(name, sent, 0.0, self._readers[name](messages[name]))
-            actions = self._executed.get(sent, [])[-1:]
-            if last_action is not None and sent in before:
-                actions = [last_action] if last_action.size else []
-            for action in actions:
-                assembler.executed(action)
-        return assembler.vector()
-
-    def able(self, account: Any, answered: set[int]) -> set[str]:
-        """Return the bundles that could have given an account."""
-        for observation in self.observations(stamp_of(account), answered, follows=False):
-            if found := {name for name in self.critics if self._explains(name, account, observation)}:
-                return found
-        return set()
-
-    def _explains(self, name: str, account: Any, observation: np.ndarray) -> bool:
-        """Tell whether scores, threshold and decision are a bundle's."""
-        pairs = [(account.proposal, account.q_safe_proposal), (account.action, account.q_safe_action)]
-        for action, q_safe in pairs:
-            clipped = self._contract.clip(np.array(action))
-            if not _near(float(self.critics[name].logits(observation, clipped[np.newaxis])[0]), q_safe):
-                return False
-        epsilon, passes = self.epsilon[name], account.q_safe_proposal <= self.epsilon[name]
-        right = {
-            Decision.PASSED: passes and list(account.action) == list(account.proposal),
-            Decision.RESAMPLED: not passes and account.q_safe_action <= epsilon,
-            Decision.LEAST_RISK: not passes and account.q_safe_action > epsilon,
-        }
-        return account.epsilon == epsilon and right.get(account.decision, False)
-
-    def certain(self, stamp: int, answered: set[int]) -> bool:
-        """Tell whether a node that hears by topic what is executed can have had only one history at `stamp`."""
-        last = self.place[stamp]
-        past = [sent for sent, _ in self._sent[max(0, last - DOUBT) : last]]
-        return all(sent in answered and len(self._executed.get(sent, [])) == 1 for sent in past) and not any(
-            sent in self._held for sent in past
-        )
-
-    def proposes(self, proposal: Any, answered: set[int]) -> bool:
-        """Tell whether the policy that a proposal names gives it."""
-        policy = self.policies.get(proposal.source.removeprefix("policy "))
-        return policy is not None and any(
-            np.allclose(policy.best(observation), proposal.action, rtol=0.0, atol=1e-5)
-            for observation in self.observations(stamp_of(proposal), answered, follows=True)
-        )
-
-
-def _near(score: float, q_safe: float) -> bool:
-    """Tell whether a probability is that of a logit. As logits, as those still differ where both are near 1."""
-    if not 0.0 < q_safe < 1.0:
-        return sigmoid(score) == q_safe
-    return abs(logit(q_safe) - score) <= NEAR * max(1.0, abs(score))
-
-
-def _judged(record: Record, bundles: list[Bundle], contract: Contract) -> dict[str, float]:
-    """Return the counts of `bench_swap`."""
-    judge = _Judge(bundles, contract, record)
-    # What was seen before the record began is in the first histories.
-    begun = set(list(judge.place)[WINDOW:])
-    accounts = [account for account in record.accounts if stamp_of(account) in begun]
-    proposals = [proposal for proposal in record.proposals if stamp_of(proposal) in begun]
-    decided = [account for account in accounts if account.decision != Decision.HELD]
-    shield_saw, policy_saw = ({stamp_of(m) for m in heard} for heard in (record.accounts, record.proposals))
-    joints: dict[int, list[list[float]]] = {}
-    for _, command in record.commands:
-        joints.setdefault(stamp_of(command), []).append(list(command.position))
-    foreign = apart = 0
-    for account in decided:
-        able = judge.able(account, shield_saw)
-        wanted = contract.joint_command(np.array(account.action)).tolist()
-        # A command may be on its way still when the record ends.
-        sent = any(
-            np.allclose(command, wanted, rtol=0.0, atol=1e-9) for command in joints.get(stamp_of(account), [wanted])
-        )
-        foreign += account.bundle_id not in able or not sent
-        apart += len(able) == 1
-    strange = [stamp_of(proposal) for proposal in proposals if not judge.proposes(proposal, policy_saw)]
-    both = shield_saw & policy_saw
-    taken = sum(all(answer.status == answer.ACCEPTED for answer in answers) for *_, answers in record.swaps)
-    return {
-        "swaps": taken,
-        "foreign_commands": foreign,
-        "foreign_proposals": sum(judge.certain(stamp, both) for stamp in strange),
-        "unclear_proposals": sum(not judge.certain(stamp, both) for stamp in strange),
-        "told_apart": apart / max(1, len(decided)),
-        "commands": len(record.commands),
-        "held": len(accounts) - len(decided),
-        "unanswered": len(begun - shield_saw),
-    }
 
 
 def _times(record: Record) -> dict[str, float]:
