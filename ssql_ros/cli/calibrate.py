@@ -8,6 +8,9 @@ from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
 
+SAFETY_FIGURES = ("ece", "auc", "bias", "n", "incidents")
+Q_FIGURES = ("q_bias", "q_rmse", "q_rank", "q_range", "q_steps", "kl_mean", "induced_return_mean")
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
@@ -16,13 +19,18 @@ def add_parser(verbs: Any) -> None:
         help="hold a bundle's Q_safe against what happens, and store the figures in it",
         description="Runs the bundle's policy behind its own mask (the task's untrusted controller where it has no "
         "policy), and compares Q_safe with gamma_safe^(steps to the incident), per decile: ece is the mean gap, bias "
-        "the mean difference (above 0: pessimistic), auc how well it ranks. The figures are stored in the bundle.",
+        "the mean difference (above 0: pessimistic), auc how well it ranks. Where the policy keeps to a behaviour "
+        "policy, Q is held against the return of its regularised objective under the induced policy too: q_bias, q_rmse (over "
+        "the returns' range), q_rank (rank correlation). The figures are stored in the bundle.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
     parser.add_argument("--task", help="which world (default: the one that the bundle was made for)")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=10_000, help="of the first episode (default: %(default)s)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="picture of Q against its return (.png), where it has"
+    )
     parser.add_argument("--dry-run", action="store_true", help="leave the bundle as it is")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json(parser)
@@ -32,6 +40,7 @@ def add_parser(verbs: Any) -> None:
 def _calibrate(options: argparse.Namespace) -> int:
     from ssql_ros.bundle import load_bundle, read_provenance, save_bundle
     from ssql_ros.learning.judging import calibrate
+    from ssql_ros.learning.q_calibration import plot_reliability
     from ssql_ros.tasks import find_task
 
     name = options.task or read_provenance(options.bundle).get("task")
@@ -41,15 +50,26 @@ def _calibrate(options: argparse.Namespace) -> int:
     made = calibrate(
         options.bundle, task, task.world(options.phase), options.episodes, options.seed, show=not options.quiet
     )
-    figures = made.provenance["calibration"]
-    notes = [
-        f"  q_safe from {low:.4f}: predicted {predicted:.4f}, observed {observed:.4f} ({size:.0f} steps)"
-        for low, predicted, observed, size in figures["deciles"]
-    ]
+    nan, notes, shown = float("nan"), [], dict[str, float]()
+    if figures := made.provenance.get("calibration", {}):
+        notes += [
+            f"  q_safe from {low:.4f}: predicted {predicted:.4f}, observed {observed:.4f} ({size:.0f} steps)"
+            for low, predicted, observed, size in figures["deciles"]
+        ]
+        shown |= {
+            key: nan if figures[key] is None else figures[key] for key in ("ece", "auc", "bias", "n", "incidents")
+        }
+    if figures := made.provenance.get("q_calibration", {}):
+        notes += [
+            f"  q {q:.3f}: regularised return {observed:.3f} ({size} steps)"
+            for q, observed, size in figures["q_deciles"]
+        ]
+        shown |= {key: figures[key] for key in Q_FIGURES}
+        if options.plot:
+            plot_reliability(figures, options.plot, options.bundle.name)
+            notes.append(f"plot is in {options.plot}")
     if not options.dry_run:
         saved = save_bundle(made, options.bundle)
         notes.append(f"stored in {saved.path}, which is bundle {load_bundle(saved.path, task.contract()).id} now")
-    nan = float("nan")
-    shown = {key: nan if figures[key] is None else figures[key] for key in ("ece", "auc", "bias", "n", "incidents")}
     report(shown, options.seed, options.json, notes=notes)
     return 0

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
+from ssql_ros.learning.q_calibration import calibrate_q
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK, Mask
 from ssql_ros.learning.training import Driver
@@ -97,16 +98,31 @@ def mask_of(bundle: Bundle, epsilon: float | None = None) -> Mask:
 def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Bundle:
     """Return the bundle with calibration figures in its provenance; it is not saved.
 
-    They compare Q_safe(s, a) with gamma_safe^(steps to the incident) on the states of the masked policy in service:
-    the bundle's own policy, or the task's untrusted controller where it has none.
+    Where it has a safety critic, `calibration` compares Q_safe(s, a) with gamma_safe^(steps to the incident) on the
+    states of the masked policy in service: the bundle's own, or the task's untrusted controller where it has none.
+    Where it keeps to a behaviour policy, `q_calibration` compares Q with its regularised return (see q_calibration).
 
     Raises:
-        BundleError: the bundle does not fit the task's contract, or has no safety critic.
+        BundleError: the bundle does not fit the task's contract, or has nothing to calibrate.
         ValueError: no episodes.
     """
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     bundle = load_bundle(path, task.contract())
+    found: dict[str, Any] = {}
+    regularised = bool(bundle.behaviour) and bundle.reward is not None
+    if bundle.critic is not None or not regularised:
+        found["calibration"] = _calibrate_q_safe(path, task, bundle, world, episodes, seed, show)
+    if regularised:
+        figures = calibrate_q(task, bundle, world, episodes, seed, show)
+        found["q_calibration"] = {**figures, "episodes": episodes, "seed": seed, "task": task.name}
+    # Bundles of before probes get theirs here.
+    return with_probes(replace(bundle, provenance={**bundle.provenance, **found}), task.contract())
+
+
+def _calibrate_q_safe(
+    path: Path, task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int, show: bool
+) -> dict[str, Any]:
     critic = SafetyCritic(bundle)
     outcomes = _masked_policy(task, bundle, world, episodes, seed, show) if bundle.policy else None
     if outcomes is None:
@@ -114,9 +130,7 @@ def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed
     figures = calibration(_q_safe(critic, outcomes), outcomes.discounted_incident)
     # JSON has no NaN: an AUC without an incident is not a number to report.
     kept: dict[str, Any] = {name: None if value != value else value for name, value in figures.items()}
-    kept |= {"episodes": episodes, "seed": seed, "task": task.name}
-    # Bundles of before probes get theirs here.
-    return with_probes(replace(bundle, provenance={**bundle.provenance, "calibration": kept}), task.contract())
+    return kept | {"episodes": episodes, "seed": seed, "task": task.name}
 
 
 def _q_safe(critic: SafetyCritic, outcomes: Outcomes) -> np.ndarray:
