@@ -20,8 +20,8 @@ def add_parser(verbs: Any) -> None:
         description="Runs the bundle's policy behind its own mask (the task's untrusted controller where it has no "
         "policy), and compares Q_safe with gamma_safe^(steps to the incident), per decile: ece is the mean gap, bias "
         "the mean difference (above 0: pessimistic), auc how well it ranks. Where the policy keeps to a behaviour "
-        "policy, Q is held against the return of its regularised objective under the induced policy too: q_bias, q_rmse (over "
-        "the returns' range), q_rank (rank correlation). The figures are stored in the bundle.",
+        "policy, Q is held against the return of its regularised objective under the induced policy too: q_bias, "
+        "q_rmse (over the returns' range), q_rank (rank correlation). The figures are stored in the bundle.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
     parser.add_argument("--task", help="which world (default: the one that the bundle was made for)")
