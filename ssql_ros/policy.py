@@ -58,7 +58,7 @@ class Policy:
 
     def distribution(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and std (n_action,) of u for an observation (n_observation,)."""
-        return _mean_and_std(self._network, observation)
+        return mean_and_std(self._network, observation)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode: there is nothing to forget."""
@@ -113,7 +113,7 @@ class SupportedPolicy:
     def at(self, observation: np.ndarray, context: np.ndarray, z: np.ndarray) -> Proposal:
         """Return the proposal for standard normal z (n_action,) in a state, wherever the policy's own clock stands."""
         state = np.concatenate([observation, context])
-        mean, std = _mean_and_std(self._network, state)
+        mean, std = mean_and_std(self._network, state)
         support = self.behaviour.support(state[np.newaxis])
         low, high = (edge[0] for edge in support.hull())
         action = low + 0.5 * (high - low) * (1.0 + np.tanh(mean + std * z))
@@ -250,7 +250,8 @@ def _outputs(network: Network, x: np.ndarray) -> np.ndarray:
     return np.array(outputs)
 
 
-def _mean_and_std(network: Network, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(network: Network, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and std (n_action,) of u that a Gaussian policy's network gives for a state (n_state,)."""
     # Ensembles of policies are averaged in what they put out.
     mean, log_std = np.split(_outputs(network, _standardised(network, state)).mean(axis=0, dtype=float), 2)
     return mean, np.exp(np.clip(log_std, LOG_STD_LOW, LOG_STD_HIGH))

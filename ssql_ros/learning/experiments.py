@@ -234,6 +234,11 @@ def _curve(path: Path) -> list[list[str]]:
     return lines
 
 
+def add_rows(results: Path, rows: list[list[str]]) -> None:
+    """Put rows (experiment, method, task, seed, figure, value) into summary.csv, in the place of the same before."""
+    _merge(results / "summary.csv", SUMMARY, rows, {row[0] for row in rows})
+
+
 def _merge(path: Path, header: Sequence[str], rows: list[list[str]], experiments: set[str]) -> None:
     """Replace the lines that new ones stand for: the same experiment, method and seed."""
     new = {(row[0], row[1], row[3]) for row in rows}
