@@ -1,19 +1,21 @@
 """ssql_sim: simulated worlds on the gymnasium API; needs no ROS and no learning library.
 
-Importing it registers the gymnasium ids `ssql/Minitaur-v0`, `ssql/Spider-v0` and `ssql/Grid-v0`.
+Importing it registers the gymnasium ids `ssql/Minitaur-v0`, `ssql/Spider-v0`, `ssql/Grid-v0` and `ssql/Boat-v0`.
 """
 
 from gymnasium.envs.registration import register
 
+from ssql_sim.boat import BoatEnv
 from ssql_sim.grid import GridEnv
 from ssql_sim.minitaur import MinitaurEnv
 from ssql_sim.physics import Physics
 from ssql_sim.sensors import Sensors
 from ssql_sim.spider import SpiderEnv
 
-__all__ = ["GridEnv", "MinitaurEnv", "Physics", "Sensors", "SpiderEnv"]
+__all__ = ["BoatEnv", "GridEnv", "MinitaurEnv", "Physics", "Sensors", "SpiderEnv"]
 
 # No max_episode_steps: the environments count their own steps and truncate.
 register(id="ssql/Minitaur-v0", entry_point="ssql_sim.minitaur:MinitaurEnv")
 register(id="ssql/Spider-v0", entry_point="ssql_sim.spider:SpiderEnv")
 register(id="ssql/Grid-v0", entry_point="ssql_sim.grid:GridEnv")
+register(id="ssql/Boat-v0", entry_point="ssql_sim.boat:BoatEnv")

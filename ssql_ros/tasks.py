@@ -147,6 +147,8 @@ TASKS = {
         _spider("spider_threshold", noise={"action_noise": 0.2, "noise": "normal"}),
         _spider("spider_noise", randomise="noise"),
         _spider("spider_scale", randomise="scale"),
+        # The box's middle, and its uniform distribution.
+        Task("boat", "ssql/Boat-v0", "boat", centre=(-0.5, 0.0), spread=(1.45, 1.15)),
     )
 }
 

@@ -123,13 +123,14 @@ def _relu_(x: torch.Tensor) -> torch.Tensor:
 
 
 class Ensemble(nn.Module):
-    """M multilayer perceptrons of one shape, ReLU between the layers, evaluated together by batched products.
+    """M multilayer perceptrons of one shape, evaluated together by batched products.
 
     Args:
         sizes: widths from input to output, e.g. (128, 256, 256, 1).
         members: M.
         generator: seeds the weights (uniform, Kaiming for ReLU).
         precision: of the hidden products; the default is float32.
+        activation: between the layers, "relu", or "gelu", which is always in float32.
 
     Attributes:
         flat: every weight and bias in one vector, so that an optimiser's step is one operation.
@@ -141,9 +142,10 @@ class Ensemble(nn.Module):
         members: int,
         generator: torch.Generator,
         precision: torch.dtype = torch.float32,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.shape, self.precision = _Shape(sizes, members), precision
+        self.shape, self.precision, self.activation = _Shape(sizes, members), precision, activation
         self.flat = nn.Parameter(torch.zeros(self.shape.total))
         with torch.no_grad():
             for weight in self.weights:
@@ -162,11 +164,20 @@ class Ensemble(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return outputs (M, batch, n_out) for inputs (batch, n_in), or (M, batch, n_in) where each has its own."""
-        return _Perceptrons.apply(x, self.flat, self.shape, self.precision)
+        return self._outputs(x, self.flat)
 
     def frozen(self, x: torch.Tensor) -> torch.Tensor:
         """Return the same outputs, with gradients for `x` only."""
-        return _Perceptrons.apply(x, self.flat.detach(), self.shape, self.precision)
+        return self._outputs(x, self.flat.detach())
+
+    def _outputs(self, x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+        if self.activation == "relu":
+            return _Perceptrons.apply(x, flat, self.shape, self.precision)
+        weights, biases = self.shape.views(flat)
+        x = x.expand(self.shape.members, *x.shape[-2:])
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            x = torch.baddbmm(bias, nn.functional.gelu(x) if i else x, weight)
+        return x
 
     @torch.no_grad()
     def load(self, network: Network) -> None:
@@ -199,4 +210,4 @@ def exported(ensemble: Ensemble, mean: np.ndarray, scale: np.ndarray, clip: floa
         tuple(Layer(weight[m], bias[m, 0]) for weight, bias in zip(weights, biases, strict=True))
         for m in range(len(weights[0]))
     )
-    return Network(mean.astype(np.float32), scale.astype(np.float32), float(clip), members)
+    return Network(mean.astype(np.float32), scale.astype(np.float32), float(clip), members, ensemble.activation)

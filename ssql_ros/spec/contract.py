@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.spec.incident import Box, Limit
+from ssql_ros.spec.incident import Ball, Box, Limit
 from ssql_ros.spec.schema import ContractError
 
 # Fields that a frame can read, per message type, with the SI unit that REP-103 gives them.
@@ -131,7 +131,7 @@ class Contract:
     Attributes:
         control_period: s, one command every period.
         command_timeout: s, the driver holds the safe action when no command came for this long.
-        limits, boxes: the terms of the incident rule.
+        limits, boxes, balls: the terms of the incident rule.
         safe_action: (n_action,), what the robot is told when nothing can be decided on.
     """
 
@@ -144,6 +144,7 @@ class Contract:
     commanded: Commanded
     limits: tuple[Limit, ...]
     boxes: tuple[Box, ...]
+    balls: tuple[Ball, ...]
     safe_action: np.ndarray
 
     @cached_property
@@ -208,11 +209,11 @@ class Contract:
         return action
 
     @cached_property
-    def _incident_terms(self) -> tuple[np.ndarray, list[tuple[Limit | Box, slice]]]:
+    def _incident_terms(self) -> tuple[np.ndarray, list[tuple[Limit | Box | Ball, slice]]]:
         """Return the weights (n_judged, n_frame) that give all judged values from a frame, and each term's slice."""
         rows = dict(zip(self.frame_names, np.eye(self.frame_size), strict=True))
         rows.update(zip(self.observed.derived_names, self.observed.derived, strict=True))
-        terms: list[Limit | Box] = [*self.limits, *self.boxes]
+        terms: list[Limit | Box | Ball] = [*self.limits, *self.boxes, *self.balls]
         weights = np.array([rows[name] for term in terms for name in term.features])
         ends = np.cumsum([len(term.features) for term in terms]).tolist()
         return weights, [(term, slice(end - len(term.features), end)) for term, end in zip(terms, ends, strict=True)]
@@ -220,8 +221,8 @@ class Contract:
     def margin(self, frame: np.ndarray) -> tuple[float, str]:
         """Return the signed safety margin l(s) of a frame (n_frame,) and the term that gives it, in words.
 
-        l(s) is the largest over the terms, of a limit the excess over it, of a box the depth inside it: negative is
-        safe, positive is inside the failure set, I(s) = l(s) > 0.
+        l(s) is the largest over the terms, of a limit the excess over it, of a box or a ball the depth inside it: negative
+        is safe, positive is inside the failure set, I(s) = l(s) > 0.
         A value that is not finite gives +inf: what cannot be judged is not safe.
         """
         weights, terms = self._incident_terms
@@ -249,6 +250,10 @@ class Contract:
             meaning["incident_boxes"] = [
                 {name: [low, high] for name, low, high in zip(b.features, b.low, b.high, strict=True)}
                 for b in self.boxes
+            ]
+        if self.balls:
+            meaning["incident_balls"] = [
+                [b.radius, dict(zip(b.features, b.centre, strict=True))] for b in self.balls
             ]
         return meaning
 

@@ -20,7 +20,7 @@ from ssql_ros.spec.contract import (
     Input,
     Observed,
 )
-from ssql_ros.spec.incident import Box, Limit
+from ssql_ros.spec.incident import Ball, Box, Limit
 from ssql_ros.spec.schema import ContractError, Section, read_yaml
 
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
@@ -48,7 +48,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     command_timeout = top.number("command_timeout", positive=True)
     if command_timeout < control_period:
         raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
-    limits, boxes = _read_incident(top, observed)
+    limits, boxes, balls = _read_incident(top, observed)
     return Contract(
         path=str(path),
         robot=top.text("robot"),
@@ -59,6 +59,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         commanded=commanded,
         limits=limits,
         boxes=boxes,
+        balls=balls,
         safe_action=_read_safe_action(top, commanded),
     )
 
@@ -182,18 +183,22 @@ def _read_commanded(top: Section) -> Commanded:
     )
 
 
-def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...], tuple[Box, ...]]:
+def _read_incident(
+    top: Section, observed: Observed
+) -> tuple[tuple[Limit, ...], tuple[Box, ...], tuple[Ball, ...]]:
     # A derived feature is in the unit of the features that it sums.
     units = {feature.name: feature.unit for feature in observed.frame}
     for name, row in zip(observed.derived_names, observed.derived, strict=True):
         units[name] = observed.frame[int(np.flatnonzero(row)[0])].unit if row.any() else ""
-    limits, boxes = [], []
-    for entry in _entries(top, "incident", ("unit",), optional=("feature", "above", "below", "inside")):
+    limits, boxes, balls = [], [], []
+    for entry in _entries(top, "incident", ("unit",), ("feature", "above", "below", "inside", "within", "of")):
         if entry.has("inside"):
             boxes.append(_read_box(entry, units))
+        elif entry.has("within"):
+            balls.append(_read_ball(entry, units))
         else:
             limits.append(_read_limit(entry, units))
-    return tuple(limits), tuple(boxes)
+    return tuple(limits), tuple(boxes), tuple(balls)
 
 
 def _term_unit(entry: Section, features: tuple[str, ...], units: dict[str, str]) -> str:
@@ -205,7 +210,8 @@ def _term_unit(entry: Section, features: tuple[str, ...], units: dict[str, str])
 
 def _read_limit(entry: Section, units: dict[str, str]) -> Limit:
     if not entry.has("feature"):
-        raise entry.error("feature", "is missing: a limit needs 'feature', a box needs 'inside'")
+        raise entry.error("feature", "is missing: a limit needs 'feature', a box needs 'inside', a ball needs 'within'")
+    _refuse(entry, ("of",), "a limit, which has 'feature', 'above', 'below' and 'unit' only")
     feature = entry.text("feature", units)
     unit = _term_unit(entry, (feature,), units)
     if not entry.has("above") and not entry.has("below"):
@@ -217,10 +223,26 @@ def _read_limit(entry: Section, units: dict[str, str]) -> Limit:
     return Limit(feature, above, below, unit)
 
 
-def _read_box(entry: Section, units: dict[str, str]) -> Box:
-    for key in ("feature", "above", "below"):
+def _refuse(entry: Section, keys: tuple[str, ...], what: str) -> None:
+    for key in keys:
         if entry.has(key):
-            raise entry.error(key, "is not for a box, which has 'inside' and 'unit' only")
+            raise entry.error(key, f"is not for {what}")
+
+
+def _read_ball(entry: Section, units: dict[str, str]) -> Ball:
+    _refuse(entry, ("feature", "above", "below"), "a ball, which has 'within', 'of' and 'unit' only")
+    if not entry.has("of"):
+        raise entry.error("of", "is missing: a ball needs its centre, a mapping of features to numbers")
+    centre = Section(entry.raw("of"), entry.place("of"), required=(), optional=units)
+    features = tuple(name for name in units if centre.has(name))
+    if not features:
+        raise entry.error("of", "expected a mapping of features to numbers, got an empty one")
+    radius = entry.number("within", positive=True)
+    return Ball(features, tuple(centre.number(f) for f in features), radius, _term_unit(entry, features, units))
+
+
+def _read_box(entry: Section, units: dict[str, str]) -> Box:
+    _refuse(entry, ("feature", "above", "below", "within", "of"), "a box, which has 'inside' and 'unit' only")
     inside = Section(entry.raw("inside"), entry.place("inside"), required=(), optional=units)
     features = tuple(name for name in units if inside.has(name))
     if not features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -55,3 +56,22 @@ class Box:
             f"{name} {low:g} to {high:g}" for name, low, high in zip(self.features, self.low, self.high, strict=True)
         )
         return f"{at} {self.unit} (box {box})"
+
+
+@dataclass(frozen=True)
+class Ball:
+    """One term of the incident rule: nearer than `radius` to `centre` is an incident; a disc where features are two."""
+
+    features: tuple[str, ...]
+    centre: tuple[float, ...]
+    radius: float
+    unit: str
+
+    def margin(self, values: list[float]) -> float:
+        """Return radius - distance to the centre, in `unit`, of the features' values (n_feature)."""
+        return self.radius - math.dist(values, self.centre)
+
+    def words(self, values: list[float]) -> str:
+        """Say how far the values (n_feature) are from the centre."""
+        at = ", ".join(f"{name} {value:g}" for name, value in zip(self.features, self.centre, strict=True))
+        return f"{math.dist(values, self.centre):.3f} {self.unit} from {at} (radius {self.radius:g})"

@@ -1,0 +1,108 @@
+"""Logged steps as what offline learners draw batches from: transitions over n steps, cut at the ends of episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Steps in the order they were made, episode after episode.
+
+    Attributes:
+        observation: (N, n_observation), s_t.
+        action: (N, n_action), the executed one, in [-1, 1].
+        reward: (N,), of the step that begins in s_t.
+        margin: (N,), l(s_t).
+        terminal: (N,), whether the episode ended for good in s_t's successor, with no row of its own.
+        episode: (N,), a number that is the same for all rows of an episode.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    margin: np.ndarray
+    terminal: np.ndarray
+    episode: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check shapes. Raises ValueError with the name, what was expected and what came."""
+        rows = len(self.observation)
+        for name in ("action", "reward", "margin", "terminal", "episode"):
+            if len(getattr(self, name)) != rows:
+                raise ValueError(f"log: {name}: expected {rows} rows, as observation has, got {len(getattr(self, name))}")
+        for name in ("observation", "action", "reward", "margin"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"log: {name}: has values that are not finite")
+        if rows == 0:
+            raise ValueError("log: expected at least one step, got none")
+
+
+@dataclass(frozen=True)
+class OfflineBatch:
+    """Transitions over n steps.
+
+    Attributes:
+        observation, action: s_t, a_t.
+        reward: (batch,), r_t + gamma r_(t+1) + ..., n terms.
+        margin: (batch,), max of l(s_t) ... l(s_(t+n-1)), and of the state that ended the episode where one did.
+        following: s_(t+n).
+        discount: (batch,), gamma^n.
+        safety_discount: (batch,), gamma_safe^n.
+        terminal: (batch,), 1 where the episode ended for good within these steps.
+    """
+
+    observation: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    margin: torch.Tensor
+    following: torch.Tensor
+    terminal: torch.Tensor
+
+
+class OfflineData:
+    """A log in memory, ready to draw from."""
+
+    def __init__(self, log: Log, n_step: int, gamma: float, device: torch.device) -> None:
+        """Sum up n steps from every row. Raises ValueError: no episode has n steps."""
+        rows = np.arange(len(log.observation))
+        # Of each row, the last row of its episode.
+        ends = np.flatnonzero(np.append(log.episode[1:] != log.episode[:-1], True))
+        last = ends[np.searchsorted(ends, rows)]
+        reward, margin = np.zeros(len(rows)), np.full(len(rows), -np.inf)
+        for k in range(n_step):
+            at = np.minimum(rows + k, last)
+            within = rows + k <= last
+            reward += np.where(within, gamma**k * log.reward[at], 0.0)
+            margin = np.maximum(margin, log.margin[at])
+        # Complete: s_(t+n) has a row, or the episode ended for good before.
+        reaches = rows + n_step <= last
+        ended = log.terminal[last].astype(bool) & ~reaches
+        keep = np.flatnonzero(reaches | ended)
+        if not len(keep):
+            raise ValueError(f"log: no episode has more than {n_step} steps")
+        self.n_step = n_step
+
+        def tensor(values: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(values[keep], dtype=torch.float32, device=device)
+
+        self._columns = OfflineBatch(
+            tensor(log.observation),
+            tensor(log.action),
+            tensor(reward),
+            tensor(margin),
+            tensor(log.observation[np.minimum(rows + n_step, last)]),
+            tensor(ended),
+        )
+
+    def __len__(self) -> int:
+        return len(self._columns.reward)
+
+    def draw(self, batch: int, generator: torch.Generator) -> OfflineBatch:
+        """Return `batch` transitions, uniformly drawn."""
+        columns = self._columns
+        index = torch.randint(len(self), (batch,), generator=generator, device=columns.reward.device)
+        return OfflineBatch(*(getattr(columns, name)[index] for name in OfflineBatch.__dataclass_fields__))
