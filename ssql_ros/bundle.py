@@ -357,11 +357,12 @@ def _networks(
         "squashed_gaussian": (n, n, 2 * m),
         "supported_gaussian": (state, state, 2 * m),
         "behaviour": (n, n, 2 * m),
+        "one_step_flow": (n, n + m, m),
     }
     # What a network standardises, what enters it, what it puts out.
     widths = {
         "critic": (n, n + m, 1),
-        "policy": policies.get(document["policy_kind"], (n, n, 2 * m)),
+        "policy": policies[document["policy_kind"]],
         "reward": (state, state + m, 1),
     }
     headers = document["networks"]

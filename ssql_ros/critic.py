@@ -1,4 +1,7 @@
-"""Serves a bundle's safety critic: logits of Q_safe for many candidate actions at once.
+"""Serves a bundle's safety critic: one number for each of many candidate actions at once, by the bundle's rule.
+
+probability   the logit of Q_safe(s, a), the mean over the ensemble; an action is safe where Q_safe <= epsilon
+margin        Q_c(s, a), the largest of the ensemble; an action is safe where Q_c < delta
 
 onnxruntime scores candidates, with the observation's part of the first layer computed once for all; NumPy scores
 proposals, which come alone. One thread: the tail of a decision is the scheduler's, and a second thread makes it worse.
@@ -13,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from ssql_ros.activation import gelu
 from ssql_ros.bundle import Bundle, Network
 
 
@@ -30,20 +34,19 @@ def sigmoid(logits: float) -> float:
 
 
 class SafetyCritic:
-    """Q_safe(s, a) of one bundle, ready to score candidates.
+    """Q_safe(s, a), or Q_c(s, a), of one bundle, ready to score candidates.
 
     Attributes:
         bundle: what is served.
         id: the bundle's id, for the account.
+        delta: threshold on margins; None: scores are logits of probabilities.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.id = bundle.id
         network = bundle.need("critic")
-        if bundle.rule != "probability" or network.activation != "relu":
-            found = f"{bundle.rule}, {network.activation}"
-            raise ValueError(f"{bundle.path}: expected a safety critic of probability, relu; got {found}")
+        self.delta = bundle.delta if bundle.rule == "margin" else None
         shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
         if len(shapes) > 1:
             raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")
@@ -53,14 +56,14 @@ class SafetyCritic:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        model = _onnx_model(network, self._n_observation)
+        model = _onnx_model(network, self._n_observation, bundle.rule)
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._observation = np.zeros((1, self._n_observation), np.float32)
-        self._alone = _AloneCritic(network)
+        self._alone = _AloneCritic(network, bundle.rule)
         self._bound: dict[int, tuple[ort.IOBinding, np.ndarray, np.ndarray]] = {}
 
     def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Return logits of Q_safe (k,), float32.
+        """Return scores (k,), float32: logits of Q_safe, or margins Q_c.
 
         Args:
             observation: (n_observation,).
@@ -98,7 +101,8 @@ class _AloneCritic:
     Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, rule: str) -> None:
+        self._relu, self._worst = network.activation == "relu", rule == "margin"
         self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
         self._bound = network.observation_clip
         # (members, n_in + 1, n_out) of each layer; the first of all members side by side: they have one input.
@@ -106,7 +110,8 @@ class _AloneCritic:
             np.stack([np.vstack([layer.weight, layer.bias]) for layer in layers])
             for layers in zip(*network.members, strict=True)
         )
-        self._first, self._last = np.hstack(list(first)), last.reshape(-1) / len(last)
+        self._first = np.hstack(list(first))
+        self._last = last[..., 0] if self._worst else last.reshape(-1) / len(last)
         self._input = np.ones(len(self._first), np.float32)
         self._state, self._action = np.split(self._input[:-1], [len(self._mean)])
         widths = [weight.shape[2] for weight in (first, *self._hidden)]
@@ -119,16 +124,25 @@ class _AloneCritic:
         self._state[:] = ((observation - self._mean) / self._scale).clip(-self._bound, self._bound)
         self._action[:] = action
         np.dot(self._input, self._first, out=self._sums[0].reshape(-1))
-        np.maximum(self._sums[0], 0.0, out=self._inputs[0][..., :-1])
+        self._activate(0)
         for i, weight in enumerate(self._hidden):
             np.matmul(self._inputs[i], weight, out=self._sums[i + 1])
-            np.maximum(self._sums[i + 1], 0.0, out=self._inputs[i + 1][..., :-1])
-        self._logits[0] = self._inputs[-1].reshape(-1).dot(self._last)
+            self._activate(i + 1)
+        if self._worst:
+            self._logits[0] = (self._inputs[-1][:, 0] * self._last).sum(axis=1).max()
+        else:
+            self._logits[0] = self._inputs[-1].reshape(-1).dot(self._last)
         return self._logits
 
+    def _activate(self, i: int) -> None:
+        if self._relu:
+            np.maximum(self._sums[i], 0.0, out=self._inputs[i][..., :-1])
+        else:
+            self._inputs[i][..., :-1] = gelu(self._sums[i])
 
-def _onnx_model(network: Network, n_observation: int) -> bytes:
-    """Return the network as an ONNX model: (observation [1, n], actions [k, m]) -> logits [k].
+
+def _onnx_model(network: Network, n_observation: int, rule: str) -> bytes:
+    """Return the network as an ONNX model: (observation [1, n], actions [k, m]) -> logits [k], or margins.
 
     The graph is built from the bundle's own arrays at each load, so it can never be of other weights than the bundle.
     """
@@ -142,6 +156,16 @@ def _onnx_model(network: Network, n_observation: int) -> bytes:
         nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
+    def activated(x: str, name: str) -> str:
+        if network.activation == "relu":
+            return node("Relu", [x], name)
+        # gelu(x) = x / 2 (1 + erf(x / sqrt 2))
+        error = node("Erf", [node("Mul", [x, "root_half"], f"{name}.in")], f"{name}.erf")
+        return node("Mul", [node("Mul", [x, "half"], f"{name}.half"), node("Add", [error, "one"], f"{name}.cdf")], name)
+
+    if network.activation == "gelu":
+        for name, value in (("root_half", math.sqrt(0.5)), ("half", 0.5), ("one", 1.0)):
+            constant(name, np.array(value))
     bound = network.observation_clip
     centred = node("Sub", ["observation", constant("mean", network.observation_mean)], "centred")
     scaled = node("Div", [centred, constant("scale", network.observation_scale)], "scaled")
@@ -155,12 +179,12 @@ def _onnx_model(network: Network, n_observation: int) -> bytes:
         from_action = node("MatMul", ["actions", weight_action], f"{m}.from_action")
         x = node("Add", [from_action, from_state], f"{m}.0.y")
         for i, layer in enumerate(member[1:], start=1):
-            x = node("Relu", [x], f"{m}.{i}.x")
+            x = activated(x, f"{m}.{i}.x")
             weight, bias = constant(f"{m}.{i}.w", layer.weight), constant(f"{m}.{i}.b", layer.bias)
             x = node("Gemm", [x, weight, bias], f"{m}.{i}.y")
         outputs.append(x)
-    mean = node("Mean", outputs, "mean_logit")
-    node("Reshape", [mean, "flat"], "logits")
+    score = node("Max" if rule == "margin" else "Mean", outputs, "score")
+    node("Reshape", [score, "flat"], "logits")
     constants.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
     n_action = network.members[0][0].weight.shape[0] - n_observation
     graph = helper.make_graph(

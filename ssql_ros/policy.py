@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ssql_ros.activation import ACTIVATION
 from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
 from ssql_ros.bundle import Bundle, BundleError, Network
 from ssql_ros.shield import Proposal
@@ -40,6 +41,7 @@ def make_policy(bundle: Bundle) -> ServedPolicy:
         "squashed_gaussian": Policy,
         "supported_gaussian": SupportedPolicy,
         "behaviour": ActingBehaviour,
+        "one_step_flow": OneStepFlow,
     }
     if bundle.policy_kind not in kinds:
         raise BundleError(f"{bundle.path}: policy_kind: expected one of {', '.join(kinds)}, got {bundle.policy_kind!r}")
@@ -120,6 +122,51 @@ class SupportedPolicy:
         # Several boxes leave gaps in their hull.
         action = support.project(action[np.newaxis, np.newaxis])[0, 0]
         return Proposal(action, 0.0, mean, std, squashed=True, low=low, high=high)
+
+
+class OneStepFlow:
+    """mu(s, z), z ~ N(0, I): one forward pass to an action, which is clipped (see learning/safefql.py).
+
+    Raises:
+        BundleError: the bundle has no such policy.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._network = network = bundle.need("policy")
+        if bundle.policy_kind != "one_step_flow":
+            raise BundleError(f"{bundle.path}: expected a policy one_step_flow; got {bundle.policy_kind}")
+        self._n_action = network.members[0][-1].bias.size
+        self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
+        self._between = ACTIVATION[network.activation]
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode: there is nothing to forget."""
+
+    def context(self) -> np.ndarray:
+        """Return nothing: the observation is all it knows."""
+        return np.zeros(0)
+
+    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
+        """Return the action of a draw of z."""
+        return Proposal(self.at(observation, rng.standard_normal(self._n_action)), 0.0)
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the action (n_action,) of z = 0, the most probable z."""
+        return self.at(observation, np.zeros(self._n_action))
+
+    def at(self, observation: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Return the actions (..., n_action) of observations (..., n_observation) and noise z (..., n_action)."""
+        bound = self._network.observation_clip
+        state = np.minimum(np.maximum((observation - self._mean) / self._scale, -bound), bound)
+        x = np.concatenate([state, z], axis=-1).astype(np.float32)
+        outputs = 0.0
+        for member in self._network.members:
+            y = x @ member[0].weight + member[0].bias
+            for layer in member[1:]:
+                y = self._between(y) @ layer.weight + layer.bias
+            outputs = outputs + y
+        # Ensembles of policies are averaged in what they put out.
+        return np.minimum(np.maximum(outputs / len(self._network.members), -1.0), 1.0).astype(float)
 
 
 class ActingBehaviour:
@@ -242,10 +289,11 @@ def _standardised(network: Network, states: np.ndarray) -> np.ndarray:
 def _outputs(network: Network, x: np.ndarray) -> np.ndarray:
     """Return what each member puts out, (members, ..., n_out)."""
     outputs = []
+    between = ACTIVATION[network.activation]
     for member in network.members:
         y = x
         for i, layer in enumerate(member):
-            y = (y if i == 0 else np.maximum(y, 0.0)) @ layer.weight + layer.bias
+            y = (y if i == 0 else between(y)) @ layer.weight + layer.bias
         outputs.append(y)
     return np.array(outputs)
 

@@ -1,7 +1,8 @@
 """The shield's decision: given an observation and a proposal, which action goes to the robot, and why.
 
 Masking after SQRL (Srinivasan et al. 2020, eq. 3): candidates with Q_safe(s, a) <= epsilon keep their probability, the
-others have none; where none is left, the action of least Q_safe is taken. Pure: no I/O, no clock, no messages.
+others have none; where none is left, the action of least Q_safe is taken. A critic of margins (SafeFQL) stands in the
+same place: Q_c(s, a), in the margin's unit, must be below its delta. Pure: no I/O, no clock, no messages.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ class Decision(enum.IntEnum):
 
 
 class Critic(Protocol):
-    """Scores candidate actions."""
+    """Scores candidate actions.
+
+    Scores are logits of Q_safe; where it has a `delta` that is not None, they are margins Q_c, held against delta.
+    """
 
     def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Return logits of Q_safe (k,) for actions (k, n_action) in one observation (n_observation,)."""
+        """Return scores (k,) for actions (k, n_action) in one observation (n_observation,)."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Verdict:
 
     Attributes:
         action: (n_action,), inside the bounds, finite.
-        q_proposal, q_action: Q_safe of the proposal and of the action; NaN where not scored.
+        q_proposal, q_action: Q_safe, or Q_c, of the proposal and of the action; NaN where not scored.
         scored, safe: how many candidates were scored, the proposal included, and how many of those are safe.
         reason: why, in words; empty for a proposal that passed unchanged.
     """
@@ -181,16 +185,21 @@ def decide(
     # Clipped before it is scored: what is judged is what the robot gets.
     action = contract.clip(proposal.action)
     clipped = _clipped(proposal.action, action, contract)
-    threshold = logit(settings.epsilon)
+    delta: float | None = getattr(critic, "delta", None)
+    # score < delta is score <= the number before it.
+    threshold = logit(settings.epsilon) if delta is None else math.nextafter(delta, -math.inf)
+    account = sigmoid if delta is None else float
     score = float(critic.logits(observation.vector, action[np.newaxis])[0])
     # A score that is not finite is none: it must not read as a probability of 0 or 1 in the account.
-    q_proposal = sigmoid(score) if math.isfinite(score) else math.nan
+    q_proposal = account(score) if math.isfinite(score) else math.nan
     safe = math.isfinite(score) and score <= threshold
     if safe and not settings.riskiest:
         return Verdict(Decision.PASSED, action, q_proposal, q_proposal, 1, 1, clipped)
 
     if safe:
         unsafe = "a riskier safe action is wanted"
+    elif math.isfinite(score) and delta is not None:
+        unsafe = f"margin {q_proposal:.3g} of the proposal is not below delta {delta:.3g}"
     elif math.isfinite(score):
         unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {settings.epsilon:g}"
     else:
@@ -202,8 +211,8 @@ def decide(
     scores.choose(action[np.newaxis], np.array([score]), settings.riskiest)
     found = _search(observation.vector, proposal, critic, contract, settings, rng, scores)
     if found is not None:
-        chosen, q_action = found
-        return Verdict(Decision.RESAMPLED, chosen, q_proposal, q_action, scores.scored, scores.safe, unsafe)
+        chosen, score = found
+        return Verdict(Decision.RESAMPLED, chosen, q_proposal, account(score), scores.scored, scores.safe, unsafe)
     if safe:
         return Verdict(Decision.PASSED, action, q_proposal, q_proposal, scores.scored, scores.safe, clipped)
     if not math.isfinite(scores.least):
@@ -211,7 +220,7 @@ def decide(
         return Verdict(Decision.HELD, contract.safe_action.copy(), q_proposal, scored=scores.scored, reason=reason)
     reason = f"{unsafe}; no safe one among {scores.scored} candidates"
     return Verdict(
-        Decision.LEAST_RISK, scores.least_action, q_proposal, sigmoid(scores.least), scores.scored, 0, reason
+        Decision.LEAST_RISK, scores.least_action, q_proposal, account(scores.least), scores.scored, 0, reason
     )
 
 
@@ -273,7 +282,7 @@ def _search(
     rng: np.random.Generator,
     scores: _Scores,
 ) -> tuple[np.ndarray, float] | None:
-    """Draw candidates round by round until one is safe; return it with its Q_safe, or None."""
+    """Draw candidates round by round until one is safe; return it with its score, or None."""
     low = contract.commanded.low if proposal.low is None else contract.clip(proposal.low)
     high = contract.commanded.high if proposal.high is None else contract.clip(proposal.high)
     half_range = 0.5 * (high - low)
@@ -297,5 +306,5 @@ def _search(
             logits = critic.logits(observation, stage)
             index = scores.choose(stage, logits, settings.riskiest)
             if index is not None:
-                return stage[index].copy(), sigmoid(float(logits[index]))
+                return stage[index].copy(), float(logits[index])
     return None

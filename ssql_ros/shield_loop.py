@@ -166,7 +166,13 @@ class ShieldLoop:
         if verdict.decision is not Decision.PASSED:
             self.last_reason = verdict.reason
         proposal = self._proposal.action if self._proposal is not None else np.empty(0)
-        return Tick(verdict, joint_command, stamp, enforced, proposal, complete, self.settings.epsilon, self.critic.id)
+        return Tick(verdict, joint_command, stamp, enforced, proposal, complete, self.threshold, self.critic.id)
+
+    @property
+    def threshold(self) -> float:
+        """Return what scores are held against: epsilon of probabilities, delta of margins."""
+        delta = getattr(self.critic, "delta", None)
+        return self.settings.epsilon if delta is None else delta
 
     @property
     def holding(self) -> bool:

@@ -5,7 +5,7 @@ seeker    steers to the goal and sees no rock
 careful   steers to the goal, and away from a rock as it comes near
 visitor   steers to a random place, then to another
 
-Each boat has an error of its own on its heading, drawn anew whenever it decides; between decisions it holds its heading.
+Each boat has an error of its own on its heading, drawn anew whenever it decides; in between it holds its heading.
 """
 
 from __future__ import annotations

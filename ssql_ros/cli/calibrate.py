@@ -1,12 +1,15 @@
-"""`ssql calibrate`: is Q_safe the discounted frequency of incidents that it says it is?"""
+"""`ssql calibrate`: is Q_safe what it says it is? And below which margin does a policy keep its promise?"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+
+if TYPE_CHECKING:
+    from ssql_ros.tasks import Task
 
 SAFETY_FIGURES = ("ece", "auc", "bias", "n", "incidents")
 Q_FIGURES = ("q_bias", "q_rmse", "q_rank", "q_range", "q_steps", "kl_mean", "induced_return_mean")
@@ -16,17 +19,26 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "calibrate",
-        help="hold a bundle's Q_safe against what happens, and store the figures in it",
-        description="Runs the bundle's policy behind its own mask (the task's untrusted controller where it has no "
-        "policy), and compares Q_safe with gamma_safe^(steps to the incident), per decile: ece is the mean gap, bias "
-        "the mean difference (above 0: pessimistic), auc how well it ranks. Where the policy keeps to a behaviour "
-        "policy, Q is held against the return of its regularised objective under the induced policy too: q_bias, "
-        "q_rmse (over the returns' range), q_rank (rank correlation). The figures are stored in the bundle.",
+        help="hold a bundle's critics against what happens; store figures or a certificate in it",
+        description="A critic of probabilities: runs the bundle's policy behind its own mask (the task's untrusted "
+        "controller where it has no policy), and compares Q_safe with gamma_safe^(steps to the incident), per decile: "
+        "ece is the mean gap, bias the mean difference (above 0: pessimistic), auc how well it ranks. Where the policy "
+        "keeps to a behaviour policy, Q is held against the return of its regularised objective under the induced "
+        "policy too: q_bias, q_rmse (over the returns' range), q_rank (rank correlation). The figures are stored in "
+        "the bundle. A critic of margins (SafeFQL): split conformal calibration. The policy alone runs from held-out "
+        "initial states, and delta becomes the largest threshold below which at most epsilon_s of its episodes are "
+        "unsafe, with confidence 1 - beta_s, by an exact binomial test. Delta and certificate are stored in the "
+        "bundle.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
     parser.add_argument("--task", help="which world (default: the one that the bundle was made for)")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--states", type=int, default=20_000, help="margins: held-out states (default: %(default)s)")
+    parser.add_argument(
+        "--epsilon-s", type=float, default=0.001, help="margins: bound on unsafe episodes (default: %(default)s)"
+    )
+    parser.add_argument("--beta-s", type=float, default=0.01, help="margins: 1 - confidence (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=10_000, help="of the first episode (default: %(default)s)")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="picture of Q against its return (.png), where it has"
@@ -47,6 +59,8 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not isinstance(name, str):
         raise ValueError(f"{options.bundle}: its provenance names no task; name it with --task")
     task = find_task(name)
+    if load_bundle(options.bundle, task.contract()).rule == "margin":
+        return _certify(options, task)
     made = calibrate(
         options.bundle, task, task.world(options.phase), options.episodes, options.seed, show=not options.quiet
     )
@@ -72,4 +86,30 @@ def _calibrate(options: argparse.Namespace) -> int:
         saved = save_bundle(made, options.bundle)
         notes.append(f"stored in {saved.path}, which is bundle {load_bundle(saved.path, task.contract()).id} now")
     report(shown, options.seed, options.json, notes=notes)
+    return 0
+
+
+def _certify(options: argparse.Namespace, task: Task) -> int:
+    from ssql_ros.bundle import load_bundle, save_bundle
+    from ssql_ros.learning.certifying import certify
+
+    bundle = load_bundle(options.bundle, task.contract())
+    made, certificate = certify(
+        bundle, task, options.states, options.epsilon_s, options.beta_s, options.seed, show=not options.quiet
+    )
+    notes = [made.certificate["statement"]]
+    if not options.dry_run:
+        saved = save_bundle(made, options.bundle)
+        notes.append(f"stored in {saved.path}, which is bundle {saved.id} now")
+    figures = {
+        "delta": certificate.delta,
+        "epsilon_s": certificate.epsilon,
+        "beta_s": certificate.beta,
+        "n": float(certificate.n),
+        "below_delta": float(certificate.below),
+        "unsafe_below_delta": float(certificate.unsafe),
+        "tail": certificate.tail,
+        "bound": certificate.bound,
+    }
+    report(figures, options.seed, options.json, notes=notes)
     return 0

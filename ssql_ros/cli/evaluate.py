@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_parser(verbs: Any) -> None:
@@ -34,13 +37,17 @@ def add_parser(verbs: Any) -> None:
         "policy",
         help="a bundle's policy, behind its own shield where it has one",
         description="Runs the policy of a bundle. Intervals are 95 %%: Wilson for incidents, bootstrap over episodes "
-        "for the return. Velocities are m/s.",
+        "for the return. Velocities are m/s. The boat begins at states from which it can stay safe, uniformly drawn, "
+        "or at those of a file.",
     )
     policy.add_argument("--task", required=True, help="which world")
     policy.add_argument("--bundle", type=Path, required=True, help="a .safetensors file with a policy")
     policy.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
     policy.add_argument("--goal", type=float, help="goal velocity in m/s, for the Minitaur (default: the task's)")
-    policy.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
+    policy.add_argument("--episodes", type=int, help="(default: 100, or one for each of --initial-states)")
+    policy.add_argument(
+        "--initial-states", type=Path, metavar="CSV", help="begin at these: columns x and y, for the boat"
+    )
     policy.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     policy.add_argument("--unshielded", action="store_true", help="without the safety critic")
     policy.add_argument("--drawn", action="store_true", help="draw actions (default: the most probable ones)")
@@ -52,7 +59,7 @@ def add_parser(verbs: Any) -> None:
 
 def _policy(options: argparse.Namespace) -> int:
     from ssql_ros.bundle import load_bundle
-    from ssql_ros.learning.judging import evaluate_policy
+    from ssql_ros.learning.judging import evaluate_policy, read_starts, starts_of
     from ssql_ros.tasks import find_task
 
     task = find_task(options.task)
@@ -63,16 +70,28 @@ def _policy(options: argparse.Namespace) -> int:
         world["goal_velocity"] = options.goal
     bundle = load_bundle(options.bundle, task.contract())
     shielded = bundle.critic is not None and not options.unshielded
+    starts: np.ndarray | None
+    if options.initial_states is not None:
+        if task.robot != "boat":
+            raise ValueError(f"--initial-states: task {task.name!r} begins where its world does")
+        starts = read_starts(options.initial_states, task.contract())
+        episodes = len(starts) if options.episodes is None else options.episodes
+        if episodes > len(starts):
+            raise ValueError(f"--episodes {episodes}: {options.initial_states} has only {len(starts)} states")
+    else:
+        episodes = 100 if options.episodes is None else options.episodes
+        starts = starts_of(task, episodes, options.seed) if episodes > 0 else None
     figures = evaluate_policy(
         task,
         bundle,
         world,
-        options.episodes,
+        episodes,
         options.seed,
         shielded,
         options.epsilon,
         options.drawn,
         show=not options.quiet,
+        starts=starts,
     )
     note = "behind its shield" if shielded else "without a shield"
     report(figures, options.seed, options.json, notes=(note,))

@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ssql_ros.cli import announce, bench, calibrate, compare, demo, evaluate, experiment, export, report, run, train
+from ssql_ros.cli import (
+    announce,
+    bench,
+    calibrate,
+    collect,
+    compare,
+    demo,
+    evaluate,
+    experiment,
+    export,
+    report,
+    run,
+    train,
+)
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
@@ -25,7 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (demo, run, train, experiment, evaluate, calibrate, compare, export, announce, report, bench):
+    for module in (
+        demo,
+        run,
+        collect,
+        train,
+        experiment,
+        evaluate,
+        calibrate,
+        compare,
+        export,
+        announce,
+        report,
+        bench,
+    ):
         module.add_parser(verbs)
     options = parser.parse_args(arguments)
     try:

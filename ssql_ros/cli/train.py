@@ -37,6 +37,7 @@ def add_parser(verbs: Any) -> None:
 
     for name, text in _ALGORITHMS.items():
         _add_algorithm(subjects, name, text)
+    _add_safefql(subjects)
 
 
 _ALGORITHMS = {
@@ -80,6 +81,59 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json(parser)
     parser.set_defaults(run=_algorithm, algorithm=name)
+
+
+def _add_safefql(subjects: Any) -> None:
+    parser = subjects.add_parser(
+        "safefql",
+        help="SafeFQL: from a log alone; a policy of one forward pass, gated by reachability",
+        description="SafeFQL: learns from a data set alone, nothing is driven. The run lies in one folder: "
+        "configuration, checkpoint, TensorBoard curves, and in the end figures and a bundle with policy and safety "
+        "critic. The same command goes on from the last checkpoint. `ssql calibrate` then certifies the bundle.",
+        epilog="example: ssql collect --task boat --out data/boat; "
+        "ssql train safefql --data data/boat --task boat --out runs/boat; ssql calibrate runs/boat/bundle.safetensors",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DATASET", help="folder of `ssql collect`")
+    parser.add_argument("--task", required=True, help="which world, e.g. boat")
+    parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_safefql_SEED)")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the algorithm, e.g. gate=0.05",
+    )
+    parser.add_argument("--checkpoint-every", type=int, default=2000, help="steps (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(parser)
+    parser.set_defaults(run=_safefql)
+
+
+def _safefql(options: argparse.Namespace) -> int:
+    import torch
+
+    from ssql_ros.learning.offline_runs import OfflinePlan, run_offline
+
+    if options.threads < 0:
+        raise ValueError(f"--threads: expected at least 0, got {options.threads}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    plan = OfflinePlan(
+        data=str(options.data),
+        task=options.task,
+        steps=options.steps,
+        seed=options.seed,
+        settings=_settings(options.set),
+        checkpoint_every=options.checkpoint_every,
+    )
+    folder = options.out or Path("runs") / f"{plan.task}_safefql_{plan.seed}"
+    figures = run_offline(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
+    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
+    return 0
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

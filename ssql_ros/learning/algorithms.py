@@ -152,17 +152,26 @@ def settings_of(algorithm: str, robot: str, changed: dict[str, Any]) -> Settings
     known = {field.name for field in fields(kind)}
     own = {name: value for name, value in ROBOT_SETTINGS.get(robot, {}).items() if name in known}
     own |= ALGORITHM_SETTINGS.get((algorithm, robot), {})
-    if unknown := sorted(set(changed) - known):
-        raise ValueError(f"{algorithm} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
-    default = kind()
-    checked = {name: _checked(name, getattr(default, name), value) for name, value in {**own, **changed}.items()}
-    settings = replace(default, **checked)
+    settings = checked_settings(algorithm, kind(), own, changed)
     if isinstance(settings, SQRLSettings) and not settings.offline_share + settings.near_share < 1.0:
         raise ValueError(
             f"settings offline_share and near_share: expected less than 1 together, got {settings.offline_share:g} "
             f"and {settings.near_share:g}: nothing of a batch is left for the newest episodes"
         )
     return settings
+
+
+def checked_settings(algorithm: str, default: Any, own: dict[str, Any], changed: dict[str, Any]) -> Any:
+    """Return a dataclass of settings: `default`, a robot's `own` and then what was `changed`, by name.
+
+    Raises:
+        ValueError: no such setting, or a value of another type.
+    """
+    known = {field.name for field in fields(default)}
+    if unknown := sorted(set(changed) - known):
+        raise ValueError(f"{algorithm} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    checked = {name: _checked(name, getattr(default, name), value) for name, value in {**own, **changed}.items()}
+    return replace(default, **checked)
 
 
 # Settings between 0 and 1: without the bounds, and with them.
@@ -181,8 +190,18 @@ _SHARES = {
     "policy_from",
     "gae_decay",
     "cost_gae_decay",
+    "expectile",
+    "safety_expectile",
+    "actor_from",
+    "decay_from",
 }
-_CHOICES = {"extraction": ("forward", "reverse")}
+_CHOICES = {
+    "extraction": ("forward", "reverse"),
+    "activation": ("relu", "gelu"),
+    "critic_activation": ("relu", "gelu"),
+}
+# Numbers from 0 on.
+_WEIGHTS = {"alpha", "gate"}
 
 
 def _checked(name: str, default: Any, value: Any) -> Any:
@@ -201,6 +220,8 @@ def _checked(name: str, default: Any, value: Any) -> Any:
         fine, expected = number and 0.0 < value < 1.0, "a number between 0 and 1"
     elif name in _SHARES:
         fine, expected = number and 0.0 <= value <= 1.0, "a number from 0 to 1"
+    elif name in _WEIGHTS:
+        fine, expected = number and value >= 0.0, "a number from 0 on"
     elif name == "target_entropy":
         fine, expected = number or value is None, "a number or null"
     elif name == "growth":

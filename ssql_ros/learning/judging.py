@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ssql_ros.learning.training import Driver
 from ssql_ros.policy import make_policy
 from ssql_ros.probes import with_probes
 from ssql_ros.shield import ShieldSettings
+from ssql_ros.spec import Contract
 from ssql_ros.statistics import bootstrap_interval, wilson_interval
 from ssql_ros.tasks import Task
 
@@ -34,6 +36,7 @@ def evaluate_policy(
     epsilon: float | None = None,
     drawn: bool = False,
     show: bool = False,
+    starts: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return figures of a bundle's policy.
 
@@ -42,9 +45,11 @@ def evaluate_policy(
         shielded: behind the bundle's safety critic.
         epsilon: None: the bundle's own.
         drawn: actions are drawn from the policy; else its most probable ones.
+        starts: (episodes, 2) positions to begin at, in a world that knows positions; None: the world's own.
 
     Returns:
-        return_mean, falls (incidents), success, length_mean, velocity_mean [m/s] and 95 % intervals.
+        return_mean, cost_mean, safe_episodes (the share of those without an incident), falls (incidents), success,
+        length_mean, velocity_mean [m/s] and 95 % intervals.
 
     Raises:
         ValueError: no episodes.
@@ -54,10 +59,11 @@ def evaluate_policy(
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     policy, mask = make_policy(bundle), mask_of(bundle, epsilon) if shielded else None
     driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 2]), "evaluate")
-    rows = []
-    for _ in tqdm(range(episodes), unit="episode", disable=not show):
-        driver.episode(policy, mask, 0, best=not drawn)
+    rows, costs = [], []
+    for i in tqdm(range(episodes), unit="episode", disable=not show):
+        driver.episode(policy, mask, 0, best=not drawn, start=None if starts is None else starts[i])
         rows.append(driver.row(0))
+        costs.append(driver.cost)
     rewards, falls = np.array([row.total_reward for row in rows]), sum(row.incident for row in rows)
     low, high = bootstrap_interval(rewards, np.random.default_rng(seed))
     fall_low, fall_high = wilson_interval(falls, episodes)
@@ -67,6 +73,8 @@ def evaluate_policy(
         "return_mean": float(rewards.mean()),
         "return_mean_low": low,
         "return_mean_high": high,
+        "cost_mean": float(np.mean(costs)),
+        "safe_episodes": 1.0 - falls / episodes,
         "falls": float(falls),
         "fall_rate_low": fall_low,
         "fall_rate_high": fall_high,
@@ -77,6 +85,46 @@ def evaluate_policy(
         "least_risk_per_step": sum(row.least_risk for row in rows) / steps,
     }
     return {name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+def starts_of(task: Task, episodes: int, seed: int) -> np.ndarray | None:
+    """Return positions (episodes, 2) that the task is judged from, where it has such a rule.
+
+    The boat: uniformly drawn from those from which it can stay safe.
+    """
+    if task.robot != "boat":
+        return None
+    from ssql_ros.learning.boat_truth import boat_starts
+
+    return boat_starts(episodes, seed)
+
+
+def read_starts(path: Path, contract: Contract) -> np.ndarray:
+    """Return positions (N, n_frame) from a CSV file whose columns are the contract's features.
+
+    Raises:
+        ValueError: the file is missing or empty, a column is missing, or a value is not a finite number.
+    """
+    names = contract.frame_names
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if not rows:
+        raise ValueError(f"{path}: expected a header {','.join(names)} and at least one line, got none")
+    if missing := [name for name in names if name not in rows[0]]:
+        raise ValueError(f"{path}: expected columns {', '.join(names)}, but {missing[0]} is missing")
+    starts = np.zeros((len(rows), len(names)))
+    for i, row in enumerate(rows):
+        for j, name in enumerate(names):
+            try:
+                starts[i, j] = float(row[name])
+            except (TypeError, ValueError):
+                starts[i, j] = math.nan
+            if not math.isfinite(starts[i, j]):
+                raise ValueError(f"{path}: line {i + 2}: {name}: expected a finite number, got {row[name]!r}")
+    return starts
 
 
 def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int) -> list[np.ndarray]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+
+from ssql_ros.bundle import write_whole
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +41,55 @@ class Log:
         rows = len(self.observation)
         for name in ("action", "reward", "margin", "terminal", "episode"):
             if len(getattr(self, name)) != rows:
-                raise ValueError(f"log: {name}: expected {rows} rows, as observation has, got {len(getattr(self, name))}")
+                raise ValueError(
+                    f"log: {name}: expected {rows} rows, as observation has, got {len(getattr(self, name))}"
+                )
         for name in ("observation", "action", "reward", "margin"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"log: {name}: has values that are not finite")
         if rows == 0:
             raise ValueError("log: expected at least one step, got none")
+
+
+def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
+    """Write a log as one .npy a column, and a manifest that says what it is and how it was made.
+
+    Raises:
+        ValueError: the folder is there and not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: is not empty; use another folder")
+    shapes = {}
+    for column in fields(Log):
+        values, data = getattr(log, column.name), io.BytesIO()
+        np.save(data, values, allow_pickle=False)
+        write_whole(folder / f"{column.name}.npy", data.getvalue())
+        shapes[column.name] = {"dtype": str(values.dtype), "shape": list(values.shape)}
+    # Last: a folder with a manifest is whole.
+    write_whole(folder / MANIFEST, json.dumps({"columns": shapes, **facts}, indent=1).encode())
+
+
+def load_log(folder: Path) -> tuple[Log, dict[str, Any]]:
+    """Return a log and its manifest.
+
+    Raises:
+        ValueError: a file is missing or damaged, or the columns do not fit together; the text names it.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: expected a data set with {MANIFEST}: {error}") from error
+    columns = {}
+    for column in fields(Log):
+        path = folder / f"{column.name}.npy"
+        try:
+            columns[column.name] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: cannot be read as a column: {error}") from error
+    try:
+        return Log(**columns), manifest
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -50,8 +101,6 @@ class OfflineBatch:
         reward: (batch,), r_t + gamma r_(t+1) + ..., n terms.
         margin: (batch,), max of l(s_t) ... l(s_(t+n-1)), and of the state that ended the episode where one did.
         following: s_(t+n).
-        discount: (batch,), gamma^n.
-        safety_discount: (batch,), gamma_safe^n.
         terminal: (batch,), 1 where the episode ended for good within these steps.
     """
 

@@ -1,4 +1,4 @@
-"""Exact ground truth in two dimensions: who can stay safe, and the best return among those who do, by dynamic programming.
+"""Ground truth in two dimensions by dynamic programming: who can stay safe, and the best return among those who do.
 
 Reachability, backwards from the end of the episode on a regular grid:
 
@@ -10,8 +10,7 @@ Best safe return, over actions that stay where W <= 0:
     J_k(s) = max over a of { rewards along the way + J_(k+1)(s after it) }
 
 Between grid points values are interpolated (bilinearly), so W_0 = 0 is a line that is known to about a grid cell.
-`safe_starts` therefore keeps a state only if an episode that begins in it, driven by W in the exact dynamics, was seen
-to stay safe.
+Near it `can_stay_safe` believes only an episode, driven by W in the exact dynamics, that was seen to stay safe.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
+
+UNSURE = 0.05  # of the margin's unit
 
 Transition = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -123,19 +125,18 @@ class Solution:
     def _chosen(self, positions: np.ndarray, step: int, headings: int, safe_only: bool) -> np.ndarray:
         k = min(step // self.grid.hold + 1, len(self.worst) - 1)
         actions = unit_headings(headings)
-        worst, best = [], []
-        for action in actions:
-            following = positions
-            for _ in range(self.grid.hold):
-                following = self.world.moved(following, np.broadcast_to(action, following.shape))
-            at = Interpolation(self.world, self.grid.cells, following)
-            worst.append(np.maximum(at(self.worst[k]), self.world.margin(following)))
-            best.append(at(self.best[k]) if safe_only else worst[-1])
-        risk = np.array(worst)
+        # (headings, N, 2), all at once.
+        following = np.broadcast_to(positions, (headings, *positions.shape))
+        for _ in range(self.grid.hold):
+            following = self.world.moved(following, np.broadcast_to(actions[:, None], following.shape))
+        at = Interpolation(self.world, self.grid.cells, following.reshape(-1, 2))
+        risk = at(self.worst[k]).reshape(headings, -1)
+        risk = np.maximum(risk, self.world.margin(following))
         chosen = risk.argmin(axis=0)
         if safe_only:
             safe = risk <= -self.grid.slack
-            chosen = np.where(safe.any(axis=0), np.where(safe, np.array(best), -np.inf).argmax(axis=0), chosen)
+            best = at(self.best[k]).reshape(headings, -1)
+            chosen = np.where(safe.any(axis=0), np.where(safe, best, -np.inf).argmax(axis=0), chosen)
         return actions[chosen]
 
 
@@ -162,11 +163,13 @@ def solve(world: World, grid: Grid) -> Solution:
         worst_margin.append(risk.min(axis=0))
         best_return.append(np.where(allowed, np.array(returns), -np.inf).max(axis=0))
     shape = (decisions + 1, *grid.cells)
-    return Solution(world, grid, np.array(worst_margin[::-1]).reshape(shape), np.array(best_return[::-1]).reshape(shape))
+    return Solution(
+        world, grid, np.array(worst_margin[::-1]).reshape(shape), np.array(best_return[::-1]).reshape(shape)
+    )
 
 
 def rolled(
-    world: World, starts: np.ndarray, policy: Callable[[np.ndarray, int], np.ndarray]
+    world: World, starts: np.ndarray, policy: Callable[[np.ndarray, int], np.ndarray], show: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run an episode from each of `starts` (N, 2); `policy`: (N, 2) positions, step -> (N, 2) actions.
 
@@ -175,7 +178,7 @@ def rolled(
     """
     position, total = starts, np.zeros(len(starts))
     worst, cost = world.margin(starts), np.zeros(len(starts))
-    for step in range(world.steps):
+    for step in tqdm(range(world.steps), unit="step", disable=not show):
         total += world.reward(position)
         position = world.moved(position, policy(position, step))
         margin = world.margin(position)
@@ -184,12 +187,24 @@ def rolled(
     return total, worst, cost
 
 
+def can_stay_safe(solution: Solution, positions: np.ndarray) -> np.ndarray:
+    """Return (N,) whether an episode from positions (N, 2) can stay safe.
+
+    Where W_0 is within `UNSURE` of 0 an episode driven by W in the exact dynamics decides.
+    """
+    worst = solution.worst_margin(positions)
+    unsure = np.abs(worst) < UNSURE
+    if unsure.any():
+        worst[unsure] = rolled(solution.world, positions[unsure], solution.safest)[1]
+    return worst <= 0.0
+
+
 def safe_starts(solution: Solution, count: int, seed: int) -> np.ndarray:
-    """Return states (count, 2), uniformly drawn from those that were seen to stay safe for an episode."""
-    rng, kept = np.random.default_rng(seed), []
-    world = solution.world
-    while sum(map(len, kept)) < count:
-        drawn = rng.uniform(world.low, world.high, (count, 2))
-        _, worst, _ = rolled(world, drawn, lambda position, step: solution.safest(position, step))
-        kept.append(drawn[worst <= 0.0])
+    """Return states (count, 2), uniformly drawn from those that can stay safe for an episode."""
+    rng, world = np.random.default_rng(seed), solution.world
+    kept: list[np.ndarray] = []
+    while sum(len(part) for part in kept) < count:
+        # Some more than are wanted: most starts can stay safe.
+        drawn = rng.uniform(world.low, world.high, (count + count // 4 + 10, 2))
+        kept.append(drawn[can_stay_safe(solution, drawn)])
     return np.concatenate(kept)[:count]

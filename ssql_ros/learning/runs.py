@@ -105,7 +105,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
         except ValueError as error:
             raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
     # Only now: what cannot begin leaves no folder behind.
-    _claim(folder, config)
+    claim(folder, config)
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -158,7 +158,7 @@ def _bundle_of(source: str) -> Path:
     return path / "bundle.safetensors" if path.is_dir() else path
 
 
-def _claim(folder: Path, config: dict[str, Any]) -> None:
+def claim(folder: Path, config: dict[str, Any]) -> None:
     """Take the folder for this run, or make sure that the run in it is this one."""
     path = folder / "config.json"
     if path.exists():

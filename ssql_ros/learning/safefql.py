@@ -26,7 +26,7 @@ import torch
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
-from ssql_ros.learning.offline import OfflineBatch
+from ssql_ros.learning.offline import OfflineBatch, OfflineData
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,15 @@ class SafeFQLSettings:
         gate: m; states are left to the reward only where they can stay this far from the failure set.
         flow_steps: Euler steps of the teacher.
         reward_scale: on rewards, so that Q_r is of the order of 1.
+        critic_activation, activation: between the layers of critics and actors, "relu" or "gelu".
+        actor_from: share of the steps after which the actors begin: the critics do not need them.
+        decay_from: share of the steps after which the learning rate falls, linearly to 0.
     """
 
     learning_rate: float = 3e-4
     hidden: tuple[int, ...] = (256, 256)
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    critic_activation: str = "relu"
     activation: str = "gelu"
     batch: int = 256
     actor_batch: int = 1024
@@ -63,6 +67,8 @@ class SafeFQLSettings:
     gate: float = 0.0
     flow_steps: int = 10
     reward_scale: float = 1.0
+    actor_from: float = 0.0
+    decay_from: float = 1.0
     observation_clip: float = 10.0
 
 
@@ -106,7 +112,8 @@ class SafeFQL:
         n, m = len(self.mean), n_action
 
         def critic(n_in: int, members: int) -> Ensemble:
-            return Ensemble((n_in, *settings.hidden, 1), members, weights, precision).to(self.device)
+            sizes = (n_in, *settings.hidden, 1)
+            return Ensemble(sizes, members, weights, precision, settings.critic_activation).to(self.device)
 
         def actor(n_in: int) -> Ensemble:
             sizes = (n_in, *settings.actor_hidden, m)
@@ -129,7 +136,7 @@ class SafeFQL:
     def update_critics(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Make one step of the critics."""
         losses = self.critic_losses(batch, self.settings.n_step)
-        _step(self._critic_optimiser, sum(losses.values()))
+        _step(self._critic_optimiser, torch.stack(list(losses.values())).sum())
         update_average(self.q_r_target, self.q_r, self.settings.tau)
         update_average(self.q_c_target, self.q_c, self.settings.tau)
         return {name: loss.detach() for name, loss in losses.items()}
@@ -177,7 +184,12 @@ class SafeFQL:
         q_c = self.q_c.frozen(pair)[..., 0].amax(dim=0)
         gated = gated_loss(q_r, q_c, s.gate, s.safety_weight)
         feasible = (q_c.detach() < -s.gate).float().mean()
-        return {"flow": flow, "actor": s.alpha * distillation + gated, "distillation": distillation, "feasible": feasible}
+        return {
+            "flow": flow,
+            "actor": s.alpha * distillation + gated,
+            "distillation": distillation,
+            "feasible": feasible,
+        }
 
     def velocity(self, state: torch.Tensor, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Return v(s, x_t, t) (batch, n_action)."""
@@ -194,6 +206,45 @@ class SafeFQL:
         """Return mu(s, z) (batch, n_action), before it is clipped."""
         return self.actor(torch.cat([state, noise], dim=1))[0]
 
+    def learn(self, step: int, steps: int, data: OfflineData) -> dict[str, torch.Tensor]:
+        """Make update `step`, from 0, of `steps`; return the losses."""
+        settings = self.settings
+        left = (steps - step) / max(steps * (1.0 - settings.decay_from), 1.0)
+        for optimiser in (self._critic_optimiser, self._actor_optimiser):
+            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, left)
+        losses = self.update_critics(data.draw(settings.batch, self.generator))
+        if step >= settings.actor_from * steps:
+            losses |= self.update_actors(data.draw(settings.actor_batch, self.generator))
+        return losses
+
+    def _named(self) -> dict[str, Ensemble]:
+        names = ("q_r", "q_c", "v_r", "v_c", "q_r_target", "q_c_target", "teacher", "actor")
+        return {name: getattr(self, name) for name in names}
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {
+            "networks": {name: ensemble.flat for name, ensemble in self._named().items()},
+            "optimisers": [optimiser_state(o) for o in (self._critic_optimiser, self._actor_optimiser)],
+            "generator": self.generator.get_state(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        for name, ensemble in self._named().items():
+            ensemble.flat.copy_(state["networks"][name])
+        optimisers = (self._critic_optimiser, self._actor_optimiser)
+        for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
+            restore_optimiser(optimiser, values)
+        self.generator.set_state(state["generator"])
+
+    def networks(self) -> dict[str, Network]:
+        """Return what a bundle holds, by name: one-step actor, safety critic, reward critics."""
+        mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
+        named = {"policy": self.actor, "critic": self.q_c, "reward": self.q_r}
+        return {name: exported(e, mean, scale, self.settings.observation_clip) for name, e in named.items()}
+
     def _noise(self, count: int) -> torch.Tensor:
         return torch.randn((count, self.n_action), generator=self.generator, device=self.device)
 
@@ -202,7 +253,7 @@ class SafeFQL:
 
 
 class _Inside(torch.autograd.Function):
-    """Clips actions to [-1, 1], and stops only those gradients that push further out: one on the edge must come back."""
+    """Clips actions to [-1, 1], and stops only the gradients that push further out: one on the edge must come back."""
 
     @staticmethod
     def forward(ctx: Any, action: torch.Tensor) -> torch.Tensor:

@@ -65,17 +65,23 @@ class Driver:
 
     Args:
         rng: of proposals, of the shield's candidates, and of each episode's seed.
+
+    Attributes:
+        cost: of the episode so far: the world's own, else 1 for each step that ends in an incident.
     """
 
     def __init__(self, env: gymnasium.Env, contract: Contract, rng: np.random.Generator, kind: str) -> None:
         self._env, self._contract, self._kind, self.rng = env, contract, kind, rng
         self._observation = np.zeros(0)
         self.between_episodes = True
+        self.cost, self._incident = 0.0, False
 
-    def reset(self, actor: Actor) -> None:
-        """Begin an episode."""
+    def reset(self, actor: Actor, start: np.ndarray | None = None) -> None:
+        """Begin an episode, at a position `start` where one is given and the world knows positions."""
         actor.reset(self.rng)
-        self._observation, _ = self._env.reset(seed=int(self.rng.integers(2**31)))
+        options = None if start is None else {"position": start}
+        self._observation, _ = self._env.reset(seed=int(self.rng.integers(2**31)), options=options)
+        self.cost, self._incident = 0.0, False
         self._totals = {"length": 0, "total_reward": 0.0, "intervened": 0, "least_risk": 0}
         self._velocities: list[float] = []
         self.between_episodes = False
@@ -95,7 +101,10 @@ class Driver:
         self._totals["intervened"] += decision > Decision.PASSED
         self._totals["least_risk"] += decision == Decision.LEAST_RISK
         self._velocities.append(info.get("velocity", float("nan")))
-        self._ending = {"incident": bool(info["incident"]), "success": bool(info.get("success", False))}
+        # In some worlds an incident does not end the episode.
+        self._incident |= bool(info["incident"])
+        self.cost += float(info.get("cost", info["incident"]))
+        self._ending = {"incident": self._incident, "success": bool(info.get("success", False))}
         self._observation, self.between_episodes = following, bool(terminated or truncated)
         return Transition(observation, action, float(reward), following, bool(info["incident"]), bool(terminated))
 
@@ -104,13 +113,15 @@ class Driver:
         velocity = float(np.mean(self._velocities))
         return EpisodeRow(kind=self._kind, step=step, velocity=velocity, **self._totals, **self._ending)  # type: ignore[arg-type]
 
-    def episode(self, actor: Actor, mask: Mask | None, step: int, best: bool = False) -> list[Transition]:
-        """Run one whole episode; `best`: of the policy's most probable actions."""
+    def episode(
+        self, actor: Actor, mask: Mask | None, step: int, best: bool = False, start: np.ndarray | None = None
+    ) -> list[Transition]:
+        """Run one whole episode; `best`: of the policy's most probable actions; `start`: see `reset`."""
 
         def most_probable(observation: np.ndarray, _: np.random.Generator) -> Proposal:
             return Proposal(actor.best(observation), 0.0)
 
-        self.reset(actor)
+        self.reset(actor, start)
         transitions = []
         while not self.between_episodes:
             transitions.append(self.step(most_probable if best else actor.propose, mask))

@@ -289,7 +289,7 @@ class ShieldNode(LifecycleNode):
             fill(
                 state,
                 bundle_id=loop.critic.id,
-                epsilon=loop.settings.epsilon,
+                epsilon=loop.threshold,
                 ticks=loop.ticks,
                 missed_periods=loop.missed_periods,
                 last_reason=loop.last_reason,

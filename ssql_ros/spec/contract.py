@@ -221,8 +221,8 @@ class Contract:
     def margin(self, frame: np.ndarray) -> tuple[float, str]:
         """Return the signed safety margin l(s) of a frame (n_frame,) and the term that gives it, in words.
 
-        l(s) is the largest over the terms, of a limit the excess over it, of a box or a ball the depth inside it: negative
-        is safe, positive is inside the failure set, I(s) = l(s) > 0.
+        l(s) is the largest over the terms, of a limit the excess over it, of a box or a ball the depth inside it:
+        negative is safe, positive is inside the failure set, I(s) = l(s) > 0.
         A value that is not finite gives +inf: what cannot be judged is not safe.
         """
         weights, terms = self._incident_terms
@@ -252,9 +252,7 @@ class Contract:
                 for b in self.boxes
             ]
         if self.balls:
-            meaning["incident_balls"] = [
-                [b.radius, dict(zip(b.features, b.centre, strict=True))] for b in self.balls
-            ]
+            meaning["incident_balls"] = [[b.radius, dict(zip(b.features, b.centre, strict=True))] for b in self.balls]
         return meaning
 
     @cached_property

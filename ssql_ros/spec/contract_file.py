@@ -183,9 +183,7 @@ def _read_commanded(top: Section) -> Commanded:
     )
 
 
-def _read_incident(
-    top: Section, observed: Observed
-) -> tuple[tuple[Limit, ...], tuple[Box, ...], tuple[Ball, ...]]:
+def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...], tuple[Box, ...], tuple[Ball, ...]]:
     # A derived feature is in the unit of the features that it sums.
     units = {feature.name: feature.unit for feature in observed.frame}
     for name, row in zip(observed.derived_names, observed.derived, strict=True):

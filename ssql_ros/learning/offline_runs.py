@@ -1,0 +1,174 @@
+"""A run of offline learning on disk: from a data set to a bundle, in one folder that `ssql report` reads.
+
+config.json             data set, task, steps, seed, every setting, command, versions
+checkpoint.safetensors  the newest one, replaced whole
+tensorboard/            losses
+bundle.safetensors      policy, safety critic, reward critics, when the run has ended
+figures.json            what it comes to, when the run has ended
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from ssql_ros.bundle import Bundle, save_bundle, write_whole
+from ssql_ros.learning.algorithms import checked_settings
+from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.learning.networks import default_device
+from ssql_ros.learning.offline import Log, OfflineData, load_log
+from ssql_ros.learning.runs import claim
+from ssql_ros.learning.safefql import SafeFQL, SafeFQLSettings
+from ssql_ros.spec import Contract
+from ssql_ros.tasks import Task, find_task
+
+LOSS_EVERY = 200
+# What differs from the authors' settings, by robot.
+ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
+    # A control period is 5 ms: what an action does shows after many of them, and danger lies further ahead than half
+    # a second. The pilots hold a heading for longer than these n steps.
+    "boat": {
+        "learning_rate": 1e-3,
+        "hidden": (128, 128),
+        "actor_hidden": (128, 128, 128),
+        "critic_activation": "gelu",
+        "actor_batch": 256,
+        "gamma": 0.998,
+        "gamma_safe": 0.999,
+        "n_step": 40,
+        "tau": 0.02,
+        "safety_expectile": 0.95,
+        "alpha": 0.003,
+        "safety_weight": 30.0,
+        "gate": 0.03,
+        "reward_scale": 0.005,
+        "actor_from": 0.4,
+        "decay_from": 0.5,
+    },
+}
+
+
+@dataclass(frozen=True)
+class OfflinePlan:
+    """What a run does.
+
+    Attributes:
+        data: folder of the data set.
+        settings: by name, that differ from the robot's.
+    """
+
+    data: str
+    task: str
+    steps: int
+    seed: int
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    checkpoint_every: int = 2000
+
+    def __post_init__(self) -> None:
+        """Check what can be checked at once. Raises ValueError."""
+        offline_settings(find_task(self.task).robot, self.settings)
+        for name, least in (("steps", 1), ("checkpoint_every", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+
+def offline_settings(robot: str, changed: dict[str, Any]) -> SafeFQLSettings:
+    """Return the settings for a robot. Raises ValueError for an unknown one, or a value of another type."""
+    return checked_settings("safefql", SafeFQLSettings(), ROBOT_SETTINGS.get(robot, {}), changed)
+
+
+def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str, float]:
+    """Learn as planned, going on from the folder's checkpoint where there is one; return the figures.
+
+    Raises:
+        ValueError: the data set does not fit the task.
+        CheckpointError: the folder holds another run, or the checkpoint is damaged, or cannot be written.
+    """
+    task = find_task(plan.task)
+    contract, settings = task.contract(), offline_settings(find_task(plan.task).robot, plan.settings)
+    log, manifest = load_log(Path(plan.data))
+    _check_fits(log, manifest, contract, plan.data)
+    config = {
+        "plan": dataclasses.asdict(plan),
+        "settings": dataclasses.asdict(settings),
+        "data": {name: value for name, value in manifest.items() if name != "columns"},
+        **facts,
+    }
+    device = default_device()
+    data = OfflineData(log, settings.n_step, settings.gamma, device)
+    mean, scale = _standardisation(task, log)
+    learner = SafeFQL(mean, scale, contract.action_size, settings, plan.seed, device)
+    claim(folder, config)
+    losses = _learn(learner, data, plan, folder, show)
+    figures = {"steps": float(plan.steps), "transitions": float(len(data)), **losses}
+    bundle = bundle_of(learner, contract, {**config, "task": plan.task, "figures": figures})
+    save_bundle(bundle, folder / "bundle.safetensors")
+    write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
+    return figures
+
+
+def bundle_of(learner: SafeFQL, contract: Contract, provenance: dict[str, Any]) -> Bundle:
+    """Return what was learned as a bundle: a policy of one pass, and a critic of margins that asks for less than 0."""
+    networks = learner.networks()
+    return Bundle(
+        contract.id,
+        # Of a critic of probabilities; one of margins has delta.
+        epsilon=0.5,
+        gamma_safe=learner.settings.gamma_safe,
+        critic=networks["critic"],
+        provenance=provenance,
+        policy=networks["policy"],
+        reward=networks["reward"],
+        policy_kind="one_step_flow",
+        rule="margin",
+        delta=0.0,
+    )
+
+
+def _check_fits(log: Log, manifest: dict[str, Any], contract: Contract, data: str) -> None:
+    found = manifest.get("contract_id", contract.id)
+    if found != contract.id:
+        raise ValueError(f"{data}: recorded for contract {found}, but {contract.path} is {contract.id}")
+    for name, size in (("observation", contract.observation_size), ("action", contract.action_size)):
+        if getattr(log, name).shape[1:] != (size,):
+            raise ValueError(f"{data}: {name}: expected {size} numbers a row, got {getattr(log, name).shape[1:]}")
+
+
+def _standardisation(task: Task, log: Log) -> tuple[np.ndarray, np.ndarray]:
+    if task.centre:
+        return np.array(task.centre), np.array(task.spread)
+    # A feature that hardly moves in the log must not become huge once it does.
+    return log.observation.mean(axis=0, dtype=float), np.maximum(log.observation.std(axis=0, dtype=float), 0.02)
+
+
+def _learn(learner: SafeFQL, data: OfflineData, plan: OfflinePlan, folder: Path, show: bool) -> dict[str, float]:
+    checkpoint, done = folder / "checkpoint.safetensors", 0
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint)
+        try:
+            learner.restore(state["learner"])
+            done = int(state["step"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint}: is not a checkpoint of this run: {error}") from error
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done or None, write_to_disk=True)
+    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=not show, mininterval=0.5)
+    bar.set_description(f"safefql {plan.task}")
+    losses: dict[str, torch.Tensor] = {}
+    with writer, bar:
+        for step in range(done, plan.steps):
+            losses = learner.learn(step, plan.steps, data)
+            bar.update()
+            if (step + 1) % LOSS_EVERY == 0:
+                for name, value in losses.items():
+                    writer.add_scalar(f"learning/{name}", float(value), step + 1)
+            if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.steps:
+                save_checkpoint(checkpoint, {"step": step + 1, "learner": learner.state()})
+    return {name: float(value) for name, value in losses.items()}
