@@ -27,6 +27,7 @@ from ssql_ros.learning.networks import default_device
 from ssql_ros.learning.offline import Log, OfflineData, load_log
 from ssql_ros.learning.runs import claim
 from ssql_ros.learning.safefql import SafeFQL, SafeFQLSettings
+from ssql_ros.probes import with_probes
 from ssql_ros.spec import Contract
 from ssql_ros.tasks import Task, find_task
 
@@ -110,7 +111,7 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
     losses = _learn(learner, data, plan, folder, show)
     figures = {"steps": float(plan.steps), "transitions": float(len(data)), **losses}
     bundle = bundle_of(learner, contract, {**config, "task": plan.task, "figures": figures})
-    save_bundle(bundle, folder / "bundle.safetensors")
+    save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
     write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
 
