@@ -9,7 +9,7 @@ from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
 
-SETTLE = 1.0  # s, after the first receiver is found, for the others to be found
+SETTLE = 2.0  # s, after a receiver is found, for others to be found: the offer is there for them meanwhile
 
 
 def add_parser(verbs: Any) -> None:
@@ -60,17 +60,15 @@ def _announce(options: argparse.Namespace) -> int:
 
 
 def _ask(node: Any, options: argparse.Namespace, contract_id: str) -> dict[str, Any]:
-    """Announce once somebody listens, and return the answers by node."""
+    """Announce, and return the answers by node once all that are found have answered and no other has turned up."""
     announcer, end = node.announcer, time.monotonic() + options.wait
-    while not announcer.receivers() and time.monotonic() < end:
-        node.spin(0.1)
-    settled = min(end, time.monotonic() + SETTLE)
-    while time.monotonic() < settled:
-        node.spin(settled - time.monotonic())
     offer = announcer.announce(options.bundle, contract_id, options.data, options.summary)
-    while time.monotonic() < end:
-        answers = announcer.answers(offer)
-        if answers and set(announcer.receivers()) <= set(answers):
+    found, since = set[str](), time.monotonic()
+    while (now := time.monotonic()) < end:
+        receivers = set(announcer.receivers())
+        if receivers != found:
+            found, since = receivers, now
+        if found and found <= set(announcer.answers(offer)) and now - since > SETTLE:
             break
         node.spin(0.1)
     return announcer.answers(offer)

@@ -64,7 +64,9 @@ class Announcer:
         """Return the names of the nodes in reach that answer announcements, once for each."""
         name = self._node.resolve_topic_name(STATUS)
         found = self._node.get_publishers_info_by_topic(name)
-        return sorted({f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found})
+        # An endpoint is heard of before its node's name is.
+        known = [info for info in found if info.node_name and not info.node_name.startswith("_NODE_NAME_UNKNOWN")]
+        return sorted({f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in known})
 
     def _on_status(self, message: ModelStatus) -> None:
         stamp = stamp_of(message)
