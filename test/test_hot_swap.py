@@ -24,6 +24,7 @@ from ssql_ros.graph import Graph
 from ssql_ros.msg import ModelStatus, ShieldedAction
 from ssql_ros.nodes.announcer import Announcer
 from ssql_ros.probes import with_probes
+from ssql_ros.spec.messages import stamp_of
 
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 
@@ -72,8 +73,13 @@ class Swapper(Robot):
         return self.call(Trigger, "shield_node/rollback", Trigger.Request())
 
     def account(self) -> ShieldedAction:
-        """The shield's next decision on the safe command."""
-        return self.hear(lambda account: account.decision == ShieldedAction.PASSED, self.command(SAFE_COMMAND))
+        """The shield's next decision on the safe command; accounts of earlier ones may still be on their way."""
+        since = self.node.get_clock().now().nanoseconds
+
+        def wanted(account: ShieldedAction) -> bool:
+            return account.decision == ShieldedAction.PASSED and stamp_of(account) > since
+
+        return self.hear(wanted, self.command(SAFE_COMMAND))
 
 
 @pytest.fixture
@@ -162,6 +168,9 @@ def garbage(folder: Path, good: Bundle):
     nan = copy.deepcopy(SHIPPED)
     nan.critic.members[0][0].weight[:] = np.nan
     mismatch = replace(variant(1.0), probes=variant(0.0).probes)
+    first = SHIPPED.critic.members[0]
+    narrow = (Layer(first[0].weight[:, :8], first[0].bias[:8]), Layer(first[-1].weight[:8], first[-1].bias))
+    uneven = replace(SHIPPED.critic, members=(first, narrow))
     flipped = bytearray(data)
     flipped[len(flipped) // 2] ^= 1
     os.mkfifo(folder / "pipe")
@@ -187,7 +196,7 @@ def garbage(folder: Path, good: Bundle):
         "missing file": (replace(offer, path="/nowhere/at/all"), "No such file or directory"),
         "nothing": (replace(offer, path=""), "neither path nor data"),
         "no fields": (Offer(0, "", "", ""), "is for contract ''"),
-        "unservable": (saved("margin", replace(SHIPPED, rule="margin")), "expected a safety critic of probability"),
+        "unservable": (saved("uneven", replace(SHIPPED, critic=uneven)), "expected members of one shape"),
     }
 
 
