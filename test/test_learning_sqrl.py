@@ -110,6 +110,14 @@ def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
     assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
 
 
+def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
+    before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    learner = learned(choice_episodes(), 2, target_uniform=True)
+    # Half of all actions rise, whatever the policy does.
+    assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * 0.5, abs=0.05)
+    assert q_safe(learned(choice_episodes(), 2, target_uniform=True, target_candidates=16), before, 0.0) < 0.05
+
+
 def test_critic_behind_the_mask_says_what_the_learned_one_says():
     learner = made(SQRLPretraining, replace(SETTINGS, safety_members=3))
     learner.serve()

@@ -1,6 +1,7 @@
 """Exact resume of every algorithm in both phases: the state between two episodes is the whole state."""
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -223,6 +224,20 @@ BAD = {
     "growth that shrinks": ("growth=0.5", "setting growth: expected a number of at least 1, got 0.5"),
     "no room for new episodes": ("offline_share=0.9", "settings offline_share and near_share: expected less than 1"),
 }
+
+
+def test_run_that_began_before_there_was_a_choice_goes_on_with_what_it_had(tmp_path):
+    arguments = ["train", "sac", "--task", "spider", "--out", str(tmp_path / "run"), "--steps", "5", "--quiet"]
+    tiny = ["--episodes", "1", "--set", "hidden=[8]"]
+    assert main([*arguments, *tiny]) == 0
+    config = tmp_path / "run" / "config.json"
+    there = json.loads(config.read_text())
+    del there["settings"]["initial_steps"]
+    config.write_text(json.dumps(there))
+    assert main([*arguments, *tiny]) == 0
+    # But not with another choice.
+    config.write_text(json.dumps({**there, "settings": {**there["settings"], "initial_steps": 7}}))
+    assert main([*arguments, *tiny]) == 2
 
 
 @pytest.mark.parametrize(("setting", "text"), BAD.values(), ids=BAD)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ssql_ros.tasks import Task
 
 
 def add_parser(verbs: Any) -> None:
@@ -21,6 +26,16 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--trajectories", nargs="+", metavar="TITLE=BUNDLE", help="draw these policies' ways, behind their shields"
     )
+    parser.add_argument(
+        "--exact",
+        nargs="+",
+        type=float,
+        metavar="EPSILON",
+        help="draw the best ways that these thresholds leave open, solved on a grid: nothing is learned",
+    )
+    parser.add_argument(
+        "--gamma-safe", type=float, default=0.9, help="of the exact Q_safe, at epsilon 0.1 (default: %(default)s)"
+    )
     parser.add_argument("--task", default="spider_threshold", help="of the trajectories (default: %(default)s)")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="of the trajectories")
     parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")
@@ -31,8 +46,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    if options.trajectories:
-        return _trajectories(options)
+    if options.trajectories or options.exact:
+        return _ways(options)
     from ssql_ros.report.results import write_results
 
     written = write_results(options.results)
@@ -40,9 +55,7 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _trajectories(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.learning.judging import trajectories
+def _ways(options: argparse.Namespace) -> int:
     from ssql_ros.report.spider_map import draw_trajectories
     from ssql_ros.tasks import find_task
     from ssql_sim import spider
@@ -51,18 +64,39 @@ def _trajectories(options: argparse.Namespace) -> int:
     if task.robot != "spider":
         raise ValueError(f"--task {task.name}: only the spider has a map; its tasks begin with 'spider'")
     world = task.world(options.phase)
-    groups, figures = {}, {}
-    for pair in options.trajectories:
-        title, found, path = pair.partition("=")
-        if not found:
-            raise ValueError(f"--trajectories {pair!r}: expected TITLE=BUNDLE")
-        bundle = load_bundle(path, task.contract())
-        groups[title] = trajectories(task, bundle, world, options.episodes, options.seed)
+    groups = _exact(options, task) if options.exact else _trajectories(options, task)
+    figures = {}
+    for title, ways in groups.items():
         # Between the pits runs the bridge; whoever is ever beside them in the pits' rows went round.
-        round_pits = [spider.goes_round(way) for way in groups[title]]
-        figures[f"{title}: round the pits"] = sum(round_pits) / len(round_pits)
+        figures[f"{title}: round the pits"] = sum(map(spider.goes_round, ways)) / len(ways)
+        figures[f"{title}: incidents"] = sum(spider.is_incident(*way[-1]) for way in ways) / len(ways)
     out = options.out or options.results / "trajectories.png"
     size = (float(spider.ROWS), float(spider.COLUMNS))
     draw_trajectories(groups, spider.LAVA, size, world["goal"], out)
     report(figures, options.seed, options.json, notes=(str(out),))
     return 0
+
+
+def _trajectories(options: argparse.Namespace, task: Task) -> dict[str, list[np.ndarray]]:
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.learning.judging import trajectories
+
+    groups = {}
+    for pair in options.trajectories:
+        title, found, path = pair.partition("=")
+        if not found:
+            raise ValueError(f"--trajectories {pair!r}: expected TITLE=BUNDLE")
+        bundle = load_bundle(path, task.contract())
+        groups[title] = trajectories(task, bundle, task.world(options.phase), options.episodes, options.seed)
+    return groups
+
+
+def _exact(options: argparse.Namespace, task: Task) -> dict[str, list[np.ndarray]]:
+    from ssql_ros.learning.spider_grid import exact_ways
+
+    return {
+        f"exact, epsilon {epsilon:g}": ways
+        for epsilon, ways in exact_ways(
+            task, options.phase, options.exact, options.gamma_safe, options.episodes, options.seed
+        ).items()
+    }

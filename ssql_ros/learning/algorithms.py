@@ -21,9 +21,7 @@ from ssql_ros.learning.ssql_learner import SSQLLearner
 from ssql_ros.learning.wcpg import WCPG, WCPGSettings
 
 REPLAY = 1_000_000
-# Uniform actions before the policy begins, in pre-training (the authors' code).
-INITIAL_STEPS = {"minitaur": 500, "spider": 1000}
-# How long each of them is held at most; trembling, the spider never leaves its corner.
+# How long each of the first, uniform actions is held at most; trembling, the spider never leaves its corner.
 INITIAL_HOLD = {"spider": 8}
 # What differs from the defaults, by algorithm and robot, where the two below do not serve.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
@@ -60,7 +58,14 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "cost_limit": 0.05,
     },
     # A fall shows some ten steps ahead, which is beyond the horizon of gamma_safe 0.7.
-    "minitaur": {"update_every": 2, "gamma_safe": 0.9, "rollouts": 2, "safety_updates": 150, "mask_from": 0.8},
+    "minitaur": {
+        "initial_steps": 500,
+        "update_every": 2,
+        "gamma_safe": 0.9,
+        "rollouts": 2,
+        "safety_updates": 150,
+        "mask_from": 0.8,
+    },
 }
 
 Settings = SACSettings | SSQLSettings | CPOSettings
@@ -91,7 +96,7 @@ class Start:
 
 def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
     def made(start: Start, settings: Any) -> Learner:
-        initial = INITIAL_STEPS.get(start.robot, 1000) if start.phase == "pretrain" else 0
+        initial = settings.initial_steps if start.phase == "pretrain" else 0
         algorithm = make(start, settings)
         hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, start.steps)
         return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, hold, replay)
@@ -222,6 +227,8 @@ def _checked(name: str, default: Any, value: Any) -> Any:
         fine, expected = number and 0.0 <= value <= 1.0, "a number from 0 to 1"
     elif name in _WEIGHTS:
         fine, expected = number and value >= 0.0, "a number from 0 on"
+    elif name == "target_epsilon":
+        fine, expected = value is None or (number and 0.0 < value < 1.0), "a number between 0 and 1, or null"
     elif name == "target_entropy":
         fine, expected = number or value is None, "a number or null"
     elif name == "growth":

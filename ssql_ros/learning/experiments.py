@@ -18,9 +18,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssql_ros.bundle import read_provenance, write_whole
+from ssql_ros.bundle import load_bundle, read_provenance, write_whole
+from ssql_ros.tasks import find_task
 
 STRETCHES = 20
+WAYS = 100  # episodes that show which way a policy goes
 SUMMARY = ("experiment", "method", "task", "seed", "figure", "value")
 CURVES = ("experiment", "method", "task", "seed", "step", "reward", "success", "velocity", "incidents", "episodes")
 
@@ -48,6 +50,8 @@ class Experiment:
     Attributes:
         world: names the pre-training, which tasks of one robot share.
         pretrain_steps, finetune_steps: of collection, the same for every method.
+        pretrain, finetune: settings of every method that differ from the robot's.
+        ways: whether it is of interest which way round the spider's pools a policy goes.
     """
 
     task: str
@@ -56,6 +60,9 @@ class Experiment:
     pretrain_steps: int
     finetune_steps: int
     seeds: int
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    finetune: dict[str, Any] = field(default_factory=dict)
+    ways: bool = False
 
 
 _BASELINES = {
@@ -123,10 +130,10 @@ class Trial:
         first = ["train", method.before or method.algorithm, *common, "--steps", str(experiment.pretrain_steps)]
         second = ["train", method.algorithm, *common, "--steps", str(experiment.finetune_steps)]
         return (
-            [*first, *_set(method.pretrain), "--out", str(before)],
+            [*first, *_set({**experiment.pretrain, **method.pretrain}), "--out", str(before)],
             [
                 *second,
-                *_set(method.finetune),
+                *_set({**experiment.finetune, **method.finetune}),
                 "--phase",
                 "finetune",
                 "--from",
@@ -202,6 +209,8 @@ def collect(trials: Sequence[Trial], runs: Path, results: Path) -> None:
         for prefix, folder in (("pretrain_", before), ("", after)):
             figures = json.loads((folder / "figures.json").read_text())["figures"]
             summary += [[*names, f"{prefix}{name}", f"{value:.6g}"] for name, value in figures.items()]
+        if EXPERIMENTS[trial.experiment].ways:
+            summary += [[*names, "goes_round", f"{_goes_round(trial, after):.6g}"]]
         # What `ssql calibrate` has stored in the bundle, where it has.
         calibration = read_provenance(after / "bundle.safetensors").get("calibration", {})
         numbers = {name: calibration.get(name) for name in ("ece", "auc", "bias")}
@@ -210,6 +219,17 @@ def collect(trials: Sequence[Trial], runs: Path, results: Path) -> None:
     experiments = {trial.experiment for trial in trials}
     _merge(results / "summary.csv", SUMMARY, summary, experiments)
     _merge(results / "curves.csv", CURVES, curves, experiments)
+
+
+def _goes_round(trial: Trial, folder: Path) -> float:
+    """Return the share of episodes in which the policy, drawn from behind its shield, passes the pools outside."""
+    from ssql_ros.learning.judging import trajectories
+    from ssql_sim.spider import goes_round
+
+    task = find_task(EXPERIMENTS[trial.experiment].task)
+    bundle = load_bundle(folder / "bundle.safetensors", task.contract())
+    ways = trajectories(task, bundle, task.world("finetune"), WAYS, trial.seed)
+    return sum(goes_round(way) for way in ways) / len(ways)
 
 
 def _curve(path: Path) -> list[list[str]]:

@@ -105,7 +105,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
         except ValueError as error:
             raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
     # Only now: what cannot begin leaves no folder behind.
-    claim(folder, config)
+    claim(folder, config, dataclasses.asdict(settings_of(plan.algorithm, task.robot, {})))
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -158,8 +158,12 @@ def _bundle_of(source: str) -> Path:
     return path / "bundle.safetensors" if path.is_dir() else path
 
 
-def claim(folder: Path, config: dict[str, Any]) -> None:
-    """Take the folder for this run, or make sure that the run in it is this one."""
+def claim(folder: Path, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> None:
+    """Take the folder for this run, or make sure that the run in it is this one.
+
+    Args:
+        defaults: settings that the run had if it was begun before there was a choice; None: there always was.
+    """
     path = folder / "config.json"
     if path.exists():
         try:
@@ -169,7 +173,7 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: is not the configuration of a run: {error}") from error
         # As JSON has it: a tuple is a list there. Defaults may have changed since the run began.
         wanted = json.loads(json.dumps({**config["settings"], **config["plan"]}))
-        found = {**settings, **plan}
+        found = {**json.loads(json.dumps(defaults or {})), **settings, **plan}
         # How often to save, and how long to look at the result, does not change what is learned.
         for name in wanted.keys() - {"checkpoint_every", "evaluation"}:
             if found.get(name) != wanted[name]:

@@ -43,6 +43,7 @@ class SACSettings:
     """How SAC learns; the defaults are SQRL's table 1.
 
     Attributes:
+        initial_steps: of pre-training, uniform actions before the policy acts and learns.
         warm_up: steps of fine-tuning before the first update: what learns from a handful of its own steps forgets.
         update_every: steps of collection between two updates.
         keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
@@ -60,6 +61,7 @@ class SACSettings:
     critics: int = 2
     target_entropy: float | None = None
     initial_temperature: float = 0.1
+    initial_steps: int = 1000
     warm_up: int = 1000
     update_every: int = 1
     keep_critics: bool = True

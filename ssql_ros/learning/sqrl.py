@@ -22,6 +22,7 @@ from torch.nn import functional
 from ssql_ros.bundle import Bundle, Network
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.networks import Ensemble, update_average
+from ssql_ros.learning.policy import log_probability
 from ssql_ros.learning.replay import Batch, Replay, Transition, joined
 from ssql_ros.learning.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.learning.safety_critic import bellman_target
@@ -41,19 +42,26 @@ class SQRLSettings(SACSettings):
         offline_share: fraction of each of its batches that comes from D_offline; 0 is the paper's. The target takes
             a' from the policy of today, so old actions are no bias, and they show what the policy no longer does.
         near_share, near_steps: fraction of each batch drawn from the last steps before an incident, which are rare
-            otherwise. What is drawn given (s, a) does not bias the target given (s, a).
+            otherwise. Where noise decides what follows (s, a), that prefers the bad outcomes, and Q_safe is too high.
         risky_share: fraction of the masked episodes that draw just below epsilon; the others draw by eq. 3.
         safety_tau: of the safety critic's target network.
         safety_members: networks of the safety critic; their logits are averaged.
         target_candidates: 1: a' of the target is drawn from the unmasked policy (appendix D). More: the first of as
             many draws that the target network finds safe, or the least risky one; a' is then the masked policy's, so
             that the mask does not close where the policy alone is bad.
+        target_uniform: these draws are uniform, not the policy's: Q_safe is then that of the masked policy that knows
+            nothing else, whatever the actor learns, and risks are those that `spider_grid` solves exactly.
         prior: Q_safe that the network says everywhere before it has learned anything.
+        target_epsilon: threshold of that masked policy; None: epsilon. Of its own, so that the critics behind two
+            thresholds can be of one policy.
+        explore_masked: the first, uniform actions of pre-training are masked too: who lives longer sees more.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
         dual_rate: learning rate of nu.
         initial_nu: where it begins.
+        masked_value: while fine-tuning, the reward critics' a' is the masked policy's (with `target_candidates` draws),
+            not the policy's own: what the mask forbids is then worth nothing to the states before it.
     """
 
     epsilon: float = 0.1
@@ -69,7 +77,10 @@ class SQRLSettings(SACSettings):
     safety_tau: float = 0.02
     safety_members: int = 1
     target_candidates: int = 1
+    target_uniform: bool = False
+    target_epsilon: float | None = None
     prior: float = 0.02
+    explore_masked: bool = False
     mask_from: float = 0.5
     candidates: int = 50
     rounds: int = 6
@@ -77,6 +88,7 @@ class SQRLSettings(SACSettings):
     online: bool = False
     dual_rate: float = 1e-3
     initial_nu: float = 1.0
+    masked_value: bool = False
 
 
 class SQRLPretraining(SAC):
@@ -120,8 +132,9 @@ class SQRLPretraining(SAC):
         return ShieldSettings(s.epsilon, NO_CLOCK, NO_CLOCK, s.candidates, s.rounds, s.growth, **changed)
 
     def mask(self, step: int) -> Mask | None:
-        """Return the mask of collection: none before `mask_from` of the pre-training."""
-        begun = self._serving is not None and step >= self.settings.mask_from * self._steps
+        """Return the mask of collection: none before `mask_from` of the pre-training, but for exploration."""
+        s = self.settings
+        begun = step >= s.mask_from * self._steps or (s.explore_masked and step < s.initial_steps)
         return Mask(self._serving, self._shield()) if begun and self._serving is not None else None
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
@@ -162,13 +175,31 @@ class SQRLPretraining(SAC):
         """Return Qbar_safe(s', a') (M, batch) of each member."""
         count = self.settings.target_candidates
         rows = following.repeat_interleave(count, dim=0)
-        action, _ = self.actor.sample(rows, self.generator)
+        if self.settings.target_uniform:
+            shape = (len(rows), self.actor.shape.sizes[-1] // 2)
+            action = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
+        else:
+            action, _ = self._candidates(rows, count)
         logits = self.safety_target(torch.cat([rows, action], dim=1))[..., 0].view(-1, len(following), count)
-        judged = logits.mean(dim=0)
-        safe = judged <= logit(self.settings.epsilon)
-        # argmax of flags is the first that is set.
-        chosen = torch.where(safe.any(dim=1), safe.int().argmax(dim=1), judged.argmin(dim=1))
+        chosen = self._first_safe(logits.mean(dim=0), self.settings.target_epsilon or self.settings.epsilon)
         return torch.sigmoid(logits.gather(2, chosen.expand(len(logits), -1).unsqueeze(-1))[..., 0])
+
+    def _candidates(self, rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return draws of actions (batch * count, n_action) and their log-probability, `count` rows for each state."""
+        mean, log_std = self.actor.distribution(rows)
+        # The scale grows from draw to draw, as the shield's does from round to round.
+        wider = self.settings.growth ** torch.linspace(0.0, self.settings.rounds - 1.0, count, device=self.device)
+        z = torch.randn(mean.shape, generator=self.generator, device=self.device)
+        z = z * wider.repeat(len(rows) // count).unsqueeze(-1)
+        u = torch.addcmul(mean, log_std.exp(), z)
+        return torch.tanh(u), log_probability(u, z, log_std)
+
+    @staticmethod
+    def _first_safe(logits: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Return, of candidates' logits (batch, count), the index of the first safe one, or of the least risky one."""
+        safe = logits <= logit(epsilon)
+        # argmax of flags is the first that is set.
+        return torch.where(safe.any(dim=1), safe.int().argmax(dim=1), logits.argmin(dim=1))
 
     def _safety_batch(self) -> Batch:
         s = self.settings
@@ -253,6 +284,24 @@ class SQRLFineTuning(SQRLPretraining):
         if self.safety_replay.added % self.settings.off_policy_steps == 0:
             self._fit_safety()
             self.serve()
+
+    @torch.no_grad()
+    def target_value(self, following: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return y (batch,), a' of the masked policy where that is wanted."""
+        if not self.settings.masked_value:
+            return super().target_value(following, batch)
+        count = self.settings.target_candidates
+        rows = following.repeat_interleave(count, dim=0)
+        action, drawn = self._candidates(rows, count)
+        logits = self.safety(torch.cat([rows, action], dim=1))[..., 0].mean(dim=0).view(-1, count)
+        chosen = self._first_safe(logits, self.settings.epsilon) + count * torch.arange(
+            len(following), device=self.device
+        )
+        q = self.target(torch.cat([following, action[chosen]], dim=1))[..., 0]
+        # How probable a widened draw is says nothing of the policy's entropy: the policy's own draw does.
+        own = drawn.view(-1, count)[:, 0]
+        soft = self.pessimistic(q) - self.alpha * own
+        return batch.reward + self.settings.gamma * (1.0 - batch.terminal) * soft
 
     def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return -J(pi) of eq. 4 and log pi of the actions drawn (batch,); move nu by dual ascent."""

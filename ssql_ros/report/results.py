@@ -26,6 +26,7 @@ COLUMNS = {
     "final_success": ("success, final policy", 3),
     "final_incident_rate": ("incidents, final policy", 3),
     "final_velocity": ("m/s, final policy", 3),
+    "goes_round": ("goes round, drawn", 3),
     "calibration_ece": ("error of Q_safe", 4),
     "calibration_bias": ("bias of Q_safe", 4),
 }
