@@ -111,7 +111,7 @@ def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
 
 
 def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
-    before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    before = np.array([1.0, 0.0])
     learner = learned(choice_episodes(), 2, target_uniform=True)
     # Half of all actions rise, whatever the policy does.
     assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * 0.5, abs=0.05)

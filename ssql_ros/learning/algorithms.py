@@ -96,7 +96,7 @@ class Start:
 
 def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
     def made(start: Start, settings: Any) -> Learner:
-        initial = settings.initial_steps if start.phase == "pretrain" else 0
+        initial = settings.initial_steps if start.phase == "pretrain" else settings.explore_steps
         algorithm = make(start, settings)
         hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, start.steps)
         return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, hold, replay)

@@ -85,13 +85,40 @@ def _minitaur(task: str) -> Experiment:
     return Experiment(task, "minitaur", _SAME_START, pretrain_steps=220_000, finetune_steps=40_000, seeds=3)
 
 
-def _epsilon(value: float) -> Method:
-    return Method("sqrl", pretrain={"epsilon": value}, finetune={"epsilon": value})
-
+# One pre-training for both thresholds. Its critic is that of a masked policy that knows nothing, which `spider_grid`
+# solves exactly: between the thresholds on the bridge, below both round the pools.
+_THRESHOLD_CRITIC = {
+    "gamma": 0.9,
+    "gamma_safe": 0.65,
+    "target_entropy": -2.5,
+    "target_candidates": 24,
+    "target_uniform": True,
+    "target_epsilon": 0.2,
+    "near_share": 0.0,
+    "offline_share": 0.8,
+}
+_THRESHOLDS = Experiment(
+    "spider_threshold",
+    "spider_threshold",
+    {f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.05, 0.2)},
+    pretrain_steps=20_000,
+    finetune_steps=12_000,
+    seeds=3,
+    pretrain={
+        **_THRESHOLD_CRITIC,
+        "epsilon": 0.2,
+        "initial_temperature": 0.2,
+        "initial_steps": 5000,
+        "explore_masked": True,
+        "mask_from": 0.7,
+    },
+    finetune={**_THRESHOLD_CRITIC, "online": True, "masked_value": True, "explore_steps": 4000},
+    ways=True,
+)
 
 EXPERIMENTS = {
     "spider": _spider("spider", _BASELINES),
-    "spider_threshold": _spider("spider_threshold", {"epsilon 0.05": _epsilon(0.05), "epsilon 0.2": _epsilon(0.2)}),
+    "spider_threshold": _THRESHOLDS,
     "minitaur_velocity": _minitaur("minitaur_velocity"),
     "minitaur_friction": _minitaur("minitaur_friction"),
     "minitaur_physics": _minitaur("minitaur_physics"),
