@@ -5,7 +5,7 @@ its recorder could not close (killed, power lost, disk full) can be read as far 
 """
 
 from ssql_ros.bags.definitions import BagError
-from ssql_ros.bags.reader import Bag, UnfinishedBagWarning, open_bag, read_messages
+from ssql_ros.bags.reader import Bag, UnfinishedBagWarning, open_bag, raw_messages, read_messages, topics_of
 from ssql_ros.bags.recording import Recording
 from ssql_ros.bags.recovery import Recovery, recover_bag
 from ssql_ros.bags.writer import BagWriter, qos_profile
@@ -19,6 +19,8 @@ __all__ = [
     "UnfinishedBagWarning",
     "open_bag",
     "qos_profile",
+    "raw_messages",
     "read_messages",
     "recover_bag",
+    "topics_of",
 ]

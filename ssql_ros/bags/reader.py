@@ -79,6 +79,20 @@ class Bag:
             message = _deserialised(store, connection.msgtype, data, connection.topic, self.path)
             yield connection.topic, time, message
 
+    def raw_messages(self, topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
+        """Yield (topic, type, time in ns, CDR bytes) of `topics`, in the order of time.
+
+        Raises:
+            BagError: the file is damaged.
+        """
+        wanted = [c for c in self._reader.connections if c.topic in topics]
+        try:
+            if wanted:
+                for connection, time, data in self._reader.messages(wanted):
+                    yield connection.topic, connection.msgtype, time, bytes(data)
+        except DAMAGE as error:
+            raise BagError(f"{self.path}: the bag is damaged: {error}") from error
+
     def close(self) -> None:
         """Close the file."""
         if self._reader.is_open:
@@ -137,6 +151,52 @@ def read_messages(
         return
     with bag:
         yield from bag.messages(topics)
+
+
+def raw_messages(path: str | os.PathLike[str], topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
+    """Yield (topic, type, time in ns, CDR bytes) of a bag; of an unfinished or damaged MCAP what is readable.
+
+    An `UnfinishedBagWarning` then says why it ends.
+
+    Raises:
+        BagError: nothing is there to read.
+    """
+    try:
+        bag = open_bag(path)
+    except BagError as error:
+        files = mcap_files(Path(path))
+        if not files:
+            raise
+        for file in files:
+            reader = LinearReader(file)
+            for channel, time, data in reader:
+                if channel.topic in topics:
+                    yield channel.topic, channel.type, time, bytes(data)
+            warnings.warn(f"{error}: {file} {reader.problem or 'was read whole'}", UnfinishedBagWarning, stacklevel=2)
+        return
+    with bag:
+        yield from bag.raw_messages(topics)
+
+
+def topics_of(path: str | os.PathLike[str]) -> dict[str, TopicInfo]:
+    """Return a bag's topics; of an unfinished MCAP those that were met.
+
+    Raises:
+        BagError: nothing is there to read.
+    """
+    try:
+        with open_bag(path) as bag:
+            return bag.topics
+    except BagError:
+        files = mcap_files(Path(path))
+        if not files:
+            raise
+    counts: dict[str, TopicInfo] = {}
+    for file in files:
+        for channel, _, _ in LinearReader(file):
+            before = counts.get(channel.topic)
+            counts[channel.topic] = TopicInfo(channel.type, 1 + (before.count if before else 0))
+    return counts
 
 
 def _read_linearly(file: Path, topics: Collection[str] | None, reason: str) -> Iterator[tuple[str, int, Any]]:

@@ -39,12 +39,17 @@ def add_parser(verbs: Any) -> None:
     swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
     swap.set_defaults(run=_swap)
 
+    bag = subjects.add_parser("bag", help="conversion of a bag against a bare loop of `rosbags`; its memory")
+    bag.add_argument("--task", default="minitaur", help="whose contract (default: %(default)s)")
+    bag.add_argument("--megabytes", type=float, default=100.0, help="size of the bag (default: %(default)s)")
+    bag.set_defaults(run=_bag)
+
     train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
     train.add_argument("--rounds", type=int, default=30, help="turns of 64 updates each (default: %(default)s)")
     train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
     train.set_defaults(run=_train)
 
-    for subject in (sim, shield, ros, swap, train):
+    for subject in (sim, shield, ros, swap, bag, train):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -74,6 +79,13 @@ def _swap(options: argparse.Namespace) -> int:
     from ssql_ros.bench.swap import bench_swap
 
     report(bench_swap(options.task, options.swaps, options.seed, options.priority), options.seed, options.json)
+    return 0
+
+
+def _bag(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.bag import bench_bag
+
+    report(bench_bag(options.task, options.megabytes, options.seed), options.seed, options.json)
     return 0
 
 

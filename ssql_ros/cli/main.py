@@ -7,6 +7,7 @@ import sys
 
 from ssql_ros.cli import (
     announce,
+    bag,
     bench,
     calibrate,
     collect,
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         compare,
         export,
         announce,
+        bag,
         report,
         bench,
     ):

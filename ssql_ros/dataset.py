@@ -1,0 +1,197 @@
+"""A data set of transitions on disk: one .npy a column, memory-mapped, and a manifest. No ROS, no torch.
+
+Written row by row without holding more than a block of it; under a temporary name until it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+BLOCK = 4096  # rows
+_HEADER = 128  # bytes of a .npy's header as written here, before and after the number of rows is known
+
+
+class DataSetError(ValueError):
+    """A data set cannot be written, read or used; the text names the file, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: numbers a row (0: a scalar), and their type."""
+
+    width: int
+    dtype: str = "float32"
+
+
+def transition_columns(n_observation: int, n_action: int, n_context: int = 0) -> dict[str, Column]:
+    """Return the columns of transitions.
+
+    observation, action, reward, following: s_t, a_t executed, r of the step, s_(t+1); margin: l(s_t); incident:
+    I(s_(t+1)); terminal: the episode ended for good in s_(t+1); episode: a number for all rows of one; stamp: ns, of
+    s_t; context, following_context: the behaviour policy's, where it was recorded.
+    """
+    columns = {
+        "observation": Column(n_observation),
+        "action": Column(n_action),
+        "reward": Column(0),
+        "following": Column(n_observation),
+        "margin": Column(0),
+        "incident": Column(0, "bool"),
+        "terminal": Column(0, "bool"),
+        "episode": Column(0, "int64"),
+        "stamp": Column(0, "int64"),
+    }
+    if n_context:
+        columns |= {"context": Column(n_context), "following_context": Column(n_context)}
+    return columns
+
+
+class DataSetWriter:
+    """Writes a data set; use as a context manager. On an error nothing is left.
+
+    Args:
+        path: folder to make.
+
+    Raises:
+        DataSetError: the folder is there already, or cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, Column]) -> None:
+        self.path, self.columns, self.rows = Path(path), dict(columns), 0
+        if self.path.exists():
+            raise DataSetError(f"{self.path}: is there already; a data set never overwrites another")
+        self._folder = self.path.with_name(f".{self.path.name}.writing")
+        self._files: dict[str, BinaryIO] = {}
+        self._blocks = {
+            name: np.empty((BLOCK, column.width) if column.width else (BLOCK,), column.dtype)
+            for name, column in self.columns.items()
+        }
+        self._filled = 0
+        try:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            for name in self.columns:
+                self._files[name] = (self._folder / f"{name}.npy").open("wb")
+                self._files[name].write(b"\0" * _HEADER)
+        except OSError as error:
+            raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add one row: a value for every column."""
+        i = self._filled
+        for name, block in self._blocks.items():
+            block[i] = row[name]
+        self._filled += 1
+        self.rows += 1
+        if self._filled == BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            for name, block in self._blocks.items():
+                self._files[name].write(block[: self._filled].tobytes())
+        except OSError as error:
+            raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        self._filled = 0
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Make it whole: headers, manifest, and its name."""
+        self._flush()
+        try:
+            for name, file in self._files.items():
+                file.seek(0)
+                file.write(_npy_header(self.columns[name], self.rows))
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            columns = {
+                name: {"dtype": column.dtype, "shape": [self.rows, *([column.width] if column.width else [])]}
+                for name, column in self.columns.items()
+            }
+            document = {"format": FORMAT, "rows": self.rows, "columns": columns, **facts}
+            (self._folder / MANIFEST).write_text(json.dumps(document, indent=1))
+            self._folder.rename(self.path)
+        except OSError as error:
+            raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def __enter__(self) -> DataSetWriter:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing half written."""
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _npy_header(column: Column, rows: int) -> bytes:
+    """Return the header of a .npy file (format 1.0), padded to a fixed length."""
+    shape = (rows, column.width) if column.width else (rows,)
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(column.dtype)), "fortran_order": False, "shape": shape}
+    text = repr(described).encode()
+    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11) + b"\n"
+
+
+class DataSet:
+    """A data set that is open for reading; columns are memory-mapped.
+
+    Attributes:
+        manifest: what it is and how it was made.
+
+    Raises:
+        DataSetError: a file is missing or damaged, or the columns are not those of the manifest.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text())
+            told = {name: tuple(entry["shape"]) for name, entry in self.manifest["columns"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataSetError(f"{self.path}: expected a data set with a {MANIFEST}: {error}") from error
+        self._columns: dict[str, np.ndarray] = {}
+        for name, shape in told.items():
+            file = self.path / f"{name}.npy"
+            try:
+                rows = shape[0] if shape else 0
+                # An empty file cannot be mapped.
+                column = np.load(file, mmap_mode="r" if rows else None, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise DataSetError(f"{file}: cannot be read as a column: {error}") from error
+            if column.shape != shape:
+                raise DataSetError(f"{file}: expected shape {shape}, as {MANIFEST} says, got {column.shape}")
+            self._columns[name] = column
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.manifest.get("rows", 0))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a column. Raises DataSetError: there is none of this name."""
+        if name not in self._columns:
+            raise DataSetError(f"{self.path}: has no column {name!r}; it has {', '.join(self._columns)}")
+        return self._columns[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        return tuple(self._columns)
+
+    def episodes(self) -> list[slice]:
+        """Return the rows of each episode, in order."""
+        numbers = np.asarray(self["episode"])
+        if not len(numbers):
+            return []
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        return [slice(int(a), int(b)) for a, b in zip([0, *cuts], [*cuts, len(numbers)], strict=True)]
