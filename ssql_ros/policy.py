@@ -40,7 +40,7 @@ def make_policy(bundle: Bundle) -> ServedPolicy:
     kinds: dict[str, Callable[[Bundle], ServedPolicy]] = {
         "squashed_gaussian": Policy,
         "supported_gaussian": SupportedPolicy,
-        "behaviour": ActingBehaviour,
+        "behaviour": lambda found: ActingBehaviour(behaviour_of(found)),
         "one_step_flow": OneStepFlow,
     }
     if bundle.policy_kind not in kinds:
@@ -170,14 +170,10 @@ class OneStepFlow:
 
 
 class ActingBehaviour:
-    """The behaviour policy itself, as a robot begins before anything is learned.
+    """The behaviour policy itself, as a robot begins before anything is learned."""
 
-    Raises:
-        BundleError: the bundle tells of no behaviour policy that is known here.
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.behaviour = behaviour_of(bundle)
+    def __init__(self, behaviour: BehaviourPolicy) -> None:
+        self.behaviour = behaviour
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""

@@ -1,5 +1,6 @@
 """Behaviour policies: what they promise of their actions, property by property."""
 
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.behaviour.rooms import Rooms
 from ssql_ros.behaviour.support import Support
 from ssql_ros.behaviour.trot_mixture import TrotMixture
+from ssql_ros.cli.main import main
 from ssql_ros.tasks import SPIDER_ROOMS, TASKS, find_task
 
 POLICIES: dict[str, tuple[BehaviourPolicy, int]] = {
@@ -151,6 +153,18 @@ def test_a_broken_promise_is_told_in_its_first_episode(dishonest: str) -> None:
     other.restore(monitor.state())
     assert other.first == monitor.first
     assert other.breaches == 1
+
+
+@pytest.mark.parametrize("task", ["spider", "minitaur_trots", "gridworld", "spider_grid"])
+def test_the_command_tells_honest_from_dishonest(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", "promise", "--task", task, "--steps", "600", "--quiet", "--json"]
+    assert main(arguments) == 0
+    told = json.loads(capsys.readouterr().out)["figures"]
+    assert (told["training_steps"], told["training_incidents"], told["promise_breaches"]) == (600, 0, 0)
+    assert main([*arguments, "--dishonest"]) == 0
+    told = json.loads(capsys.readouterr().out)["figures"]
+    assert told["promise_breaches"] > 0
+    assert told.get("first_breach_episode", 0) == 0
 
 
 def test_a_trot_mixture_begins_with_each_of_its_gaits_as_often_as_it_weighs() -> None:

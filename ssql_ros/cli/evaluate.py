@@ -56,6 +56,54 @@ def add_parser(verbs: Any) -> None:
     add_json(policy)
     policy.set_defaults(run=_policy)
 
+    behaviour = subjects.add_parser(
+        "behaviour",
+        help="a task's safe behaviour policy; of a mixture of gaits each one alone, without noise and with it",
+        description="Runs what SSQL learns from, and what it must beat. Rewards are those of the task.",
+    )
+    behaviour.add_argument("--task", default="minitaur_trots", help="which world (default: %(default)s)")
+    behaviour.add_argument("--episodes", type=int, default=10, help="of each (default: %(default)s)")
+    behaviour.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    behaviour.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(behaviour)
+    behaviour.set_defaults(run=_behaviour)
+
+    promise = subjects.add_parser(
+        "promise",
+        help="whether a behaviour policy keeps its promise: incidents and unsupported actions over many steps",
+        description="Lets the task's behaviour policy act, watched by the monitor that watches training. Tasks: those "
+        "with a behaviour policy (spider, minitaur_trots, ...) and the grid worlds gridworld and spider_grid.",
+    )
+    promise.add_argument("--task", required=True, help="which world")
+    promise.add_argument("--steps", type=int, default=100_000, help="(default: %(default)s)")
+    promise.add_argument("--dishonest", action="store_true", help="it breaks its promise, to see it caught")
+    promise.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    promise.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(promise)
+    promise.set_defaults(run=_promise)
+
+
+def _promise(options: argparse.Namespace) -> int:
+    from ssql_ros.learning.promises import GRIDS, watch_grid, watch_task
+    from ssql_ros.tasks import find_task
+
+    if options.task in GRIDS:
+        figures = watch_grid(GRIDS[options.task], options.steps, options.seed, options.dishonest)
+    else:
+        task = find_task(options.task)
+        figures = watch_task(task, options.steps, options.seed, options.dishonest, show=not options.quiet)
+    report(figures, options.seed, options.json)
+    return 0
+
+
+def _behaviour(options: argparse.Namespace) -> int:
+    from ssql_ros.learning.judging import evaluate_behaviour
+    from ssql_ros.tasks import find_task
+
+    figures = evaluate_behaviour(find_task(options.task), options.episodes, options.seed, show=not options.quiet)
+    report(figures, options.seed, options.json)
+    return 0
+
 
 def _policy(options: argparse.Namespace) -> int:
     from ssql_ros.bundle import load_bundle

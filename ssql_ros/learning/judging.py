@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.behaviour.trot_mixture import TrotMixture
 from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
@@ -18,7 +20,7 @@ from ssql_ros.learning.q_calibration import calibrate_q
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK, Mask
 from ssql_ros.learning.training import Driver
-from ssql_ros.policy import make_policy
+from ssql_ros.policy import ActingBehaviour, make_policy
 from ssql_ros.probes import with_probes
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.spec import Contract
@@ -125,6 +127,46 @@ def read_starts(path: Path, contract: Contract) -> np.ndarray:
             if not math.isfinite(starts[i, j]):
                 raise ValueError(f"{path}: line {i + 2}: {name}: expected a finite number, got {row[name]!r}")
     return starts
+
+
+def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False) -> dict[str, float]:
+    """Return figures of a task's safe behaviour policy, by name: return_mean, return_max, incidents, velocity_mean.
+
+    A mixture of trots is taken apart: each gait without noise (the middle of its support), each with it, and all.
+
+    Raises:
+        ValueError: no episodes, or the task has no behaviour policy.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    behaviour = task.behaviour_policy()
+    cases: list[tuple[str, BehaviourPolicy, bool]] = [("all", behaviour, False)]
+    if isinstance(behaviour, TrotMixture):
+        for i, gait in enumerate(behaviour.gaits):
+            alone = behaviour.with_start_weights(np.eye(len(behaviour.gaits))[i])
+            cases += [(f"{gait}_bare", alone, True), (f"{gait}_noisy", alone, False)]
+    figures: dict[str, float] = {}
+    bar = tqdm(total=len(cases) * episodes, unit="episode", disable=not show)
+    for name, policy, bare in cases:
+        actor = ActingBehaviour(policy)
+        driver = Driver(
+            task.make(**task.world("pretrain")), task.contract(), np.random.default_rng([seed, 9]), "evaluate"
+        )
+        rows = []
+        for _ in range(episodes):
+            driver.episode(actor, None, 0, best=bare)
+            rows.append(driver.row(0))
+            bar.update()
+        rewards = [row.total_reward for row in rows]
+        figures |= {
+            f"{name}_return_mean": float(np.mean(rewards)),
+            f"{name}_return_max": max(rewards),
+            f"{name}_incidents": float(sum(row.incident for row in rows)),
+        }
+        if not math.isnan(rows[0].velocity):
+            figures[f"{name}_velocity_mean"] = float(np.mean([row.velocity for row in rows]))
+    bar.close()
+    return figures
 
 
 def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int) -> list[np.ndarray]:
