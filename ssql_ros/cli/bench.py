@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
@@ -49,7 +50,13 @@ def add_parser(verbs: Any) -> None:
     train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
     train.set_defaults(run=_train)
 
-    for subject in (sim, shield, ros, swap, bag, train):
+    policy = subjects.add_parser("policy", help="one pass of a flow policy against ten, and against a diffusion's")
+    policy.add_argument("--task", default="boat", help="whose bundle (default: %(default)s)")
+    policy.add_argument("--bundle", type=Path, help="with a policy one_step_flow (default: the task's)")
+    policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
+    policy.set_defaults(run=_policy)
+
+    for subject in (sim, shield, ros, swap, bag, train, policy):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -93,4 +100,15 @@ def _train(options: argparse.Namespace) -> int:
     from ssql_ros.bench.train import bench_train
 
     report(bench_train(options.rounds, options.threads, options.seed), options.seed, options.json)
+    return 0
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.policy import bench_policy
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.tasks import find_task
+
+    task = find_task(options.task)
+    bundle = load_bundle(options.bundle or task.bundle_path(), task.contract())
+    report(bench_policy(bundle, options.repeats, options.seed), options.seed, options.json)
     return 0

@@ -82,6 +82,34 @@ def add_parser(verbs: Any) -> None:
     add_json(promise)
     promise.set_defaults(run=_promise)
 
+    feasible = subjects.add_parser(
+        "feasible",
+        help="the boat's learned feasible set against the true one",
+        description="Holds {V_c < delta} of a SafeFQL bundle against grid reachability: false_safe_share is the share "
+        "of the learned set from which no action sequence stays safe.",
+    )
+    feasible.add_argument("--bundle", type=Path, required=True, help="of the boat")
+    feasible.add_argument("--plot", type=Path, metavar="FILE", help="picture of one over the other (.png)")
+    feasible.add_argument("--seed", type=int, default=0, help="of the episodes shown (default: %(default)s)")
+    add_json(feasible)
+    feasible.set_defaults(run=_feasible)
+
+    rivals = subjects.add_parser(
+        "rivals",
+        help="SafeFQL against candidates of a multi-step flow and of a diffusion policy, on the boat",
+        description="From the same safe starts, with the critics of one run: SafeFQL's one pass; SafeIFQL, N "
+        "candidates of the run's flow teacher; a FISOR-like diffusion policy, trained first on the same data, N "
+        "candidates. N = 1 of the flow is behaviour cloning.",
+    )
+    rivals.add_argument("--run", type=Path, required=True, dest="folder", help="folder of `ssql train safefql`")
+    rivals.add_argument("--candidates", type=int, nargs="+", default=[1, 4, 16], help="N (default: 1 4 16)")
+    rivals.add_argument("--steps", type=int, default=4000, help="of the diffusion policy (default: %(default)s)")
+    rivals.add_argument("--episodes", type=int, default=100, help="of each (default: %(default)s)")
+    rivals.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    rivals.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(rivals)
+    rivals.set_defaults(run=_rivals)
+
 
 def _promise(options: argparse.Namespace) -> int:
     from ssql_ros.learning.promises import GRIDS, watch_grid, watch_task
@@ -101,6 +129,35 @@ def _behaviour(options: argparse.Namespace) -> int:
     from ssql_ros.tasks import find_task
 
     figures = evaluate_behaviour(find_task(options.task), options.episodes, options.seed, show=not options.quiet)
+    report(figures, options.seed, options.json)
+    return 0
+
+
+def _feasible(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.learning.boat_judging import feasible_set
+    from ssql_ros.tasks import find_task
+
+    bundle = load_bundle(options.bundle, find_task("boat").contract())
+    notes = [bundle.certificate["statement"]] if "statement" in bundle.certificate else ["not calibrated"]
+    report(feasible_set(bundle, options.plot, options.seed), options.seed, options.json, notes=notes)
+    return 0
+
+
+def _rivals(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.learning.boat_judging import rivals
+    from ssql_ros.learning.offline_runs import reopened
+    from ssql_ros.learning.partners import teacher_of, train_diffusion
+    from ssql_ros.tasks import find_task
+
+    if options.episodes < 1 or options.steps < 1 or min(options.candidates) < 1:
+        raise ValueError("--episodes, --steps and --candidates: expected at least 1")
+    bundle = load_bundle(options.folder / "bundle.safetensors", find_task("boat").contract())
+    learner, data = reopened(options.folder)
+    show = not options.quiet
+    diffusion = train_diffusion(learner, data, options.steps, options.seed, show)
+    figures = rivals(bundle, teacher_of(learner), diffusion, options.candidates, options.episodes, options.seed, show)
     report(figures, options.seed, options.json)
     return 0
 

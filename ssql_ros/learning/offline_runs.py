@@ -50,9 +50,10 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "safety_expectile": 0.98,
         "alpha": 0.003,
         "safety_weight": 30.0,
-        "gate": 0.02,
+        "gate": 0.04,
+        "flow_steps": 5,
         "reward_scale": 0.005,
-        "actor_from": 0.4,
+        "actor_from": 0.3,
         "decay_from": 0.5,
     },
 }
@@ -117,6 +118,37 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
     return figures
 
 
+def reopened(folder: Path) -> tuple[SafeFQL, OfflineData]:
+    """Return what a run has learned, and its data, to go on with something else.
+
+    Raises:
+        ValueError: the folder holds no such run, or its data set is gone.
+        CheckpointError: its checkpoint is damaged.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        plan, settings = OfflinePlan(**config["plan"]), dict(config["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is not the configuration of an offline run: {error}") from error
+    task = find_task(plan.task)
+    log, device = load_log(Path(plan.data))[0], default_device()
+    checked = offline_settings(task.robot, settings)
+    learner = SafeFQL(*_standardisation(task, log), task.contract().action_size, checked, plan.seed, device)
+    _restored(learner, folder / "checkpoint.safetensors")
+    return learner, OfflineData(log, checked.n_step, checked.gamma, device)
+
+
+def _restored(learner: SafeFQL, checkpoint: Path) -> int:
+    """Restore the learner; return how many steps it had made."""
+    state = load_checkpoint(checkpoint)
+    try:
+        learner.restore(state["learner"])
+        return int(state["step"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint}: is not a checkpoint of this run: {error}") from error
+
+
 def bundle_of(learner: SafeFQL, contract: Contract, provenance: dict[str, Any]) -> Bundle:
     """Return what was learned as a bundle: a policy of one pass, and a critic of margins that asks for less than 0."""
     networks = learner.networks()
@@ -152,14 +184,8 @@ def _standardisation(task: Task, log: Log) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _learn(learner: SafeFQL, data: OfflineData, plan: OfflinePlan, folder: Path, show: bool) -> dict[str, float]:
-    checkpoint, done = folder / "checkpoint.safetensors", 0
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint)
-        try:
-            learner.restore(state["learner"])
-            done = int(state["step"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{checkpoint}: is not a checkpoint of this run: {error}") from error
+    checkpoint = folder / "checkpoint.safetensors"
+    done = _restored(learner, checkpoint) if checkpoint.exists() else 0
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done or None, write_to_disk=True)
     bar = tqdm(total=plan.steps, initial=done, unit="step", disable=not show, mininterval=0.5)
     bar.set_description(f"safefql {plan.task}")
