@@ -91,6 +91,7 @@ def log_of(lengths: list[int], terminal_last: bool = False) -> Log:
         margin=-np.arange(n, dtype=float),
         terminal=terminal,
         episode=episode,
+        ending=np.full(n, 7.0) if terminal_last else None,
     )
 
 
@@ -116,7 +117,24 @@ def test_transitions_up_to_a_terminal_are_kept():
     rows = rows_of(OfflineData(log_of([4], terminal_last=True), n_step=3, gamma=1.0, device=CPU))
     assert sorted(rows) == [0.0, 1.0, 2.0, 3.0]
     assert rows[0.0]["terminal"] == 0.0
-    assert (rows[2.0]["terminal"], rows[2.0]["reward"], rows[2.0]["margin"]) == (1.0, 5.0, -2.0)
+    # The margin of the state that ended it counts, where it lies within the steps.
+    assert (rows[2.0]["terminal"], rows[2.0]["reward"], rows[2.0]["margin"]) == (1.0, 5.0, 7.0)
+    assert (rows[1.0]["terminal"], rows[1.0]["margin"]) == (1.0, 7.0)
+    assert rows[0.0]["margin"] == 0.0
+
+
+def test_margins_of_endings_come_from_the_contract(tmp_path):
+    """A data set out of a bag has the state that ended an episode, not its margin."""
+    log = boat_log(2, seed=0)
+    terminal = np.zeros(len(log.reward), bool)
+    terminal[[399, 799]] = True
+    save_log(replace(log, terminal=terminal, ending=np.zeros(800)), tmp_path / "set", {})
+    (tmp_path / "set" / "ending.npy").unlink()
+    np.save(tmp_path / "set" / "following.npy", np.full((800, 2), [-0.5, 0.5], np.float32))
+    found = load_log(tmp_path / "set", CONTRACT)[0]
+    assert found.ending[[399, 799]] == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="margin of every state that ended"):
+        replace(found, ending=None)
 
 
 def test_too_short_episodes_are_refused():
@@ -126,7 +144,7 @@ def test_too_short_episodes_are_refused():
 
 def test_flow_of_a_known_gaussian_has_its_moments():
     """Trained on a ~ N((0.3, -0.2), 0.1^2) everywhere, the teacher and the one-step actor draw from it."""
-    made = learner(alpha=1.0, safety_weight=1e-3, learning_rate=3e-3)
+    made = learner(alpha=1.0, safety_weight=1e-3, learning_rate=3e-3, flow_steps=10)
     # No word from critics: the actor is the teacher's alone.
     with torch.no_grad():
         for critic in (made.q_r, made.q_c):
@@ -195,7 +213,7 @@ def data_set(tmp_path_factory):
 def test_learns_where_the_rocks_are_in_seconds(data_set):
     """What lies ahead of the first rock is worse than what lies beside it, and V_r rises towards the goal."""
     made = learner(batch=128, hidden=[64, 64], learning_rate=2e-3)
-    data = OfflineData(load_log(data_set)[0], made.settings.n_step, made.settings.gamma, CPU)
+    data = OfflineData(load_log(data_set, CONTRACT)[0], made.settings.n_step, made.settings.gamma, CPU)
     for step in range(600):
         made.learn(step, 1200, data)  # the critics' part: actors begin later
     with torch.no_grad():
@@ -251,20 +269,20 @@ def test_settings_are_checked_by_name():
 
 def test_data_set_errors_name_the_file(data_set, tmp_path):
     with pytest.raises(ValueError, match=r"manifest\.json"):
-        load_log(tmp_path)
+        load_log(tmp_path, CONTRACT)
     for name in ("reward.npy", "margin.npy"):
         broken = tmp_path / name.split(".")[0]
-        save_log(load_log(data_set)[0], broken, {})
+        save_log(load_log(data_set, CONTRACT)[0], broken, {})
         (broken / name).write_bytes(b"\x93NUMPY")
         with pytest.raises(ValueError, match=name):
-            load_log(broken)
-    save_log(load_log(data_set)[0], tmp_path / "other", {"contract_id": "spider-1"})
+            load_log(broken, CONTRACT)
+    save_log(load_log(data_set, CONTRACT)[0], tmp_path / "other", {"contract_id": "spider-1"})
     with pytest.raises(ValueError, match="recorded for contract spider-1"):
         run_offline(OfflinePlan(str(tmp_path / "other"), "boat", 1, 0), tmp_path / "run", {}, show=False)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="not empty"):
-        save_log(load_log(data_set)[0], data_set, {})
-    log = load_log(data_set)[0]
+        save_log(load_log(data_set, CONTRACT)[0], data_set, {})
+    log = load_log(data_set, CONTRACT)[0]
     with pytest.raises(ValueError, match="reward: has values that are not finite"):
         replace(log, reward=np.full_like(log.reward, np.nan))
     with pytest.raises(ValueError, match="margin: expected"):

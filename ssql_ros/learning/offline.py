@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import write_whole
+from ssql_ros.spec import Contract
 
 MANIFEST = "manifest.json"
 
@@ -25,8 +26,9 @@ class Log:
         action: (N, n_action), the executed one, in [-1, 1].
         reward: (N,), of the step that begins in s_t.
         margin: (N,), l(s_t).
-        terminal: (N,), whether the episode ended for good in s_t's successor, with no row of its own.
+        terminal: (N,), whether the episode ended for good in s_t's successor, which has no row of its own.
         episode: (N,), a number that is the same for all rows of an episode.
+        ending: (N,), l of that successor where a row is terminal; elsewhere it is not read. None: no row is terminal.
     """
 
     observation: np.ndarray
@@ -35,6 +37,7 @@ class Log:
     margin: np.ndarray
     terminal: np.ndarray
     episode: np.ndarray
+    ending: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check shapes. Raises ValueError with the name, what was expected and what came."""
@@ -49,6 +52,9 @@ class Log:
                 raise ValueError(f"log: {name}: has values that are not finite")
         if rows == 0:
             raise ValueError("log: expected at least one step, got none")
+        last = np.asarray(self.terminal, bool)
+        if last.any() and (self.ending is None or not np.isfinite(self.ending[last]).all()):
+            raise ValueError("log: ending: expected the margin of every state that ended an episode")
 
 
 def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
@@ -62,6 +68,8 @@ def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
     shapes = {}
     for column in fields(Log):
         values, data = getattr(log, column.name), io.BytesIO()
+        if values is None:
+            continue
         np.save(data, values, allow_pickle=False)
         write_whole(folder / f"{column.name}.npy", data.getvalue())
         shapes[column.name] = {"dtype": str(values.dtype), "shape": list(values.shape)}
@@ -69,8 +77,11 @@ def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
     write_whole(folder / MANIFEST, json.dumps({"columns": shapes, **facts}, indent=1).encode())
 
 
-def load_log(folder: Path) -> tuple[Log, dict[str, Any]]:
-    """Return a log and its manifest.
+def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
+    """Return a log and its manifest: one of `ssql collect`, or a data set of transitions out of a bag.
+
+    Of the latter the margins of states that ended an episode are computed from `following`, whose first numbers are
+    the contract's frame.
 
     Raises:
         ValueError: a file is missing or damaged, or the columns do not fit together; the text names it.
@@ -79,17 +90,34 @@ def load_log(folder: Path) -> tuple[Log, dict[str, Any]]:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: expected a data set with {MANIFEST}: {error}") from error
-    columns = {}
-    for column in fields(Log):
-        path = folder / f"{column.name}.npy"
-        try:
-            columns[column.name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: cannot be read as a column: {error}") from error
+    columns = {column.name: _column(folder, column.name) for column in fields(Log) if column.name != "ending"}
+    if (folder / "ending.npy").exists():
+        columns["ending"] = _column(folder, "ending")
+    elif columns["terminal"].any():
+        columns["ending"] = _endings(folder, columns["terminal"], contract)
     try:
         return Log(**columns), manifest
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def _column(folder: Path, name: str) -> np.ndarray:
+    path = folder / f"{name}.npy"
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as a column: {error}") from error
+
+
+def _endings(folder: Path, terminal: np.ndarray, contract: Contract) -> np.ndarray:
+    """Return l of the states that ended an episode (N,), 0 elsewhere."""
+    first = contract.observed.blocks[0]
+    if first.kind != "frame" or first.scale != 1.0:
+        raise ValueError(f"{folder}: has no ending.npy, and {contract.path} does not begin its vector with the frame")
+    following, ending = _column(folder, "following"), np.zeros(len(terminal))
+    for row in np.flatnonzero(terminal):
+        ending[row] = contract.margin(following[row, : contract.frame_size].astype(float))[0]
+    return ending
 
 
 @dataclass(frozen=True)
@@ -121,15 +149,18 @@ class OfflineData:
         # Of each row, the last row of its episode.
         ends = np.flatnonzero(np.append(log.episode[1:] != log.episode[:-1], True))
         last = ends[np.searchsorted(ends, rows)]
+        ended_at = log.terminal.astype(bool)
         reward, margin = np.zeros(len(rows)), np.full(len(rows), -np.inf)
         for k in range(n_step):
             at = np.minimum(rows + k, last)
             within = rows + k <= last
             reward += np.where(within, gamma**k * log.reward[at], 0.0)
             margin = np.maximum(margin, log.margin[at])
+            if log.ending is not None:
+                margin = np.where((rows + k == last) & ended_at[last], np.maximum(margin, log.ending[last]), margin)
         # Complete: s_(t+n) has a row, or the episode ended for good before.
         reaches = rows + n_step <= last
-        ended = log.terminal[last].astype(bool) & ~reaches
+        ended = ended_at[last] & ~reaches
         keep = np.flatnonzero(reaches | ended)
         if not len(keep):
             raise ValueError(f"log: no episode has more than {n_step} steps")

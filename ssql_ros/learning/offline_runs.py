@@ -46,14 +46,12 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "gamma_safe": 0.999,
         "n_step": 40,
         "tau": 0.02,
-        "expectile": 0.95,
-        "safety_expectile": 0.98,
+        "safety_expectile": 0.95,
         "alpha": 0.003,
         "safety_weight": 30.0,
-        "gate": 0.04,
-        "flow_steps": 5,
+        "gate": 0.03,
         "reward_scale": 0.005,
-        "actor_from": 0.3,
+        "actor_from": 0.4,
         "decay_from": 0.5,
     },
 }
@@ -97,7 +95,7 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
     """
     task = find_task(plan.task)
     contract, settings = task.contract(), offline_settings(find_task(plan.task).robot, plan.settings)
-    log, manifest = load_log(Path(plan.data))
+    log, manifest = load_log(Path(plan.data), contract)
     _check_fits(log, manifest, contract, plan.data)
     config = {
         "plan": dataclasses.asdict(plan),
@@ -132,7 +130,7 @@ def reopened(folder: Path) -> tuple[SafeFQL, OfflineData]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not the configuration of an offline run: {error}") from error
     task = find_task(plan.task)
-    log, device = load_log(Path(plan.data))[0], default_device()
+    log, device = load_log(Path(plan.data), task.contract())[0], default_device()
     checked = offline_settings(task.robot, settings)
     learner = SafeFQL(*_standardisation(task, log), task.contract().action_size, checked, plan.seed, device)
     _restored(learner, folder / "checkpoint.safetensors")
