@@ -129,7 +129,10 @@ def test_margins_of_endings_come_from_the_contract(tmp_path):
     terminal = np.zeros(len(log.reward), bool)
     terminal[[399, 799]] = True
     save_log(replace(log, terminal=terminal, ending=np.zeros(800)), tmp_path / "set", {})
-    (tmp_path / "set" / "ending.npy").unlink()
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    del manifest["columns"]["ending"]
+    manifest["columns"]["following"] = {"dtype": "float32", "shape": [800, 2]}
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
     np.save(tmp_path / "set" / "following.npy", np.full((800, 2), [-0.5, 0.5], np.float32))
     found = load_log(tmp_path / "set", CONTRACT)[0]
     assert found.ending[[399, 799]] == pytest.approx(0.4)

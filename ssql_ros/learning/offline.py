@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import write_whole
+from ssql_ros.dataset import FORMAT, MANIFEST, DataSet
 from ssql_ros.spec import Contract
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +72,9 @@ def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
         np.save(data, values, allow_pickle=False)
         write_whole(folder / f"{column.name}.npy", data.getvalue())
         shapes[column.name] = {"dtype": str(values.dtype), "shape": list(values.shape)}
+    document = {"format": FORMAT, "rows": len(log.reward), "columns": shapes, **facts}
     # Last: a folder with a manifest is whole.
-    write_whole(folder / MANIFEST, json.dumps({"columns": shapes, **facts}, indent=1).encode())
+    write_whole(folder / MANIFEST, json.dumps(document, indent=1).encode())
 
 
 def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
@@ -84,37 +84,29 @@ def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
     the contract's frame.
 
     Raises:
-        ValueError: a file is missing or damaged, or the columns do not fit together; the text names it.
+        ValueError: a file is missing or damaged (DataSetError), or the columns do not fit together.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: expected a data set with {MANIFEST}: {error}") from error
-    columns = {column.name: _column(folder, column.name) for column in fields(Log) if column.name != "ending"}
-    if (folder / "ending.npy").exists():
-        columns["ending"] = _column(folder, "ending")
+    data = DataSet(folder)
+    columns = {column.name: data[column.name] for column in fields(Log) if column.name != "ending"}
+    if "ending" in data.names:
+        columns["ending"] = data["ending"]
     elif columns["terminal"].any():
-        columns["ending"] = _endings(folder, columns["terminal"], contract)
+        columns["ending"] = _endings(data, contract)
     try:
-        return Log(**columns), manifest
+        return Log(**columns), data.manifest
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
 
-def _column(folder: Path, name: str) -> np.ndarray:
-    path = folder / f"{name}.npy"
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a column: {error}") from error
-
-
-def _endings(folder: Path, terminal: np.ndarray, contract: Contract) -> np.ndarray:
+def _endings(data: DataSet, contract: Contract) -> np.ndarray:
     """Return l of the states that ended an episode (N,), 0 elsewhere."""
     first = contract.observed.blocks[0]
     if first.kind != "frame" or first.scale != 1.0:
-        raise ValueError(f"{folder}: has no ending.npy, and {contract.path} does not begin its vector with the frame")
-    following, ending = _column(folder, "following"), np.zeros(len(terminal))
+        raise ValueError(
+            f"{data.path}: has no column ending, and {contract.path} does not begin its vector with the frame"
+        )
+    terminal, following = np.asarray(data["terminal"]), data["following"]
+    ending = np.zeros(len(terminal))
     for row in np.flatnonzero(terminal):
         ending[row] = contract.margin(following[row, : contract.frame_size].astype(float))[0]
     return ending
