@@ -148,7 +148,9 @@ TASKS = {
         _spider("spider_noise", randomise="noise"),
         _spider("spider_scale", randomise="scale"),
         # The box's middle, and its uniform distribution.
-        Task("boat", "ssql/Boat-v0", "boat", centre=(-0.5, 0.0), spread=(1.45, 1.15)),
+        Task(
+            "boat", "ssql/Boat-v0", "boat", bundle="boat_safefql.safetensors", centre=(-0.5, 0.0), spread=(1.45, 1.15)
+        ),
     )
 }
 

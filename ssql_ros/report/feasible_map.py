@@ -42,7 +42,7 @@ def draw_feasible_sets(
     wrong = (learned < delta) & (true_margin > 0.0)
     axes.contourf(x, y, wrong.T.astype(float), levels=[0.5, 1.5], colors=[FALSE_SAFE])
     axes.contour(x, y, true_margin.T, levels=[0.0], colors=[TRUE], linewidths=1.8)
-    axes.contour(x, y, learned.T, levels=[delta], colors=[LEARNED], linewidths=1.4)
+    axes.contour(x, y, learned.T, levels=[delta], colors=[LEARNED], linewidths=1.4, linestyles="solid")
     axes.contour(x, y, learned.T, levels=[0.0], colors=[LEARNED], linewidths=0.8, linestyles="dotted")
     for path in paths:
         axes.plot(path[:, 0], path[:, 1], color=MUTED, alpha=0.45, linewidth=0.8)

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Writes docs/results/safefql.csv: every figure of docs/safefql.md, of one run folder a seed.
+
+    scripts/safefql_results.py runs/boat_safefql_0 runs/boat_safefql_1 ...
+
+Each run is calibrated first. Columns as in summary.csv: experiment, method, task, seed, figure, value.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+RESULTS = Path("docs/results/safefql.csv")
+HEADER = "experiment,method,task,seed,figure,value"
+
+
+def figures(*arguments: str) -> dict[str, float]:
+    """Run one command of ssql; return its figures."""
+    command = [sys.executable, "-m", "ssql_ros.cli.main", *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])["figures"]
+
+
+def rows_of(run: Path) -> list[str]:
+    """Return the lines of one run."""
+    seed = json.loads((run / "config.json").read_text())["plan"]["seed"]
+    bundle = str(run / "bundle.safetensors")
+    common = (
+        "eval",
+        "policy",
+        "--task",
+        "boat",
+        "--bundle",
+        bundle,
+        "--episodes",
+        "500",
+        "--seed",
+        str(seed),
+        "--quiet",
+    )
+    # Calibrated first: the shield holds actions against the delta that this stores.
+    found = {
+        "calibration": figures("calibrate", bundle, "--quiet"),
+        "safefql": figures(*common, "--unshielded"),
+        "safefql_conformal": figures(*common),
+        "feasible_set": figures("eval", "feasible", "--bundle", bundle),
+    }
+    return [
+        f"boat_offline,{method},boat,{seed},{name},{value:.6g}"
+        for method, values in found.items()
+        for name, value in values.items()
+        if value is not None
+    ]
+
+
+def main() -> None:
+    """Write the table; lines of other runs stay."""
+    lines = {}
+    if RESULTS.exists():
+        lines = {line.rsplit(",", 1)[0]: line for line in RESULTS.read_text().splitlines()[1:]}
+    for run in sys.argv[1:]:
+        for line in rows_of(Path(run)):
+            lines[line.rsplit(",", 1)[0]] = line
+        RESULTS.write_text("\n".join([HEADER, *sorted(lines.values())]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
