@@ -1,6 +1,7 @@
 """SSQL on finite MDPs against exact dynamic programming, and its limits."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssql_ros.cli.main import main
 from ssql_ros.learning.soft_dp import (
     EpisodicMDP,
     expected_return,
@@ -140,3 +142,15 @@ def test_an_mdp_of_the_wrong_shape_is_refused() -> None:
         EpisodicMDP(env.transitions, env.reward, env.terminal, env.unsafe, gamma=1.0)
     with pytest.raises(ValueError, match="layout"):
         GridEnv(layout="maze")
+
+
+def test_the_study_of_temperatures_makes_rows_and_a_plot(tmp_path, capsys) -> None:
+    arguments = ["temperatures", "--tasks", "gridworld", "--steps", "2000", "--seeds", "2", "--quiet", "--json"]
+    assert main([*arguments, "--results", str(tmp_path)]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["gridworld lambda 0.01 training_incidents"] == 0
+    assert figures["gridworld q_learning training_incidents"] > 0
+    # Colder is better than nearly the behaviour policy.
+    assert figures["gridworld lambda 0.01 return_mean"] > figures["gridworld lambda 3 return_mean"] + 0.3
+    assert (tmp_path / "ssql_lambda.png").read_bytes().startswith(b"\x89PNG")
+    assert "ssql_lambda_grid,lambda 0.01,gridworld,exact,return_mean" in (tmp_path / "summary.csv").read_text()

@@ -30,6 +30,51 @@ def add_parser(verbs: Any) -> None:
     add_json(parser)
     parser.set_defaults(run=_compare)
 
+    study = verbs.add_parser(
+        "temperatures",
+        help="SSQL over lambda on grid worlds, beside exact dynamic programming",
+        description="Learns from the steps of the safe behaviour policy, seed by seed. Rows go into summary.csv, the "
+        "plot is ssql_lambda.png of the results folder.",
+    )
+    study.add_argument("--tasks", nargs="+", default=["gridworld", "spider_grid"], help="(default: both)")
+    study.add_argument("--steps", type=int, default=20_000, help="of each seed (default: %(default)s)")
+    study.add_argument("--seeds", type=int, default=10, help="(default: %(default)s)")
+    study.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+    study.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_json(study)
+    study.set_defaults(run=_temperatures)
+
+
+def _temperatures(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ssql_ros.learning.experiments import add_rows
+    from ssql_ros.learning.promises import GRIDS
+    from ssql_ros.learning.temperature_study import plot, study
+
+    if unknown := [task for task in options.tasks if task not in GRIDS]:
+        raise ValueError(f"task {unknown[0]!r} is unknown; known: {', '.join(GRIDS)}")
+    for name in ("steps", "seeds"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    rows = [row for task in options.tasks for row in study(task, options.steps, options.seeds, not options.quiet)]
+    add_rows(options.results, rows)
+    plot(rows, options.results / "ssql_lambda.png")
+    figures: dict[str, float] = {}
+    for task in options.tasks:
+        for method in dict.fromkeys(row[1] for row in rows if row[2] == task):
+            of = [row for row in rows if row[1:3] == [method, task]]
+            returns = [float(row[5]) for row in of if row[4] == "return_mean" and row[3] != "exact"]
+            incidents = sum(float(row[5]) for row in of if row[4] == "training_incidents")
+            if returns:
+                figures |= {
+                    f"{task} {method} return_mean": float(np.mean(returns)),
+                    f"{task} {method} return_std": float(np.std(returns)),
+                    f"{task} {method} training_incidents": incidents,
+                }
+    report(figures, 0, options.json, notes=(f"plot is {options.results / 'ssql_lambda.png'}",))
+    return 0
+
 
 def _compare(options: argparse.Namespace) -> int:
     import torch
