@@ -136,7 +136,7 @@ def test_definition_of_another_package_is_found_with_its_parts(tmp_path, store, 
         writer.add_topic("/things", "other_msgs/msg/Thing", [qos_profile()])
         kinds = Definitions()
         kinds.add("other_msgs/msg/Thing")
-        proposal = kinds.store.types["ssql_ros/msg/Proposal"](header(store, 0), "", "", *[np.ones(2)] * 3)
+        proposal = kinds.store.types["ssql_ros/msg/Proposal"](header(store, 0), "", "", *[np.ones(2)] * 6, True)
         part = kinds.store.types["other_msgs/msg/Part"](x=1.5)
         thing = kinds.store.types["other_msgs/msg/Thing"](parts=[part], proposal=proposal)
         writer.write("/things", 7, bytes(kinds.store.serialize_cdr(thing, "other_msgs/msg/Thing")))
