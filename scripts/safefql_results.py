@@ -44,7 +44,7 @@ def rows_of(run: Path) -> list[str]:
         "calibration": figures("calibrate", bundle, "--quiet"),
         "safefql": figures(*common, "--unshielded"),
         "safefql_conformal": figures(*common),
-        "feasible_set": figures("eval", "feasible", "--bundle", bundle),
+        "feasible_set": figures("eval", "feasible", "--bundle", bundle, "--seed", str(seed)),
     }
     return [
         f"boat_offline,{method},boat,{seed},{name},{value:.6g}"

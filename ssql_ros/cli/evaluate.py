@@ -90,7 +90,7 @@ def add_parser(verbs: Any) -> None:
     )
     feasible.add_argument("--bundle", type=Path, required=True, help="of the boat")
     feasible.add_argument("--plot", type=Path, metavar="FILE", help="picture of one over the other (.png)")
-    feasible.add_argument("--seed", type=int, default=0, help="of the episodes shown (default: %(default)s)")
+    feasible.add_argument("--seed", type=int, default=0, help="of the starts (default: %(default)s)")
     add_json(feasible)
     feasible.set_defaults(run=_feasible)
 
