@@ -19,7 +19,15 @@ from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 
 import ssql_ros.msg
-from ssql_ros.msg import Episode, Incident, ModelAnnouncement, Proposal, ShieldedAction, ShieldState
+from ssql_ros.msg import (
+    Episode,
+    Incident,
+    ModelAnnouncement,
+    ModelStatus,
+    Proposal,
+    ShieldedAction,
+    ShieldState,
+)
 from ssql_ros.spec import ContractError, find_contract, load_contract
 from ssql_ros.spec.messages import (
     fill,
@@ -32,7 +40,7 @@ from ssql_ros.spec.messages import (
 )
 
 CONTRACT = load_contract(find_contract("minitaur"))
-OWN = (Episode, Incident, ModelAnnouncement, Proposal, ShieldedAction, ShieldState)
+OWN = (Episode, Incident, ModelAnnouncement, ModelStatus, Proposal, ShieldedAction, ShieldState)
 
 
 def wired(message: object) -> object:
