@@ -54,7 +54,6 @@ class SQRLSettings(SACSettings):
         prior: Q_safe that the network says everywhere before it has learned anything.
         target_epsilon: threshold of that masked policy; None: epsilon. Of its own, so that the critics behind two
             thresholds can be of one policy.
-        explore_masked: the first, uniform actions of pre-training are masked too: who lives longer sees more.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
@@ -80,7 +79,6 @@ class SQRLSettings(SACSettings):
     target_uniform: bool = False
     target_epsilon: float | None = None
     prior: float = 0.02
-    explore_masked: bool = False
     mask_from: float = 0.5
     candidates: int = 50
     rounds: int = 6
@@ -132,9 +130,8 @@ class SQRLPretraining(SAC):
         return ShieldSettings(s.epsilon, NO_CLOCK, NO_CLOCK, s.candidates, s.rounds, s.growth, **changed)
 
     def mask(self, step: int) -> Mask | None:
-        """Return the mask of collection: none before `mask_from` of the pre-training, but for exploration."""
-        s = self.settings
-        begun = step >= s.mask_from * self._steps or (s.explore_masked and step < s.initial_steps)
+        """Return the mask of collection: none before `mask_from` of the pre-training."""
+        begun = step >= self.settings.mask_from * self._steps
         return Mask(self._serving, self._shield()) if begun and self._serving is not None else None
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
