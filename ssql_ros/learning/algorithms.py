@@ -191,6 +191,7 @@ _SHARES = {
     "near_share",
     "risky_share",
     "mask_from",
+    "target_mask_from",
     "pessimism",
     "policy_share",
     "policy_from",

@@ -96,6 +96,7 @@ _THRESHOLD_CRITIC = {
     "target_epsilon": 0.2,
     "near_share": 0.0,
     "offline_share": 0.9,
+    "masked_value": True,
 }
 _THRESHOLDS = Experiment(
     "spider_threshold",
@@ -104,16 +105,17 @@ _THRESHOLDS = Experiment(
         f"epsilon {value}": Method("sqrl", pretrain={"epsilon": value}, finetune={"epsilon": value})
         for value in (0.05, 0.2)
     },
-    pretrain_steps=30_000,
+    pretrain_steps=45_000,
     finetune_steps=8_000,
     seeds=3,
     pretrain={
         **_THRESHOLD_CRITIC,
         "initial_temperature": 0.2,
         "explore_share": 0.5,
-        "mask_from": 0.2,
+        "target_mask_from": 0.14,
+        "mask_from": 0.67,
     },
-    finetune={**_THRESHOLD_CRITIC, "masked_value": True},
+    finetune=_THRESHOLD_CRITIC,
     ways=True,
 )
 
