@@ -219,3 +219,36 @@ def test_safety_critic_of_finetuning_learns_only_where_it_is_asked_to(online):
     learner.update(some_batch())
     unmoved = all(torch.equal(*pair) for pair in zip(before, learner.safety.parameters(), strict=True))
     assert (unmoved, learner.mask(0).critic is served) == (not online, not online)
+
+
+def test_pretraining_can_be_masked_at_the_targets_threshold_before_its_own():
+    settings = replace(SETTINGS, target_epsilon=0.3, target_mask_from=0.2, mask_from=0.6)
+    learner = made(SQRLPretraining, settings, steps=1000)
+    assert learner.mask(900) is None  # nothing was learned yet
+    learner.serve()
+    assert learner.mask(199) is None
+    assert [learner.mask(step).settings.epsilon for step in (200, 599, 600)] == [0.3, 0.3, settings.epsilon]
+
+
+@pytest.mark.parametrize("kind", [SQRLPretraining, SQRLFineTuning])
+def test_value_behind_the_mask_is_that_of_safe_actions(kind):
+    """Q is the action's first element, and what is above 0 is unsafe."""
+    settings = replace(SETTINGS, masked_value=True, target_candidates=32, mask_from=0.5)
+    learner = made(kind, settings, steps=10)
+    batch = some_batch()
+    following = learner.standardise(batch.following)
+    learner.log_alpha.data.fill_(-30.0)
+    learner.target = lambda rows: rows[None, :, 2:3].expand(2, -1, -1)
+    learner.safety = lambda rows: 100.0 * rows[None, :, 2:3]
+    learner._serving = object()
+    learner.mask(9)
+    worth = (learner.target_value(following, batch) - batch.reward)[batch.terminal == 0.0] / settings.gamma
+    assert (worth <= 0.0).all()
+    assert (worth < -0.05).any()
+    # One candidate is the policy's own draw, safe or not.
+    learner.settings = replace(settings, target_candidates=1)
+    before = learner.generator.get_state()
+    one = learner.target_value(following, batch)
+    learner.generator.set_state(before)
+    learner.settings = replace(settings, masked_value=False)
+    torch.testing.assert_close(one, learner.target_value(following, batch))

@@ -15,6 +15,7 @@ from ssql_ros.cli.main import main
 from ssql_ros.learning.algorithms import ALGORITHMS, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.learning.learner import Learner
+from ssql_ros.learning.replay import Transition
 from ssql_ros.learning.training import Training
 from ssql_ros.tasks import find_task
 
@@ -143,6 +144,14 @@ def test_uniform_actions_come_first_and_are_held():
     held = actions[changes]
     assert (np.abs(held) <= 1.0).all()
     np.testing.assert_allclose(held.std(axis=0), 1.0 / np.sqrt(3.0), rtol=0.06)
+    # A share of the later episodes is of such actions too.
+    learner = learner_of("sac", "pretrain", 10, explore_share=0.5, initial_steps=1)
+    learner.observe(Transition(np.zeros(2), np.zeros(2), 0.0, np.zeros(2), False, False))
+    uniform = []
+    for _ in range(400):
+        learner.reset(rng)
+        uniform.append(not learner.propose(np.array([0.5, 3.5]), rng).squashed)
+    assert 0.4 < np.mean(uniform) < 0.6
     # Fine-tuning begins with the policy.
     assert learner_of("sac", "finetune", 10).propose(np.array([0.5, 3.5]), rng).squashed
 

@@ -33,9 +33,7 @@ def add_parser(verbs: Any) -> None:
         metavar="EPSILON",
         help="draw the best ways that these thresholds leave open, solved on a grid: nothing is learned",
     )
-    parser.add_argument(
-        "--gamma-safe", type=float, default=0.9, help="of the exact Q_safe, at epsilon 0.1 (default: %(default)s)"
-    )
+    parser.add_argument("--gamma-safe", type=float, default=0.65, help="of the exact Q_safe (default: %(default)s)")
     parser.add_argument("--task", default="spider_threshold", help="of the trajectories (default: %(default)s)")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="of the trajectories")
     parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")

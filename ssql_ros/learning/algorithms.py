@@ -96,10 +96,11 @@ class Start:
 
 def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
     def made(start: Start, settings: Any) -> Learner:
-        initial = settings.initial_steps if start.phase == "pretrain" else settings.explore_steps
+        initial = settings.initial_steps if start.phase == "pretrain" else 0
         algorithm = make(start, settings)
         hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, start.steps)
-        return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, hold, replay)
+        share = settings.explore_share if start.phase == "pretrain" else 0.0
+        return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, hold, replay, share)
 
     return made
 
@@ -190,9 +191,11 @@ _SHARES = {
     "near_share",
     "risky_share",
     "mask_from",
+    "target_mask_from",
     "pessimism",
     "policy_share",
     "policy_from",
+    "explore_share",
     "gae_decay",
     "cost_gae_decay",
     "expectile",

@@ -85,8 +85,8 @@ def _minitaur(task: str) -> Experiment:
     return Experiment(task, "minitaur", _SAME_START, pretrain_steps=220_000, finetune_steps=40_000, seeds=3)
 
 
-# One pre-training for both thresholds. Its critic is that of a masked policy that knows nothing, which `spider_grid`
-# solves exactly: between the thresholds on the bridge, below both round the pools.
+# Both critics are of one masked policy that knows nothing, which `spider_grid` solves exactly: Q_safe lies between the
+# thresholds on the bridge, and below both round the pools.
 _THRESHOLD_CRITIC = {
     "gamma": 0.9,
     "gamma_safe": 0.65,
@@ -95,24 +95,27 @@ _THRESHOLD_CRITIC = {
     "target_uniform": True,
     "target_epsilon": 0.2,
     "near_share": 0.0,
-    "offline_share": 0.8,
+    "offline_share": 0.9,
+    "masked_value": True,
 }
 _THRESHOLDS = Experiment(
     "spider_threshold",
     "spider_threshold",
-    {f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.05, 0.2)},
-    pretrain_steps=20_000,
-    finetune_steps=12_000,
+    {
+        f"epsilon {value}": Method("sqrl", pretrain={"epsilon": value}, finetune={"epsilon": value})
+        for value in (0.05, 0.2)
+    },
+    pretrain_steps=45_000,
+    finetune_steps=8_000,
     seeds=3,
     pretrain={
         **_THRESHOLD_CRITIC,
-        "epsilon": 0.2,
         "initial_temperature": 0.2,
-        "initial_steps": 5000,
-        "explore_masked": True,
-        "mask_from": 0.7,
+        "explore_share": 0.5,
+        "target_mask_from": 0.14,
+        "mask_from": 0.67,
     },
-    finetune={**_THRESHOLD_CRITIC, "online": True, "masked_value": True, "explore_steps": 4000},
+    finetune=_THRESHOLD_CRITIC,
     ways=True,
 )
 

@@ -86,10 +86,21 @@ class OffPolicyLearner:
         initial_steps: uniform actions before the policy acts and learns.
         hold: longest time, in steps, that such an action is held: what is held goes further than what trembles.
         replay: how many transitions are kept.
+        explore_share: fraction of later episodes that are of such actions too.
     """
 
-    def __init__(self, algorithm: SAC, n_action: int, seed: int, initial_steps: int, hold: int, replay: int) -> None:
+    def __init__(
+        self,
+        algorithm: SAC,
+        n_action: int,
+        seed: int,
+        initial_steps: int,
+        hold: int,
+        replay: int,
+        explore_share: float = 0.0,
+    ) -> None:
         self.algorithm, self._n_action = algorithm, n_action
+        self._explore_share, self._exploring = explore_share, False
         self._initial_steps, self._hold = initial_steps, hold
         self._held, self._left = np.zeros(n_action), 0
         self._replay = algorithm.replay = Replay(replay, len(algorithm.mean), n_action)
@@ -102,11 +113,13 @@ class OffPolicyLearner:
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""
         self._left = 0
+        # Nothing is drawn where nothing depends on it.
+        self._exploring = self._explore_share > 0.0 and rng.random() < self._explore_share
         self.algorithm.reset(rng)
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy, uniform in the first steps."""
-        if self._replay.added < self._initial_steps:
+        if self._exploring or self._replay.added < self._initial_steps:
             if not self._left:
                 self._held, self._left = rng.uniform(-1.0, 1.0, self._n_action), int(rng.integers(self._hold)) + 1
             self._left -= 1

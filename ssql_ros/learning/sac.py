@@ -44,7 +44,7 @@ class SACSettings:
 
     Attributes:
         initial_steps: of pre-training, uniform actions before the policy acts and learns.
-        explore_steps: the same of fine-tuning; behind the mask, where there is one.
+        explore_share: fraction of later episodes of pre-training that are of uniform actions too.
         warm_up: steps of fine-tuning before the first update: what learns from a handful of its own steps forgets.
         update_every: steps of collection between two updates.
         keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
@@ -63,7 +63,7 @@ class SACSettings:
     target_entropy: float | None = None
     initial_temperature: float = 0.1
     initial_steps: int = 1000
-    explore_steps: int = 0
+    explore_share: float = 0.0
     warm_up: int = 1000
     update_every: int = 1
     keep_critics: bool = True

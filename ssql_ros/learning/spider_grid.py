@@ -22,7 +22,7 @@ from ssql_ros.tasks import Task
 from ssql_sim import spider
 
 # The threshold that the critic of the experiment on thresholds is learned at, and the discount of its returns.
-LEARNED_AT, GAMMA = 0.1, 0.9
+LEARNED_AT, GAMMA = 0.2, 0.9
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,14 +54,14 @@ class SQRLSettings(SACSettings):
         prior: Q_safe that the network says everywhere before it has learned anything.
         target_epsilon: threshold of that masked policy; None: epsilon. Of its own, so that the critics behind two
             thresholds can be of one policy.
-        explore_masked: the first, uniform actions of pre-training are masked too: who lives longer sees more.
+        target_mask_from: fraction of pre-training after which collection is masked at `target_epsilon`; 1: never.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
         dual_rate: learning rate of nu.
         initial_nu: where it begins.
-        masked_value: while fine-tuning, the reward critics' a' is the masked policy's (with `target_candidates` draws),
-            not the policy's own: what the mask forbids is then worth nothing to the states before it.
+        masked_value: once collection is masked, the reward critics' a' is the masked policy's (`target_candidates`
+            draws), not the policy's own: what the mask forbids is then worth nothing to the states before it.
     """
 
     epsilon: float = 0.1
@@ -80,7 +80,7 @@ class SQRLSettings(SACSettings):
     target_uniform: bool = False
     target_epsilon: float | None = None
     prior: float = 0.02
-    explore_masked: bool = False
+    target_mask_from: float = 1.0
     mask_from: float = 0.5
     candidates: int = 50
     rounds: int = 6
@@ -126,23 +126,29 @@ class SQRLPretraining(SAC):
         self.draws = torch.Generator().manual_seed(seed + 3)
         self._contract_id, self._steps = contract_id, steps
         self._serving: SafetyCritic | None = None
+        self._masked = False
 
     def _shield(self, **changed: Any) -> ShieldSettings:
         s = self.settings
-        return ShieldSettings(s.epsilon, NO_CLOCK, NO_CLOCK, s.candidates, s.rounds, s.growth, **changed)
+        draws = {"candidates": s.candidates, "rounds": s.rounds, "growth": s.growth}
+        return ShieldSettings(
+            **{"epsilon": s.epsilon, "max_observation_age": NO_CLOCK, "max_proposal_age": NO_CLOCK, **draws, **changed}
+        )
 
     def mask(self, step: int) -> Mask | None:
-        """Return the mask of collection: none before `mask_from` of the pre-training, but for exploration."""
-        s = self.settings
-        begun = step >= s.mask_from * self._steps or (s.explore_masked and step < s.initial_steps)
-        return Mask(self._serving, self._shield()) if begun and self._serving is not None else None
+        """Return the mask of collection: none at first, then that of the target, then epsilon's from `mask_from` on."""
+        s, critic = self.settings, self._serving
+        self._masked = critic is not None and step >= s.mask_from * self._steps
+        if critic is None or not (self._masked or step >= s.target_mask_from * self._steps):
+            return None
+        return Mask(critic, self._shield() if self._masked else self._shield(epsilon=s.target_epsilon or s.epsilon))
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
         """Return the masks of the on-policy episodes that D_safe wants after this step, some just below epsilon."""
         s, mask = self.settings, self.mask(step)
         if step % s.off_policy_steps:
             return []
-        risky = None if mask is None else Mask(mask.critic, self._shield(riskiest=True))
+        risky = None if mask is None else Mask(mask.critic, replace(mask.settings, riskiest=True))
         n_risky = round(s.risky_share * s.rollouts)
         return [risky] * n_risky + [mask] * (s.rollouts - n_risky)
 
@@ -153,6 +159,24 @@ class SQRLPretraining(SAC):
         losses = self._fit_safety()
         self.serve()
         return losses
+
+    @torch.no_grad()
+    def target_value(self, following: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return y (batch,), a' of the masked policy where that is wanted."""
+        if not (self.settings.masked_value and self._masked):
+            return super().target_value(following, batch)
+        count = self.settings.target_candidates
+        rows = following.repeat_interleave(count, dim=0)
+        action, drawn = self._candidates(rows, count)
+        logits = self.safety(torch.cat([rows, action], dim=1))[..., 0].mean(dim=0).view(-1, count)
+        chosen = self._first_safe(logits, self.settings.epsilon) + count * torch.arange(
+            len(following), device=self.device
+        )
+        q = self.target(torch.cat([following, action[chosen]], dim=1))[..., 0]
+        # How probable a widened draw is says nothing of the policy's entropy: the policy's own draw does.
+        own = drawn.view(-1, count)[:, 0]
+        soft = self.pessimistic(q) - self.alpha * own
+        return batch.reward + self.settings.gamma * (1.0 - batch.terminal) * soft
 
     def _fit_safety(self) -> dict[str, torch.Tensor]:
         loss = torch.zeros(())
@@ -270,6 +294,7 @@ class SQRLFineTuning(SQRLPretraining):
 
     def mask(self, step: int) -> Mask | None:
         """Return the mask: from the first step on."""
+        self._masked = self._serving is not None
         return Mask(self._serving, self._shield()) if self._serving is not None else None
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
@@ -284,24 +309,6 @@ class SQRLFineTuning(SQRLPretraining):
         if self.safety_replay.added % self.settings.off_policy_steps == 0:
             self._fit_safety()
             self.serve()
-
-    @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return y (batch,), a' of the masked policy where that is wanted."""
-        if not self.settings.masked_value:
-            return super().target_value(following, batch)
-        count = self.settings.target_candidates
-        rows = following.repeat_interleave(count, dim=0)
-        action, drawn = self._candidates(rows, count)
-        logits = self.safety(torch.cat([rows, action], dim=1))[..., 0].mean(dim=0).view(-1, count)
-        chosen = self._first_safe(logits, self.settings.epsilon) + count * torch.arange(
-            len(following), device=self.device
-        )
-        q = self.target(torch.cat([following, action[chosen]], dim=1))[..., 0]
-        # How probable a widened draw is says nothing of the policy's entropy: the policy's own draw does.
-        own = drawn.view(-1, count)[:, 0]
-        soft = self.pessimistic(q) - self.alpha * own
-        return batch.reward + self.settings.gamma * (1.0 - batch.terminal) * soft
 
     def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return -J(pi) of eq. 4 and log pi of the actions drawn (batch,); move nu by dual ascent."""
