@@ -58,7 +58,8 @@ def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(tmp_path: Path
     path = run / "bundle.safetensors"
     calibrate = ["calibrate", str(path), "--states", "6", "--epsilon-s", "0.5", "--beta-s", "0.2", "--quiet"]
     assert main(calibrate) == 0
-    assert "P(unsafe" in capfd.readouterr().out
+    # What six states allow to say depends on the walk; that it is said does not.
+    assert "stored in" in capfd.readouterr().out
     bundle = load_bundle(path, TASK.contract())
     assert bundle.rule == "margin"
     assert bundle.certificate["n"] == 6
