@@ -127,7 +127,7 @@ def _spider(name: str, noise: dict[str, Any] | None = None, **finetune: Any) -> 
         pretrain={"goal": (7.5, 3.5), **noise},
         finetune={"goal": (6.5, 3.5), **noise, **finetune},
         # The middle of the map and its uniform distribution: the first steps never leave the start's corner.
-        behaviour={"kind": "rooms", "rooms": SPIDER_ROOMS, "disturbance": 0.06, "context": 0},
+        behaviour={"kind": "rooms", "rooms": SPIDER_ROOMS, "disturbance": 0.06, "hold": 8, "context": 0},
         centre=(4.0, 3.5),
         spread=(2.3, 2.0),
     )
@@ -143,6 +143,8 @@ TASKS = {
         # Learned from safe trots, the fastest of which makes 0.41 m/s: there is nothing to pre-train on.
         _minitaur("minitaur_trots", bundle="minitaur_critic.safetensors", goal=0.4),
         _spider("spider"),
+        # Rewards that do not depend on the clock, which no policy sees: Q can be exact.
+        _spider("spider_timeless", noise={"action_noise": 0.1, "timed": False}),
         # Uniform noise of 0.2 leaves the bridge without risk; that of the authors' public code does not.
         _spider("spider_threshold", noise={"action_noise": 0.2, "noise": "normal"}),
         _spider("spider_noise", randomise="noise"),
