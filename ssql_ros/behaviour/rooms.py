@@ -15,9 +15,9 @@ class Rooms(Memoryless):
     """A point moves by scale * action + disturbance, one axis after the other; it keeps to rectangles without hazards.
 
     In every room that holds the point, the actions whose every outcome is in that room form a box; b draws a room, and
-    from its box. A rectangle holds every move between two of its points that follows the axes. What is drawn may be held
-    for some steps, as a place in whatever box there is: each action alone is still a draw from b(.|s), but what is held
-    goes further than what trembles.
+    from its box. A rectangle holds every move between two of its points that follows the axes. What is drawn may be
+    held for some steps, as a place in whatever box there is: each action alone is still a draw from b(.|s), but what is
+    held goes further than what trembles.
 
     Args:
         rooms: of each ((low, high), (low, high)), by axis, in m.
