@@ -17,6 +17,7 @@ LAVA = (((2.0, 6.0), (2.0, 3.0)), ((2.0, 6.0), (4.0, 5.0)))
 DIAGONAL = math.hypot(ROWS, COLUMNS)  # m
 GOAL_RADIUS = 1.0  # m
 GOAL_REWARD = 30.0
+INCIDENT_COST = 30.0  # where rewards are not timed
 SUBSTEPS = 10
 NOISE_FAMILY = (0.0, 0.4)
 SCALE_FAMILY = (0.5, 2.0)
@@ -43,7 +44,8 @@ class SpiderEnv(gymnasium.Env):
     `max_steps` is truncated. `info`: incident, success.
 
     Reward: -d / D, d the distance to the goal after the step and D the map's diagonal, and at the end of an episode
-    of n steps, N = max_steps: success 30 + (N - n), incident -(N - n + 1), time-out -N.
+    of n steps, N = max_steps: success 30 + (N - n), incident -(N - n + 1), time-out -N. That depends on n, which is
+    not observed: no Q(s, a) is exact. Where it is not `timed`, success pays 30, incident -30, time-out nothing.
 
     Attributes:
         action_noise, action_scale: those of this episode.
@@ -57,6 +59,7 @@ class SpiderEnv(gymnasium.Env):
         noise: "uniform", or "normal" as in the authors' public code, where the sum with the action is clipped again.
         randomise: None, "noise" or "scale": what every reset draws anew, noise from U(0, 0.4), scale from U(0.5, 2).
         max_steps: steps after which an episode is truncated.
+        timed: whether the reward depends on the time that is left.
 
     Raises:
         ValueError: an unknown choice, or a number outside its range.
@@ -73,6 +76,7 @@ class SpiderEnv(gymnasium.Env):
         noise: str = "uniform",
         randomise: str | None = None,
         max_steps: int = 30,
+        timed: bool = True,
     ):
         if noise not in NOISES:
             raise ValueError(f"noise is one of {NOISES}, not {noise!r}")
@@ -100,6 +104,7 @@ class SpiderEnv(gymnasium.Env):
         self.noise = noise
         self.randomise = randomise
         self.max_steps = max_steps
+        self.timed = timed
         self.position = START
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         # Off the map by one move at most: there the episode ends.
@@ -151,10 +156,10 @@ class SpiderEnv(gymnasium.Env):
 
         reward = -distance / DIAGONAL
         if success:
-            reward += GOAL_REWARD + left
+            reward += GOAL_REWARD + (left if self.timed else 0)
         elif incident:
-            reward -= left + 1
-        elif truncated:
+            reward -= left + 1 if self.timed else INCIDENT_COST
+        elif truncated and self.timed:
             reward -= self.max_steps
         if terminated or truncated:
             self._steps = None

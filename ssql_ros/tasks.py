@@ -24,6 +24,7 @@ class Task:
         untrusted: the controller that the shield is judged on; None: there is none.
         bundle: file name of the shipped safety critic, in config/bundles; empty: none is shipped.
         behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
+        judged: options of the world that Q is judged in, whose episodes then show their discounted rest.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
     """
 
@@ -37,6 +38,7 @@ class Task:
     behaviour: dict[str, Any] = field(default_factory=dict)
     centre: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
+    judged: dict[str, Any] = field(default_factory=dict)
 
     def contract(self) -> Contract:
         """Return the robot's contract."""
@@ -118,7 +120,9 @@ SPIDER_ROOMS = (
 )
 
 
-def _spider(name: str, noise: dict[str, Any] | None = None, **finetune: Any) -> Task:
+def _spider(
+    name: str, noise: dict[str, Any] | None = None, judged: dict[str, Any] | None = None, **finetune: Any
+) -> Task:
     noise = noise or {"action_noise": 0.1}
     return Task(
         name=name,
@@ -127,9 +131,10 @@ def _spider(name: str, noise: dict[str, Any] | None = None, **finetune: Any) -> 
         pretrain={"goal": (7.5, 3.5), **noise},
         finetune={"goal": (6.5, 3.5), **noise, **finetune},
         # The middle of the map and its uniform distribution: the first steps never leave the start's corner.
-        behaviour={"kind": "rooms", "rooms": SPIDER_ROOMS, "disturbance": 0.06, "context": 0},
+        behaviour={"kind": "rooms", "rooms": SPIDER_ROOMS, "disturbance": 0.06, "hold": 8, "context": 0},
         centre=(4.0, 3.5),
         spread=(2.3, 2.0),
+        judged=judged or {},
     )
 
 
@@ -143,6 +148,8 @@ TASKS = {
         # Learned from safe trots, the fastest of which makes 0.41 m/s: there is nothing to pre-train on.
         _minitaur("minitaur_trots", bundle="minitaur_critic.safetensors", goal=0.4),
         _spider("spider"),
+        # Rewards that do not depend on the clock, which no policy sees: Q can be exact.
+        _spider("spider_timeless", noise={"action_noise": 0.1, "timed": False}, judged={"max_steps": 400}),
         # Uniform noise of 0.2 leaves the bridge without risk; that of the authors' public code does not.
         _spider("spider_threshold", noise={"action_noise": 0.2, "noise": "normal"}),
         _spider("spider_noise", randomise="noise"),

@@ -187,3 +187,28 @@ def test_every_task_with_a_behaviour_policy_has_a_whole_one() -> None:
         assert find_task(name).behaviour_policy().promise
     support = Support(*(np.zeros((1, 1)), *(np.zeros((1, 1, 2)),) * 4))
     assert not support.contains(np.zeros((1, 1, 2))).any()
+
+
+def test_what_a_room_holds_goes_straight_and_each_action_is_still_a_draw_from_b() -> None:
+    trembling, held = (Rooms([((0.0, 60.0), (0.0, 60.0))], 0.1, hold=hold) for hold in (1, 8))
+    rng = np.random.default_rng(0)
+    middle = np.array([30.0, 30.0])
+    actions = {}
+    for policy in (trembling, held):
+        policy.reset(rng)
+        actions[policy.hold] = np.array([policy.act(middle, rng) for _ in range(20_000)])
+    for found in actions.values():
+        assert (np.abs(found) <= 1.0).all()
+        np.testing.assert_allclose(found.mean(axis=0), 0.0, atol=0.05)
+        np.testing.assert_allclose(found.std(axis=0), 1.0 / math.sqrt(3.0), rtol=0.03)
+    same = {hold: (np.diff(found, axis=0) == 0.0).all(axis=1).mean() for hold, found in actions.items()}
+    assert same[1] == 0.0
+    # Lengths 1 to 8, each as likely: 7 of 9 steps go on with what was.
+    assert same[8] == pytest.approx(7.0 / 9.0, abs=0.02)
+    # Near a wall the place in the box is held, not the action.
+    held.reset(rng)
+    for row in np.linspace(0.0, 60.0, 50):
+        state = np.array([row, 30.0])
+        assert held.support(state[np.newaxis]).contains(held.act(state, rng)[np.newaxis, np.newaxis]).all()
+    with pytest.raises(ValueError, match="hold: expected a whole number"):
+        Rooms(SPIDER_ROOMS, 0.1, hold=0)

@@ -297,3 +297,22 @@ def test_cause_names_the_pool_or_the_edge():
     assert CONTRACT.margin(np.array([3.0, 2.25])) == (0.25, "row 3.000, column 2.250 m (box row 2 to 6, column 2 to 3)")
     assert CONTRACT.margin(np.array([-0.5, 3.5])) == (0.5, "row -0.500 m (limit 0)")
     assert CONTRACT.margin(np.array([4.0, 3.5]))[0] == -0.5
+
+
+def test_rewards_that_are_not_timed_are_the_same_at_every_step() -> None:
+    def last_reward(timed: bool, wait: int, row_action: float, **options: object) -> float:
+        env = SpiderEnv(action_noise=0.0, timed=timed, **options)
+        env.reset(seed=0)
+        for _ in range(wait):
+            env.step(np.zeros(2))
+        ended, reward = False, 0.0
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(np.array([row_action, 0.0]))
+            ended = terminated or truncated
+        return reward
+
+    for row_action, expected in ((1.0, 30.0 - 1.0 / DIAGONAL), (-1.0, -30.0 - 8.0 / DIAGONAL)):
+        early, late = (last_reward(False, wait, row_action) for wait in (0, 5))
+        assert early == late == pytest.approx(expected, abs=0.1)
+        assert abs(last_reward(True, 0, row_action) - last_reward(True, 5, row_action)) == pytest.approx(5.0)
+    assert last_reward(False, 0, 0.0, max_steps=3) == pytest.approx(-7.0 / DIAGONAL)

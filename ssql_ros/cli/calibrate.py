@@ -12,7 +12,19 @@ if TYPE_CHECKING:
     from ssql_ros.tasks import Task
 
 SAFETY_FIGURES = ("ece", "auc", "bias", "n", "incidents")
-Q_FIGURES = ("q_bias", "q_rmse", "q_rank", "q_range", "q_steps", "kl_mean", "induced_return_mean")
+Q_FIGURES = (
+    "q_bias",
+    "q_rmse",
+    "q_rank",
+    "q_range",
+    "q_steps",
+    "q_share",
+    "q_return_mean",
+    "q_incident_rate",
+    "v_bias",
+    "kl_mean",
+    "alpha",
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,17 +34,20 @@ def add_parser(verbs: Any) -> None:
         help="hold a bundle's critics against what happens; store figures or a certificate in it",
         description="A critic of probabilities: runs the bundle's policy behind its own mask (the task's untrusted "
         "controller where it has no policy), and compares Q_safe with gamma_safe^(steps to the incident), per decile: "
-        "ece is the mean gap, bias the mean difference (above 0: pessimistic), auc how well it ranks. Where the policy "
-        "keeps to a behaviour policy, Q is held against the return of its regularised objective under the induced "
-        "policy too: q_bias, q_rmse (over the returns' range), q_rank (rank correlation). The figures are stored in "
-        "the bundle. A critic of margins (SafeFQL): split conformal calibration. The policy alone runs from held-out "
-        "initial states, and delta becomes the largest threshold below which at most epsilon_s of its episodes are "
-        "unsafe, with confidence 1 - beta_s, by an exact binomial test. Delta and certificate are stored in the "
-        "bundle.",
+        "ece is the mean gap, bias the mean difference (above 0: pessimistic), auc how well it ranks. Where the "
+        "objective is known, Q is held against its return too: of SSQL, r - lambda KL(pi* || b) under the induced "
+        "policy; of SAC, SQRL, E-SAC and CQL, r - alpha log pi under the policy alone; of IQL, r. Figures: q_bias, "
+        "q_rmse (over the returns' range), q_rank (rank correlation), q_share (of the steps, those that see their "
+        "discounted rest), v_bias (V at its M draws against 4096). The figures are stored in the bundle. A critic of "
+        "margins (SafeFQL): split conformal calibration. The policy alone runs from held-out initial states, and "
+        "delta becomes the largest threshold below which at most epsilon_s of its episodes are unsafe, with confidence "
+        "1 - beta_s, by an exact binomial test. Delta and certificate are stored in the bundle.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
     parser.add_argument("--task", help="which world (default: the one that the bundle was made for)")
-    parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
+    parser.add_argument(
+        "--phase", choices=("pretrain", "finetune"), help="which world (default: that of its training; else finetune)"
+    )
     parser.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument("--states", type=int, default=20_000, help="margins: held-out states (default: %(default)s)")
     parser.add_argument(
@@ -61,9 +76,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     task = find_task(name)
     if load_bundle(options.bundle, task.contract()).rule == "margin":
         return _certify(options, task)
-    made = calibrate(
-        options.bundle, task, task.world(options.phase), options.episodes, options.seed, show=not options.quiet
-    )
+    plan = read_provenance(options.bundle).get("plan")
+    phase = options.phase or (plan.get("phase", "finetune") if isinstance(plan, dict) else "finetune")
+    made = calibrate(options.bundle, task, task.world(phase), options.episodes, options.seed, show=not options.quiet)
     nan, notes, shown = float("nan"), [], dict[str, float]()
     if figures := made.provenance.get("calibration", {}):
         notes += [
@@ -78,7 +93,8 @@ def _calibrate(options: argparse.Namespace) -> int:
             f"  q {q:.3f}: regularised return {observed:.3f} ({size} steps)"
             for q, observed, size in figures["q_deciles"]
         ]
-        shown |= {key: figures[key] for key in Q_FIGURES}
+        notes += [f"  v of {count} draws: bias {bias:+.4g}" for count, bias in figures.get("v_bias_by_samples", [])]
+        shown |= {key: figures[key] for key in Q_FIGURES if key in figures}
         if options.plot:
             plot_reliability(figures, options.plot, options.bundle.name)
             notes.append(f"plot is in {options.plot}")

@@ -46,6 +46,8 @@ _ALGORITHMS = {
     "esac": "E-SAC: a low percentile of ten critics",
     "wcpg": "WCPG: conditional value at risk of a distributional critic",
     "ssql": "SSQL: from the task's safe behaviour policy alone, without leaving its support",
+    "cql": "CQL: offline, from what the task's safe behaviour policy collects; critics pressed down beside it",
+    "iql": "IQL: offline, from what the task's safe behaviour policy collects; no other action is judged",
     "cpo": "CPO: on-policy, a trust region with incidents an episode as the constraint",
     "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
 }

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.behaviour.promise import PromiseMonitor
+from ssql_ros.learning.behaviour_learner import OfflineLearner
 from ssql_ros.learning.cpo import CPO, CPOSettings
+from ssql_ros.learning.cql import CQL, CQLSettings
 from ssql_ros.learning.esac import ESAC, ESACSettings
+from ssql_ros.learning.iql import IQL, IQLSettings
 from ssql_ros.learning.learner import Learner, OffPolicyLearner
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC, SACSettings
@@ -37,7 +40,8 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         "final_updates": 6000,
         "extraction_updates": 4000,
     },
-    ("ssql", "spider"): {"update_every": 1},
+    # Rewards are about -0.5 a step and 30 at the goal.
+    ("ssql", "spider"): {"temperature": 0.3, "final_updates": 5000, "extraction_updates": 3000},
 }
 # What differs from table 1, by robot; a setting counts for every algorithm that has it.
 ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
@@ -68,9 +72,9 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-Settings = SACSettings | SSQLSettings | CPOSettings
+Settings = SACSettings | SSQLSettings | IQLSettings | CPOSettings
 # Those that only a behaviour policy collects for.
-FROM_BEHAVIOUR = ("ssql",)
+FROM_BEHAVIOUR = ("ssql", "cql", "iql")
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,17 @@ def _safe_support(start: Start, settings: Any) -> Learner:
     return SSQLLearner(algorithm, start.monitor, n_observation, start.n_action, start.seed, start.steps, replay)
 
 
+def _offline(kind: type[CQL] | type[IQL]) -> Callable[[Start, Any], Learner]:
+    def made(start: Start, settings: Any) -> Learner:
+        if start.monitor is None:
+            raise ValueError("offline learners need a task with a behaviour policy")
+        algorithm = kind(start.mean, start.scale, start.n_action, settings, start.seed)
+        replay = min(REPLAY, start.steps)
+        return OfflineLearner(algorithm, start.monitor, len(start.mean), start.n_action, start.seed, replay)
+
+    return made
+
+
 def _on_policy(start: Start, settings: Any) -> Learner:
     return CPO(start.mean, start.scale, start.n_action, settings, start.seed)
 
@@ -139,6 +154,8 @@ ALGORITHMS: dict[str, tuple[type[Any], Callable[[Start, Any], Learner]]] = {
     # RS shares SQRL's pre-training.
     "rs": (SQRLSettings, _off_policy(_safe(RS))),
     "ssql": (SSQLSettings, _safe_support),
+    "cql": (CQLSettings, _offline(CQL)),
+    "iql": (IQLSettings, _offline(IQL)),
     "cpo": (CPOSettings, _on_policy),
 }
 
@@ -209,7 +226,7 @@ _CHOICES = {
     "critic_activation": ("relu", "gelu"),
 }
 # Numbers from 0 on.
-_WEIGHTS = {"alpha", "gate"}
+_WEIGHTS = {"alpha", "gate", "conservative_weight"}
 
 
 def _checked(name: str, default: Any, value: Any) -> Any:

@@ -24,10 +24,12 @@ class CQLSettings(SACSettings):
     Attributes:
         conservative_weight: w.
         conservative_samples: actions of either kind for each state.
+        final_updates: gradient steps, when the log is complete.
     """
 
     conservative_weight: float = 1.0
     conservative_samples: int = 4
+    final_updates: int = 20_000
 
 
 class CQL(SAC):

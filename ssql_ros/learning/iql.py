@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from ssql_ros.bundle import Network
+from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
 from ssql_ros.learning.policy import SquashedGaussian, log_probability
 from ssql_ros.learning.replay import Batch
@@ -31,11 +33,13 @@ class IQLSettings:
 
     Attributes:
         expectile: tau, above 0.5.
-        sharpness: beta, of the advantage in the policy's weights.
+        sharpness: beta, of the advantage in the policy's weights, in 1 / reward.
+        final_updates: gradient steps, when the log is complete.
     """
 
     expectile: float = 0.9
     sharpness: float = 3.0
+    final_updates: int = 20_000
     learning_rate: float = 3e-4
     hidden: tuple[int, ...] = (256, 256)
     batch: int = 256
@@ -111,3 +115,24 @@ class IQL:
         mean, scale, clip = self.mean.cpu().numpy(), self.scale.cpu().numpy(), self.settings.observation_clip
         named = {"policy": self.actor, "reward": self.critics}
         return {name: exported(ensemble, mean, scale, clip) for name, ensemble in named.items()}
+
+    def take(self, networks: dict[str, Network]) -> None:
+        """Begin from a bundle, which holds no V: refused."""
+        raise ValueError("IQL begins from nothing: a bundle does not hold its V")
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {
+            "networks": [ensemble.flat for ensemble in self._ensembles()],
+            "optimiser": optimiser_state(self.optimiser),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        for ensemble, flat in zip(self._ensembles(), state["networks"], strict=True):
+            ensemble.flat.copy_(flat)
+        restore_optimiser(self.optimiser, state["optimiser"])
+
+    def _ensembles(self) -> tuple[Ensemble, ...]:
+        return self.critics, self.target, self.values, self.actor

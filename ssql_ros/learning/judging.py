@@ -16,7 +16,7 @@ from ssql_ros.behaviour.trot_mixture import TrotMixture
 from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
-from ssql_ros.learning.q_calibration import calibrate_q
+from ssql_ros.learning.q_calibration import calibrate_q, has_objective
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK, Mask
 from ssql_ros.learning.training import Driver
@@ -190,7 +190,7 @@ def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed
 
     Where it has a safety critic, `calibration` compares Q_safe(s, a) with gamma_safe^(steps to the incident) on the
     states of the masked policy in service: the bundle's own, or the task's untrusted controller where it has none.
-    Where it keeps to a behaviour policy, `q_calibration` compares Q with its regularised return (see q_calibration).
+    Where its objective is known, `q_calibration` compares Q with its regularised return (see q_calibration).
 
     Raises:
         BundleError: the bundle does not fit the task's contract, or has nothing to calibrate.
@@ -200,7 +200,7 @@ def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     bundle = load_bundle(path, task.contract())
     found: dict[str, Any] = {}
-    regularised = bool(bundle.behaviour) and bundle.reward is not None
+    regularised = has_objective(bundle)
     if bundle.critic is not None or not regularised:
         found["calibration"] = _calibrate_q_safe(path, task, bundle, world, episodes, seed, show)
     if regularised:

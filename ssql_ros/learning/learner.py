@@ -160,8 +160,8 @@ class OffPolicyLearner:
         return []
 
     def figures(self) -> dict[str, float]:
-        """Return nothing: the log of episodes says all."""
-        return {}
+        """Return alpha of the objective r - alpha log pi, as it is now: what Q is held against."""
+        return {"alpha": float(self.algorithm.alpha)}
 
     def behaves(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""

@@ -21,11 +21,12 @@ from ssql_ros.learning.algorithms import settings_of
 from ssql_ros.learning.checkpoint import load_checkpoint
 from ssql_ros.learning.cql import CQL, CQLSettings
 from ssql_ros.learning.iql import IQL, IQLSettings
-from ssql_ros.learning.q_calibration import Rollout, q_figures, regularised_returns, roll_out
+from ssql_ros.learning.judged import JudgedGaussian, JudgedInduced, Rollout, roll_out
+from ssql_ros.learning.q_calibration import compared
 from ssql_ros.learning.replay import Replay
 from ssql_ros.learning.sac import SAC, SACSettings
 from ssql_ros.learning.ssql import SSQL, SSQLSettings
-from ssql_ros.policy import InducedPolicy, SupportedPolicy, mean_and_std, q_values
+from ssql_ros.policy import InducedPolicy, SupportedPolicy
 from ssql_ros.tasks import Task
 
 METHODS = ("ssql", "sac", "cql", "iql")
@@ -116,10 +117,10 @@ def _judged_ssql(ssql: SSQL, data: Data, task: Task, own: SSQLSettings, episodes
     figures = _outcomes([part[0] for part in parts], [part[2] for part in parts], [part[3] for part in parts])
     if own.temperature > 0.0:
         induced = InducedPolicy(bundle, own.temperature, own.samples)
-        rollouts, totals = roll_out(induced, env, episodes, seed, show=False)
+        rollouts, totals = roll_out(JudgedInduced(induced), env, episodes, seed, show=False)
         figures |= _calibrated(rollouts, own.gamma, own.temperature)
         figures["induced_return_mean"] = float(np.mean(totals))
-        figures["kl_mean"] = float(np.concatenate([rollout.kl for rollout in rollouts]).mean())
+        figures["kl_mean"] = float(np.concatenate([rollout.cost for rollout in rollouts]).mean())
     env.close()
     return figures
 
@@ -129,22 +130,16 @@ def _judged(
 ) -> dict[str, float]:
     """Judge a squashed Gaussian policy over the whole action range, in states with b's context."""
     env, behaviour, rng = task.make(**task.world("pretrain")), data.behaviour, np.random.default_rng([seed, 8])
+    judged = JudgedGaussian(networks["policy"], networks["reward"], behaviour)
     totals, incidents, speeds, rollouts = [], [], [], []
     for _ in range(episodes):
         q: list[float] = []
         cost: list[float] = []
 
         def act(observation: np.ndarray, q: list[float] = q, cost: list[float] = cost) -> np.ndarray:
-            state = np.concatenate([observation, behaviour.context()])
-            mean, std = mean_and_std(networks["policy"], state)
-            z = rng.standard_normal(mean.shape)
-            u = mean + std * z
-            action = np.tanh(u)
-            slope = 2.0 * (np.log(2.0) - u - np.logaddexp(0.0, -2.0 * u))
-            log_pi = (-0.5 * z * z - np.log(std) - 0.5 * np.log(2.0 * np.pi) - slope).sum()
-            q.append(float(q_values(networks["reward"], state[np.newaxis], action[np.newaxis]).mean()))
-            cost.append(float(log_pi))
-            behaviour.advance()
+            action, value, log_pi = judged.step(observation, rng)
+            q.append(value)
+            cost.append(log_pi)
             return action
 
         total, rewards, incident, speed = _episode(act, behaviour, env, rng)
@@ -180,9 +175,5 @@ def _outcomes(totals: list[float], incidents: list[bool], speeds: list[float]) -
 
 
 def _calibrated(rollouts: list[Rollout], gamma: float, price: float) -> dict[str, float]:
-    pairs = [regularised_returns(rollout, gamma, price) for rollout in rollouts]
-    whole = np.concatenate([part for _, part in pairs])
-    q = np.concatenate([rollout.q for rollout in rollouts])[whole]
-    returns = np.concatenate([found for found, _ in pairs])[whole]
-    figures = q_figures(q, returns)
+    figures = compared(rollouts, gamma, price)
     return {name: figures[name] for name in ("q_bias", "q_rmse", "q_rank")}

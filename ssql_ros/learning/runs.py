@@ -137,7 +137,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
         bundle = replace(bundle, critic=shield.critic, epsilon=shield.epsilon, gamma_safe=shield.gamma_safe)
         config |= {"safety_critic": shield.id}
     rows = evaluate(
-        make_policy(bundle) if behaviour else learner,
+        make_policy(bundle) if monitor is not None else learner,
         task.make(**task.world(plan.phase)),
         contract,
         learner.mask(plan.steps),

@@ -255,6 +255,14 @@ class SSQL:
 
     # What is kept.
 
+    def take(self, networks: dict[str, Network]) -> None:
+        """Begin from a bundle: the critics and the policy. Raises ValueError where they do not fit."""
+        for name, ensemble in (("reward", self.critics), ("policy", self.actor)):
+            if name not in networks:
+                raise ValueError(f"expected a network {name!r}, found {', '.join(networks) or 'none'}")
+            ensemble.load(networks[name])
+        self.target.load(networks["reward"])
+
     def networks(self) -> dict[str, Network]:
         """Return what a bundle holds: pi_theta and the critics."""
         return {"policy": self._exported(self.actor), "reward": self._exported(self.critics)}
