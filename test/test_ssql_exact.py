@@ -152,5 +152,5 @@ def test_the_study_of_temperatures_makes_rows_and_a_plot(tmp_path, capsys) -> No
     assert figures["gridworld q_learning training_incidents"] > 0
     # Colder is better than nearly the behaviour policy.
     assert figures["gridworld lambda 0.01 return_mean"] > figures["gridworld lambda 3 return_mean"] + 0.3
-    assert (tmp_path / "ssql_lambda.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "ssql_temperatures.png").read_bytes().startswith(b"\x89PNG")
     assert "ssql_lambda_grid,lambda 0.01,gridworld,exact,return_mean" in (tmp_path / "summary.csv").read_text()

@@ -34,7 +34,7 @@ def add_parser(verbs: Any) -> None:
         "temperatures",
         help="SSQL over lambda on grid worlds, beside exact dynamic programming",
         description="Learns from the steps of the safe behaviour policy, seed by seed. Rows go into summary.csv, the "
-        "plot is ssql_lambda.png of the results folder.",
+        "plot is ssql_temperatures.png of the results folder.",
     )
     study.add_argument("--tasks", nargs="+", default=["gridworld", "spider_grid"], help="(default: both)")
     study.add_argument("--steps", type=int, default=20_000, help="of each seed (default: %(default)s)")
@@ -59,7 +59,7 @@ def _temperatures(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name}: expected at least 1, got {getattr(options, name)}")
     rows = [row for task in options.tasks for row in study(task, options.steps, options.seeds, not options.quiet)]
     add_rows(options.results, rows)
-    plot(rows, options.results / "ssql_lambda.png")
+    plot(rows, options.results / "ssql_temperatures.png")
     figures: dict[str, float] = {}
     for task in options.tasks:
         for method in dict.fromkeys(row[1] for row in rows if row[2] == task):
@@ -72,7 +72,7 @@ def _temperatures(options: argparse.Namespace) -> int:
                     f"{task} {method} return_std": float(np.std(returns)),
                     f"{task} {method} training_incidents": incidents,
                 }
-    report(figures, 0, options.json, notes=(f"plot is {options.results / 'ssql_lambda.png'}",))
+    report(figures, 0, options.json, notes=(f"plot is {options.results / 'ssql_temperatures.png'}",))
     return 0
 
 
