@@ -221,13 +221,21 @@ def test_safety_critic_of_finetuning_learns_only_where_it_is_asked_to(online):
     assert (unmoved, learner.mask(0).critic is served) == (not online, not online)
 
 
-def test_pretraining_can_be_masked_at_the_targets_threshold_before_its_own():
-    settings = replace(SETTINGS, target_epsilon=0.3, target_mask_from=0.2, mask_from=0.6)
-    learner = made(SQRLPretraining, settings, steps=1000)
-    assert learner.mask(900) is None  # nothing was learned yet
-    learner.serve()
-    assert learner.mask(199) is None
-    assert [learner.mask(step).settings.epsilon for step in (200, 599, 600)] == [0.3, 0.3, settings.epsilon]
+def test_fine_tuning_may_take_over_the_safety_critic_alone():
+    source = made(SQRLPretraining, SETTINGS)
+    source.log_alpha.data.fill_(-1.0)
+    for way in ("learned", "bundle"):
+        learner = made(SQRLFineTuning, replace(SETTINGS, keep_policy=False))
+        before = learner.actor.flat.detach().clone(), learner.critics.flat.detach().clone(), learner.alpha.clone()
+        with torch.no_grad():
+            learner.safety.flat.zero_()
+        if way == "learned":
+            learner.take_learned(copy.deepcopy(source.learned()))
+        else:
+            learner.take(source.networks())
+        after = learner.actor.flat.detach(), learner.critics.flat.detach(), learner.alpha
+        assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+        assert torch.equal(learner.safety.flat, source.safety.flat)
 
 
 @pytest.mark.parametrize("kind", [SQRLPretraining, SQRLFineTuning])

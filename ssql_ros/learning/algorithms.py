@@ -100,7 +100,7 @@ class Start:
 
 def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
     def made(start: Start, settings: Any) -> Learner:
-        initial = settings.initial_steps if start.phase == "pretrain" else 0
+        initial = settings.initial_steps if start.phase == "pretrain" else settings.explore_steps
         algorithm = make(start, settings)
         hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, start.steps)
         share = settings.explore_share if start.phase == "pretrain" else 0.0
@@ -208,7 +208,6 @@ _SHARES = {
     "near_share",
     "risky_share",
     "mask_from",
-    "target_mask_from",
     "pessimism",
     "policy_share",
     "policy_from",
@@ -247,8 +246,6 @@ def _checked(name: str, default: Any, value: Any) -> Any:
         fine, expected = number and 0.0 <= value <= 1.0, "a number from 0 to 1"
     elif name in _WEIGHTS:
         fine, expected = number and value >= 0.0, "a number from 0 on"
-    elif name == "target_epsilon":
-        fine, expected = value is None or (number and 0.0 < value < 1.0), "a number between 0 and 1, or null"
     elif name == "target_entropy":
         fine, expected = number or value is None, "a number or null"
     elif name == "growth":

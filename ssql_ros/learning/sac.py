@@ -45,8 +45,11 @@ class SACSettings:
     Attributes:
         initial_steps: of pre-training, uniform actions before the policy acts and learns.
         explore_share: fraction of later episodes of pre-training that are of uniform actions too.
+        explore_steps: the same of fine-tuning; behind the mask, where there is one.
         warm_up: steps of fine-tuning before the first update: what learns from a handful of its own steps forgets.
         update_every: steps of collection between two updates.
+        keep_policy: fine-tuning begins with the policy of pre-training; else, and then without the reward critics, all
+            that it takes over is the safety critic.
         keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
             algorithm 2 of SQRL is written.
         target_entropy: H in nats; None: -n_action.
@@ -64,8 +67,10 @@ class SACSettings:
     initial_temperature: float = 0.1
     initial_steps: int = 1000
     explore_share: float = 0.0
+    explore_steps: int = 0
     warm_up: int = 1000
     update_every: int = 1
+    keep_policy: bool = True
     keep_critics: bool = True
     observation_clip: float = 10.0
 
@@ -204,6 +209,8 @@ class SAC:
         for name, ensembles in self._taken(networks).items():
             for ensemble in ensembles:
                 ensemble.load(networks[name])
+        if not self.settings.keep_policy:
+            return
         # A policy that knows something must not be shaken; what temperature it had, a bundle does not say.
         with torch.no_grad():
             self.log_alpha.clamp_(max=math.log(TAKEN_TEMPERATURE))
@@ -222,13 +229,16 @@ class SAC:
                 if flat.shape != ensemble.flat.shape:
                     raise ValueError(f"{name}: expected {len(ensemble.flat)} parameters, got {len(flat)}")
                 ensemble.flat.copy_(flat)
-        self.log_alpha.copy_(learned["log_alpha"])
+        if self.settings.keep_policy:
+            self.log_alpha.copy_(learned["log_alpha"])
 
     def _taken(self, found: dict[str, Any]) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles that fine-tuning begins with; every one must have been found."""
         named = self._named()
-        if not self.settings.keep_critics:
+        if not (self.settings.keep_critics and self.settings.keep_policy):
             del named["reward"]
+        if not self.settings.keep_policy:
+            del named["policy"]
         if missing := [name for name in named if name not in found]:
             raise ValueError(f"expected a network {missing[0]!r}, found {', '.join(found) or 'none'}")
         return named

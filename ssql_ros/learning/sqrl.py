@@ -52,9 +52,6 @@ class SQRLSettings(SACSettings):
         target_uniform: these draws are uniform, not the policy's: Q_safe is then that of the masked policy that knows
             nothing else, whatever the actor learns, and risks are those that `spider_grid` solves exactly.
         prior: Q_safe that the network says everywhere before it has learned anything.
-        target_epsilon: threshold of that masked policy; None: epsilon. Of its own, so that the critics behind two
-            thresholds can be of one policy.
-        target_mask_from: fraction of pre-training after which collection is masked at `target_epsilon`; 1: never.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
@@ -78,9 +75,7 @@ class SQRLSettings(SACSettings):
     safety_members: int = 1
     target_candidates: int = 1
     target_uniform: bool = False
-    target_epsilon: float | None = None
     prior: float = 0.02
-    target_mask_from: float = 1.0
     mask_from: float = 0.5
     candidates: int = 50
     rounds: int = 6
@@ -128,20 +123,14 @@ class SQRLPretraining(SAC):
         self._serving: SafetyCritic | None = None
         self._masked = False
 
-    def _shield(self, **changed: Any) -> ShieldSettings:
+    def _shield(self) -> ShieldSettings:
         s = self.settings
-        draws = {"candidates": s.candidates, "rounds": s.rounds, "growth": s.growth}
-        return ShieldSettings(
-            **{"epsilon": s.epsilon, "max_observation_age": NO_CLOCK, "max_proposal_age": NO_CLOCK, **draws, **changed}
-        )
+        return ShieldSettings(s.epsilon, NO_CLOCK, NO_CLOCK, s.candidates, s.rounds, s.growth)
 
     def mask(self, step: int) -> Mask | None:
-        """Return the mask of collection: none at first, then that of the target, then epsilon's from `mask_from` on."""
-        s, critic = self.settings, self._serving
-        self._masked = critic is not None and step >= s.mask_from * self._steps
-        if critic is None or not (self._masked or step >= s.target_mask_from * self._steps):
-            return None
-        return Mask(critic, self._shield() if self._masked else self._shield(epsilon=s.target_epsilon or s.epsilon))
+        """Return the mask of collection: none before `mask_from` of the pre-training."""
+        self._masked = self._serving is not None and step >= self.settings.mask_from * self._steps
+        return Mask(self._serving, self._shield()) if self._masked and self._serving is not None else None
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
         """Return the masks of the on-policy episodes that D_safe wants after this step, some just below epsilon."""
@@ -169,9 +158,7 @@ class SQRLPretraining(SAC):
         rows = following.repeat_interleave(count, dim=0)
         action, drawn = self._candidates(rows, count)
         logits = self.safety(torch.cat([rows, action], dim=1))[..., 0].mean(dim=0).view(-1, count)
-        chosen = self._first_safe(logits, self.settings.epsilon) + count * torch.arange(
-            len(following), device=self.device
-        )
+        chosen = self._first_safe(logits) + count * torch.arange(len(following), device=self.device)
         q = self.target(torch.cat([following, action[chosen]], dim=1))[..., 0]
         # How probable a widened draw is says nothing of the policy's entropy: the policy's own draw does.
         own = drawn.view(-1, count)[:, 0]
@@ -205,7 +192,7 @@ class SQRLPretraining(SAC):
         else:
             action, _ = self._candidates(rows, count)
         logits = self.safety_target(torch.cat([rows, action], dim=1))[..., 0].view(-1, len(following), count)
-        chosen = self._first_safe(logits.mean(dim=0), self.settings.target_epsilon or self.settings.epsilon)
+        chosen = self._first_safe(logits.mean(dim=0))
         return torch.sigmoid(logits.gather(2, chosen.expand(len(logits), -1).unsqueeze(-1))[..., 0])
 
     def _candidates(self, rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -218,10 +205,9 @@ class SQRLPretraining(SAC):
         u = torch.addcmul(mean, log_std.exp(), z)
         return torch.tanh(u), log_probability(u, z, log_std)
 
-    @staticmethod
-    def _first_safe(logits: torch.Tensor, epsilon: float) -> torch.Tensor:
+    def _first_safe(self, logits: torch.Tensor) -> torch.Tensor:
         """Return, of candidates' logits (batch, count), the index of the first safe one, or of the least risky one."""
-        safe = logits <= logit(epsilon)
+        safe = logits <= logit(self.settings.epsilon)
         # argmax of flags is the first that is set.
         return torch.where(safe.any(dim=1), safe.int().argmax(dim=1), logits.argmin(dim=1))
 
