@@ -221,11 +221,19 @@ def test_safety_critic_of_finetuning_learns_only_where_it_is_asked_to(online):
     assert (unmoved, learner.mask(0).critic is served) == (not online, not online)
 
 
+def test_first_actions_may_be_masked_before_the_policys_are():
+    learner = made(
+        SQRLPretraining, replace(SETTINGS, initial_steps=200, explore_masked=True, mask_from=0.6), steps=1000
+    )
+    learner.serve()
+    assert [learner.mask(step) is not None for step in (0, 199, 200, 599, 600)] == [True, True, False, False, True]
+
+
 def test_fine_tuning_may_take_over_the_safety_critic_alone():
     source = made(SQRLPretraining, SETTINGS)
     source.log_alpha.data.fill_(-1.0)
     for way in ("learned", "bundle"):
-        learner = made(SQRLFineTuning, replace(SETTINGS, keep_policy=False))
+        learner = made(SQRLFineTuning, replace(SETTINGS, keep_policy=False, keep_critics=False))
         before = learner.actor.flat.detach().clone(), learner.critics.flat.detach().clone(), learner.alpha.clone()
         with torch.no_grad():
             learner.safety.flat.zero_()

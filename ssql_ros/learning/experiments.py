@@ -85,8 +85,8 @@ def _minitaur(task: str) -> Experiment:
     return Experiment(task, "minitaur", _SAME_START, pretrain_steps=220_000, finetune_steps=40_000, seeds=3)
 
 
-# One pre-training serves both thresholds, and hands over its safety critic alone: policies that begin anew behind two
-# masks. The critic is of a masked policy that knows nothing, which `spider_grid` solves exactly: Q_safe lies between
+# One pre-training serves both thresholds; its policy has chosen a way already, and only its critics are handed over.
+# The safety critic is of a masked policy that knows nothing, which `spider_grid` solves exactly: Q_safe lies between
 # the thresholds on the bridge, and below both round the pools.
 _THRESHOLD_LEARNER = {
     "gamma": 0.9,
@@ -99,8 +99,8 @@ _THRESHOLDS = Experiment(
     "spider_threshold",
     "spider_threshold",
     {f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.05, 0.2)},
-    pretrain_steps=30_000,
-    finetune_steps=16_000,
+    pretrain_steps=26_000,
+    finetune_steps=10_000,
     seeds=3,
     pretrain={
         **_THRESHOLD_LEARNER,
@@ -108,10 +108,12 @@ _THRESHOLDS = Experiment(
         "target_uniform": True,
         "near_share": 0.0,
         "offline_share": 0.9,
-        "explore_share": 0.5,
-        "mask_from": 0.2,
+        "initial_steps": 5000,
+        "explore_masked": True,
+        "explore_share": 0.4,
+        "mask_from": 0.5,
     },
-    finetune={**_THRESHOLD_LEARNER, "masked_value": True, "keep_policy": False, "explore_steps": 6000},
+    finetune={**_THRESHOLD_LEARNER, "masked_value": True, "keep_policy": False, "explore_steps": 3000},
     ways=True,
 )
 

@@ -48,8 +48,7 @@ class SACSettings:
         explore_steps: the same of fine-tuning; behind the mask, where there is one.
         warm_up: steps of fine-tuning before the first update: what learns from a handful of its own steps forgets.
         update_every: steps of collection between two updates.
-        keep_policy: fine-tuning begins with the policy of pre-training; else, and then without the reward critics, all
-            that it takes over is the safety critic.
+        keep_policy: fine-tuning begins with the policy of pre-training; else the policy begins anew.
         keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
             algorithm 2 of SQRL is written.
         target_entropy: H in nats; None: -n_action.
@@ -235,7 +234,7 @@ class SAC:
     def _taken(self, found: dict[str, Any]) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles that fine-tuning begins with; every one must have been found."""
         named = self._named()
-        if not (self.settings.keep_critics and self.settings.keep_policy):
+        if not self.settings.keep_critics:
             del named["reward"]
         if not self.settings.keep_policy:
             del named["policy"]

@@ -52,6 +52,7 @@ class SQRLSettings(SACSettings):
         target_uniform: these draws are uniform, not the policy's: Q_safe is then that of the masked policy that knows
             nothing else, whatever the actor learns, and risks are those that `spider_grid` solves exactly.
         prior: Q_safe that the network says everywhere before it has learned anything.
+        explore_masked: the first, uniform actions of pre-training are masked too: who lives longer sees more.
         mask_from: fraction of pre-training after which collection is masked too.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
@@ -76,6 +77,7 @@ class SQRLSettings(SACSettings):
     target_candidates: int = 1
     target_uniform: bool = False
     prior: float = 0.02
+    explore_masked: bool = False
     mask_from: float = 0.5
     candidates: int = 50
     rounds: int = 6
@@ -128,8 +130,10 @@ class SQRLPretraining(SAC):
         return ShieldSettings(s.epsilon, NO_CLOCK, NO_CLOCK, s.candidates, s.rounds, s.growth)
 
     def mask(self, step: int) -> Mask | None:
-        """Return the mask of collection: none before `mask_from` of the pre-training."""
-        self._masked = self._serving is not None and step >= self.settings.mask_from * self._steps
+        """Return the mask of collection: none before `mask_from` of the pre-training, but for its first actions."""
+        s = self.settings
+        begun = step >= s.mask_from * self._steps or (s.explore_masked and step < s.initial_steps)
+        self._masked = self._serving is not None and begun
         return Mask(self._serving, self._shield()) if self._masked and self._serving is not None else None
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
