@@ -48,8 +48,8 @@ def add_parser(verbs: Any) -> None:
 def _temperatures(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from ssql_ros.learning.experiments import add_rows
     from ssql_ros.learning.promises import GRIDS
+    from ssql_ros.learning.result_tables import add_rows
     from ssql_ros.learning.temperature_study import plot, study
 
     if unknown := [task for task in options.tasks if task not in GRIDS]:
@@ -79,8 +79,8 @@ def _temperatures(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     import torch
 
-    from ssql_ros.learning.experiments import add_rows
     from ssql_ros.learning.offline_comparison import METHODS, data_of, learn_and_judge
+    from ssql_ros.learning.result_tables import add_rows
     from ssql_ros.tasks import find_task
 
     if unknown := [name for name in options.methods if name not in METHODS]:

@@ -34,7 +34,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.experiments import collect, run_trials, trials_of
+    from ssql_ros.learning.experiments import run_trials, trials_of
+    from ssql_ros.learning.result_tables import collect
 
     trials = trials_of(options.names, options.methods, options.seeds)
     failed: list[str] = []

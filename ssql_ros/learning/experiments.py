@@ -1,12 +1,7 @@
-"""The experiments of docs/results: which runs each one takes, and the small tables that are kept of them.
-
-summary.csv   experiment, method, task, seed, figure, value
-curves.csv    experiment, method, task, seed, step, and means over twenty stretches of fine-tuning
-"""
+"""The experiments of docs/results: which runs each one takes, and how they are run. Tables: see result_tables."""
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -18,13 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssql_ros.bundle import load_bundle, read_provenance, write_whole
-from ssql_ros.tasks import find_task
+from ssql_ros.bundle import read_provenance
+from ssql_ros.learning.algorithms import settings_of
+from ssql_ros.learning.ssql import SSQLSettings
 
-STRETCHES = 20
-WAYS = 100  # episodes that show which way a policy goes
-SUMMARY = ("experiment", "method", "task", "seed", "figure", "value")
-CURVES = ("experiment", "method", "task", "seed", "step", "reward", "success", "velocity", "incidents", "episodes")
+JUDGED = 50  # episodes that Q is held against, where there is no fine-tuning
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,8 @@ class Experiment:
 
     Attributes:
         world: names the pre-training, which tasks of one robot share.
-        pretrain_steps, finetune_steps: of collection, the same for every method.
+        pretrain_steps, finetune_steps: of collection, the same for every method; finetune_steps 0: the first phase is
+            all there is, and its bundle's Q is held against its own objective.
         pretrain, finetune: settings of every method that differ from the robot's.
         ways: whether it is of interest which way round the spider's pools a policy goes.
     """
@@ -63,6 +57,11 @@ class Experiment:
     pretrain: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
     ways: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Return whether there is no fine-tuning."""
+        return self.finetune_steps == 0
 
 
 _BASELINES = {
@@ -117,6 +116,21 @@ _THRESHOLDS = Experiment(
     ways=True,
 )
 
+# Learned from nothing in as many steps and updates, each method in its own way of collecting.
+_SUPPORT_METHODS = {name: Method(name) for name in ("ssql", "sac", "sqrl", "cql", "iql")}
+
+
+def _spider_support(methods: dict[str, Method]) -> Experiment:
+    return Experiment("spider_timeless", "spider_timeless", methods, pretrain_steps=10_000, finetune_steps=0, seeds=5)
+
+
+def _at(temperature: float) -> Method:
+    # The robot's own setting is the same run as without it.
+    own = settings_of("ssql", "spider", {})
+    assert isinstance(own, SSQLSettings)
+    return Method("ssql", pretrain={} if temperature == own.temperature else {"temperature": temperature})
+
+
 EXPERIMENTS = {
     "spider": _spider("spider", _BASELINES),
     "spider_threshold": _THRESHOLDS,
@@ -127,6 +141,8 @@ EXPERIMENTS = {
     "epsilon": _spider(
         "spider", {f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.02, 0.1, 0.3)}
     ),
+    "ssql_spider": _spider_support(_SUPPORT_METHODS),
+    "ssql_lambda_spider": _spider_support({f"lambda {t:g}": _at(t) for t in (0.03, 0.3, 1.0, 3.0, 10.0, 30.0)}),
 }
 
 
@@ -144,21 +160,35 @@ class Trial:
         return experiment, experiment.methods[self.method]
 
     def folders(self, runs: Path) -> tuple[Path, Path]:
-        """Return the folders of its pre-training, which trials may share, and of its fine-tuning."""
+        """Return the folders of its pre-training, which trials may share, and of its fine-tuning, if there is one."""
         experiment, method = self._plan
         variant = "".join(f"_{name}{value}" for name, value in method.pretrain.items())
         before = runs / f"pretrain_{experiment.world}_{method.before or method.algorithm}{variant}_{self.seed}"
-        return before, runs / f"{self.experiment}_{self.method.replace(' ', '')}_{self.seed}"
+        return (
+            before,
+            before if experiment.single else runs / f"{self.experiment}_{self.method.replace(' ', '')}_{self.seed}",
+        )
+
+    def ended(self, runs: Path) -> tuple[bool, bool]:
+        """Return whether either of its commands has been run."""
+        before, after = self.folders(runs)
+        done = (before / "figures.json").exists()
+        if self._plan[0].single:
+            return done, done and "q_calibration" in read_provenance(after / "bundle.safetensors")
+        return done, (after / "figures.json").exists()
 
     def commands(self, runs: Path) -> tuple[list[str], list[str]]:
-        """Return the arguments of `ssql` that run it: pre-training, then fine-tuning."""
+        """Return the arguments of `ssql` that run it: pre-training, then fine-tuning, or calibration without one."""
         experiment, method = self._plan
         before, after = self.folders(runs)
         common = ["--task", experiment.task, "--seed", str(self.seed), "--threads", "1", "--quiet"]
         first = ["train", method.before or method.algorithm, *common, "--steps", str(experiment.pretrain_steps)]
+        first += [*_set({**experiment.pretrain, **method.pretrain}), "--out", str(before)]
+        if experiment.single:
+            return first, ["calibrate", str(before / "bundle.safetensors"), "--episodes", str(JUDGED), "--quiet"]
         second = ["train", method.algorithm, *common, "--steps", str(experiment.finetune_steps)]
         return (
-            [*first, *_set({**experiment.pretrain, **method.pretrain}), "--out", str(before)],
+            first,
             [
                 *second,
                 *_set({**experiment.finetune, **method.finetune}),
@@ -205,8 +235,9 @@ def run_trials(trials: Sequence[Trial], runs: Path, jobs: int, show: bool) -> li
     before: dict[Path, list[str]] = {}
     after: dict[Path, list[str]] = {}
     for trial in trials:
-        for folder, command, plan in zip(trial.folders(runs), trial.commands(runs), (before, after), strict=True):
-            if not (folder / "figures.json").exists():
+        stages = zip(trial.folders(runs), trial.commands(runs), trial.ended(runs), (before, after), strict=True)
+        for folder, command, ended, plan in stages:
+            if not ended:
                 plan[folder] = command
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(before) + len(after), unit="run", disable=not show) as bar:
         # Fine-tuning begins from bundles that trials share, so all of them are made first.
@@ -224,75 +255,3 @@ def _run(arguments: list[str]) -> str:
         [sys.executable, "-m", "ssql_ros.cli.main", *arguments], capture_output=True, text=True, check=False
     )
     return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1] if done.returncode else ""
-
-
-def collect(trials: Sequence[Trial], runs: Path, results: Path) -> None:
-    """Write the tables of trials that have ended into `results`; rows of other experiments stay."""
-    summary, curves = [], []
-    for trial in trials:
-        before, after = trial.folders(runs)
-        if not (after / "figures.json").exists():
-            continue
-        names = [trial.experiment, trial.method, EXPERIMENTS[trial.experiment].task, str(trial.seed)]
-        for prefix, folder in (("pretrain_", before), ("", after)):
-            figures = json.loads((folder / "figures.json").read_text())["figures"]
-            summary += [[*names, f"{prefix}{name}", f"{value:.6g}"] for name, value in figures.items()]
-        if EXPERIMENTS[trial.experiment].ways:
-            summary += [[*names, "goes_round", f"{_goes_round(trial, after):.6g}"]]
-        # What `ssql calibrate` has stored in the bundle, where it has.
-        calibration = read_provenance(after / "bundle.safetensors").get("calibration", {})
-        numbers = {name: calibration.get(name) for name in ("ece", "auc", "bias")}
-        summary += [[*names, f"calibration_{name}", f"{v:.6g}"] for name, v in numbers.items() if v is not None]
-        curves += [[*names, *row] for row in _curve(after / "episodes.csv")]
-    experiments = {trial.experiment for trial in trials}
-    _merge(results / "summary.csv", SUMMARY, summary, experiments)
-    _merge(results / "curves.csv", CURVES, curves, experiments)
-
-
-def _goes_round(trial: Trial, folder: Path) -> float:
-    """Return the share of episodes in which the policy, drawn from behind its shield, passes the pools outside."""
-    from ssql_ros.learning.judging import trajectories
-    from ssql_sim.spider import goes_round
-
-    task = find_task(EXPERIMENTS[trial.experiment].task)
-    bundle = load_bundle(folder / "bundle.safetensors", task.contract())
-    ways = trajectories(task, bundle, task.world("finetune"), WAYS, trial.seed)
-    return sum(goes_round(way) for way in ways) / len(ways)
-
-
-def _curve(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == "collect"]
-    if not rows:
-        return []
-    end = int(rows[-1]["step"])
-    stretches: list[list[dict[str, str]]] = [[] for _ in range(STRETCHES)]
-    for row in rows:
-        stretches[min(STRETCHES * int(row["step"]) // (end + 1), STRETCHES - 1)].append(row)
-    lines = []
-    for i, part in enumerate(stretches):
-        if part:
-            means = [
-                sum(float(row[name]) for row in part) / len(part) for name in ("total_reward", "success", "velocity")
-            ]
-            incidents = sum(int(row["incident"]) for row in part)
-            lines.append(
-                [str((i + 1) * end // STRETCHES), *(f"{m:.4g}" for m in means), str(incidents), str(len(part))]
-            )
-    return lines
-
-
-def add_rows(results: Path, rows: list[list[str]]) -> None:
-    """Put rows (experiment, method, task, seed, figure, value) into summary.csv, in the place of the same before."""
-    _merge(results / "summary.csv", SUMMARY, rows, {row[0] for row in rows})
-
-
-def _merge(path: Path, header: Sequence[str], rows: list[list[str]], experiments: set[str]) -> None:
-    """Replace the lines that new ones stand for: the same experiment, method and seed."""
-    new = {(row[0], row[1], row[3]) for row in rows}
-    kept: list[list[str]] = []
-    if path.exists():
-        with path.open(newline="") as file:
-            kept = [row for row in list(csv.reader(file))[1:] if (row[0], row[1], row[3]) not in new]
-    lines = [",".join(row) for row in [list(header), *sorted([*kept, *rows], key=lambda row: row[:4])]]
-    write_whole(path, ("\n".join(lines) + "\n").encode())

@@ -18,7 +18,7 @@ from ssql_ros.report.plots import GRID, INK, MUTED
 # Told apart also without colour: the shield's own method is the dark one.
 COLOURS = ("#1f6fae", "#c8602b", "#5b8c3e", "#8a4fa3", "#b8912b", "#6b7782")
 COLUMNS = {
-    "incidents": ("incidents while fine-tuning", 0),
+    "incidents": ("incidents while learning", 0),
     "incident_rate": ("per episode", 4),
     "last_success": ("success, last tenth", 3),
     "last_reward": ("reward, last tenth", 1),
@@ -29,7 +29,16 @@ COLUMNS = {
     "goes_round": ("goes round, drawn", 3),
     "calibration_ece": ("error of Q_safe", 4),
     "calibration_bias": ("bias of Q_safe", 4),
+    "return_mean": ("return", 3),
+    "final_reward": ("reward, final policy", 1),
+    "q_bias": ("bias of Q", 2),
+    "q_rmse": ("RMSE of Q over range", 3),
+    "q_rank": ("rank correlation of Q", 2),
+    "q_return_mean": ("return, drawn", 1),
+    "q_incident_rate": ("incidents, drawn", 3),
 }
+# What is drawn against lambda: the first of each that the experiment has.
+OVER_LAMBDA = (("final_reward", "return_mean"), ("final_success", "induced_return_mean"), ("q_bias",), ("q_rank",))
 
 Values = dict[str, dict[str, dict[int, float]]]  # method -> figure -> seed -> value
 
@@ -39,16 +48,21 @@ class ResultsError(ValueError):
 
 
 def read_summary(path: Path) -> dict[str, Values]:
-    """Return the figures of each experiment.
+    """Return the figures of each experiment, one with several tasks once for each of them: "experiment, task".
 
     Raises:
         ResultsError: the file is missing, or lacks a column.
     """
+    rows = _rows(path, ("experiment", "method", "task", "seed", "figure", "value"))
+    tasks: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        tasks[row["experiment"]].add(row["task"])
     found: dict[str, Values] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
-    for row in _rows(path, ("experiment", "method", "seed", "figure", "value")):
+    for row in rows:
+        name = row["experiment"] + (f", {row['task']}" if len(tasks[row["experiment"]]) > 1 else "")
         # What is exact was computed, and has no run.
         if row["seed"] != "exact":
-            found[row["experiment"]][row["method"]][row["figure"]][int(row["seed"])] = float(row["value"])
+            found[name][row["method"]][row["figure"]][int(row["seed"])] = float(row["value"])
     return found
 
 
@@ -71,9 +85,9 @@ def table(values: Values) -> str:
     lines = ["| method | seeds | episodes | " + " | ".join(COLUMNS[name][0] for name in present) + " |"]
     lines.append("|---" * (len(present) + 3) + "|")
     for method, figures in values.items():
-        episodes = sum(figures["episodes"].values())
+        seeds, episodes = max(len(by_seed) for by_seed in figures.values()), sum(figures.get("episodes", {}).values())
         cells = [_cell(figures.get(name, {}), COLUMNS[name][1]) for name in present]
-        lines.append(f"| {method} | {len(figures['episodes'])} | {episodes:.0f} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | {seeds} | {f'{episodes:.0f}' if episodes else '-'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -100,7 +114,7 @@ def plot_curves(rows: list[dict[str, str]], experiment: str, path: Path) -> None
         places = figure.subplots(1, len(panels))
         for axes, panel in zip(places, panels, strict=True):
             axes.set_title("velocity, m/s" if panel == "velocity" else panel, loc="left", fontsize=9)
-            axes.set_xlabel("steps of fine-tuning")
+            axes.set_xlabel("steps")
             axes.grid(color=GRID)
             axes.spines[["top", "right"]].set_visible(False)
             for i, method in enumerate(methods):
@@ -139,6 +153,37 @@ def _draw(axes: Axes, rows: list[dict[str, str]], panel: str, colour: str, label
     axes.fill_between(grid, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
 
 
+def over_lambda(values: Values) -> dict[float, dict[str, dict[int, float]]]:
+    """Return the figures of an experiment by its lambda, ascending; empty where that is not what its methods are."""
+    found = {method: method.removeprefix("lambda ") for method in values}
+    if not found or any(method == rest for method, rest in found.items()):
+        return {}
+    return dict(sorted((float(rest), values[method]) for method, rest in found.items()))
+
+
+def plot_over_lambda(by_lambda: dict[float, dict[str, dict[int, float]]], path: Path) -> None:
+    """Draw what SSQL comes to against lambda: mean and standard deviation over seeds, and every seed."""
+    first = next(iter(by_lambda.values()))
+    chosen = [next((name for name in names if name in first), "") for names in OVER_LAMBDA]
+    panels = [name for name in chosen if name]
+    with mpl.rc_context({"font.size": 9, "axes.edgecolor": MUTED, "text.color": INK, "axes.labelcolor": INK}):
+        figure = Figure(figsize=(2.6 * len(panels), 2.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+            seeds = [(t, value) for t, figures in by_lambda.items() for value in figures[name].values()]
+            axes.plot(*zip(*seeds, strict=True), ".", color=COLOURS[-1], markersize=4, alpha=0.6)
+            numbers = [np.array(list(figures[name].values())) for figures in by_lambda.values()]
+            spread = [n.std(ddof=1) if len(n) > 1 else 0.0 for n in numbers]
+            axes.errorbar(list(by_lambda), [n.mean() for n in numbers], spread, fmt="o-", capsize=3, color=COLOURS[0])
+            axes.set_title(COLUMNS.get(name, (name, 0))[0], loc="left", fontsize=9)
+            axes.set_xscale("log")
+            axes.set_xlabel("λ")
+            axes.grid(color=GRID)
+            axes.spines[["top", "right"]].set_visible(False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+
+
 def write_results(results: Path) -> list[Path]:
     """Write a table and a plot of each experiment beside its numbers; return what was written.
 
@@ -154,11 +199,18 @@ def write_results(results: Path) -> list[Path]:
         "Mean over seeds ± standard deviation over seeds. Written by `ssql report`.",
     ]
     for experiment, values in summary.items():
+        sections += ["", f"## {experiment}", "", table(values)]
         picture = results / f"{experiment}.png"
-        plot_curves(curves, experiment, picture)
+        if by_lambda := over_lambda(values):
+            plot_over_lambda(by_lambda, picture)
+            told = "`ssql report`; mean, standard deviation and every seed."
+        elif any(row["experiment"] == experiment for row in curves):
+            plot_curves(curves, experiment, picture)
+            told = f"`ssql experiment {experiment}`, then `ssql report`; the band is the range over seeds."
+        else:
+            continue
         written.append(picture)
-        sections += ["", f"## {experiment}", "", table(values), "", f"![{experiment}]({picture.name})"]
-        sections += ["", f"`ssql experiment {experiment}`, then `ssql report`; the band is the range over seeds."]
+        sections += ["", f"![{experiment}]({picture.name})", "", told]
     tables = results / "tables.md"
     write_whole(tables, ("\n".join(sections) + "\n").encode())
     return [*written, tables]
