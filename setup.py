@@ -50,5 +50,7 @@ setup(
         "tqdm>=4.66",
         "transforms3d>=0.4.2",
     ],
+    # The velocity-limited tasks; everything else does without.
+    extras_require={"mujoco": ["gymnasium[mujoco]>=1.4", "mujoco>=3.3,<4"]},
     entry_points={"console_scripts": ["ssql = ssql_ros.cli.main:main"]},
 )

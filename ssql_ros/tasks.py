@@ -138,6 +138,10 @@ def _spider(
     )
 
 
+def _velocity(robot: str) -> Task:
+    return Task(f"{robot}_velocity", "ssql/Velocity-v0", robot, pretrain={"robot": robot}, finetune={"robot": robot})
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -158,6 +162,8 @@ TASKS = {
         Task(
             "boat", "ssql/Boat-v0", "boat", bundle="boat_safefql.safetensors", centre=(-0.5, 0.0), spread=(1.45, 1.15)
         ),
+        _velocity("half_cheetah"),
+        _velocity("swimmer"),
     )
 }
 

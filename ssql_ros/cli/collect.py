@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
+
+if TYPE_CHECKING:
+    from ssql_ros.learning.offline import Log
+    from ssql_ros.tasks import Task
+
+EPISODES = {"boat": 2500, "half_cheetah_velocity": 150, "swimmer_velocity": 150}
 
 
 def add_parser(verbs: Any) -> None:
@@ -16,11 +22,16 @@ def add_parser(verbs: Any) -> None:
         help="a mixed log of a simulated world, to learn from offline",
         description="Drives a world by behaviour policies of several skills and writes a data set: one .npy a column "
         "and a manifest. Of the boat: pilots that wander, that steer to the goal and see no rock, that go round "
-        "rocks, and that visit random places, with errors of several sizes, from starts all over the box.",
-        epilog="example: ssql collect --task boat --episodes 2500 --out data/boat",
+        "rocks, and that visit random places, with errors of several sizes, from starts all over the box. Of the "
+        "half cheetah and the swimmer, who have a speed limit: everything that three SAC learners do, from their first "
+        "step on, to whom going too fast costs nothing, a little or much (needs MuJoCo: pip install "
+        "'ssql_ros[mujoco]').",
+        epilog="examples: ssql collect --task boat --episodes 2500 --out data/boat; "
+        "ssql collect --task half_cheetah_velocity --episodes 150 --out data/half_cheetah",
     )
-    parser.add_argument("--task", default="boat", choices=("boat",), help="which world (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=2500, help="of 400 steps (default: %(default)s)")
+    parser.add_argument("--task", default="boat", choices=tuple(EPISODES), help="which world (default: %(default)s)")
+    counts = ", ".join(f"{count} of {task}" for task, count in EPISODES.items())
+    parser.add_argument("--episodes", type=int, help=f"how many (default: {counts})")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -31,26 +42,43 @@ def add_parser(verbs: Any) -> None:
 def _collect(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from ssql_ros.learning.boat_truth import boat_log
     from ssql_ros.learning.offline import save_log
     from ssql_ros.tasks import find_task
 
-    log = boat_log(options.episodes, options.seed, show=not options.quiet)
+    task, count = find_task(options.task), EPISODES[options.task] if options.episodes is None else options.episodes
+    if options.out.exists() and any(options.out.iterdir()):
+        raise ValueError(f"{options.out}: is not empty; use another folder")
+    log = _log(task, count, options.seed, show=not options.quiet)
     facts = {
-        "task": options.task,
-        "contract_id": find_task(options.task).contract().id,
+        "task": task.name,
+        "contract_id": task.contract().id,
         "seed": options.seed,
         "command": command_line(),
         "versions": versions(),
     }
     save_log(log, options.out, facts)
-    unsafe = (log.margin > 0.0).reshape(options.episodes, -1)
+    begins = np.flatnonzero(np.diff(log.episode, prepend=-1))
+    costs = np.add.reduceat(log.margin > 0.0, begins, dtype=int)
+    returns = np.add.reduceat(log.reward, begins, dtype=float)
     figures = {
-        "episodes": float(options.episodes),
+        "episodes": float(len(begins)),
         "transitions": float(len(log.reward)),
-        "return_mean": float(log.reward.sum(dtype=float) / options.episodes),
-        "cost_mean": float(unsafe.sum(axis=1).mean()),
-        "safe_episodes": float(np.mean(~unsafe.any(axis=1))),
+        "return_mean": float(returns.mean()),
+        "cost_mean": float(costs.mean()),
+        "safe_episodes": float(np.mean(costs == 0)),
     }
     report(figures, options.seed, options.json, notes=(f"data set is in {options.out}",))
     return 0
+
+
+def _log(task: Task, episodes: int, seed: int, show: bool) -> Log:
+    if task.robot == "boat":
+        from ssql_ros.learning.boat_truth import boat_log
+
+        return boat_log(episodes, seed, show)
+    from ssql_ros.learning.skilled_log import PRICES, skilled_log
+    from ssql_sim.velocity import MAX_STEPS
+
+    if episodes < len(PRICES):
+        raise ValueError(f"episodes: expected at least one for each of {len(PRICES)} learners, got {episodes}")
+    return skilled_log(task, episodes // len(PRICES) * MAX_STEPS, seed, show=show)

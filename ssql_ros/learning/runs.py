@@ -197,7 +197,12 @@ def _standardisation(
         return np.array(task.centre), np.array(task.spread)
     if monitor is not None:
         return _spread_of(_behaved(task, plan, monitor))
-    env, rng = task.make(**task.world(plan.phase)), np.random.default_rng([plan.seed, 3])
+    return spread_of_uniform(task, plan.phase, plan.seed)
+
+
+def spread_of_uniform(task: Task, phase: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and scale (n_observation,) of the states that uniform actions meet."""
+    env, rng = task.make(**task.world(phase)), np.random.default_rng([seed, 3])
     seen: list[np.ndarray] = []
     ended = True
     while len(seen) < PROBE_STEPS:
