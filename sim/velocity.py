@@ -1,7 +1,7 @@
 """Robots of gymnasium's MuJoCo family with a speed limit: run as fast as the limit allows, never faster.
 
-After the velocity tasks of Safety Gymnasium: worlds, rewards and episodes are gymnasium's; a step whose mean forward speed
-exceeds the limit is an incident and costs 1.
+After the velocity tasks of Safety Gymnasium: worlds, rewards and episodes are those of gymnasium; a step whose mean
+forward speed exceeds the limit is an incident and costs 1.
 """
 
 from dataclasses import dataclass
