@@ -5,10 +5,12 @@ Written row by row without holding more than a block of it; under a temporary na
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,20 +72,23 @@ class DataSetWriter:
         self.path, self.columns, self.rows = Path(path), dict(columns), 0
         if self.path.exists():
             raise DataSetError(f"{self.path}: is there already; a data set never overwrites another")
-        self._folder = self.path.with_name(f".{self.path.name}.writing")
         self._files: dict[str, BinaryIO] = {}
         self._blocks = {
             name: np.empty((BLOCK, column.width) if column.width else (BLOCK,), column.dtype)
             for name, column in self.columns.items()
         }
         self._filled = 0
+        self._folder: Path | None = None
         try:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir(parents=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own: another process may be writing to the same place, and one of them will be refused.
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+            self._folder.chmod(0o755)
             for name in self.columns:
                 self._files[name] = (self._folder / f"{name}.npy").open("wb")
                 self._files[name].write(b"\0" * _HEADER)
         except OSError as error:
+            self.__exit__()
             raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -119,7 +124,10 @@ class DataSetWriter:
                 for name, column in self.columns.items()
             }
             document = {"format": FORMAT, "rows": self.rows, "columns": columns, **facts}
-            (self._folder / MANIFEST).write_text(json.dumps(document, indent=1))
+            with (self._folder / MANIFEST).open("w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
             self._folder.rename(self.path)
         except OSError as error:
             raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
@@ -131,8 +139,11 @@ class DataSetWriter:
     def __exit__(self, *_: object) -> None:
         """Leave nothing half written."""
         for file in self._files.values():
-            file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+            # What could not be written before cannot be now; the folder goes all the same.
+            with contextlib.suppress(OSError):
+                file.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _npy_header(column: Column, rows: int) -> bytes:
@@ -156,26 +167,42 @@ class DataSet:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text())
-            told = {name: tuple(entry["shape"]) for name, entry in self.manifest["columns"].items()}
+            self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            found, self._rows = self.manifest["format"], int(self.manifest["rows"])
+            told = {
+                name: (tuple(entry["shape"]), np.dtype(entry["dtype"]))
+                for name, entry in self.manifest["columns"].items()
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataSetError(f"{self.path}: expected a data set with a {MANIFEST}: {error}") from error
-        self._columns: dict[str, np.ndarray] = {}
-        for name, shape in told.items():
-            file = self.path / f"{name}.npy"
-            try:
-                rows = shape[0] if shape else 0
-                # An empty file cannot be mapped.
-                column = np.load(file, mmap_mode="r" if rows else None, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise DataSetError(f"{file}: cannot be read as a column: {error}") from error
-            if column.shape != shape:
-                raise DataSetError(f"{file}: expected shape {shape}, as {MANIFEST} says, got {column.shape}")
-            self._columns[name] = column
+            raise DataSetError(f"{self.path}: expected a data set with a {MANIFEST}: {error!r}") from error
+        if found != FORMAT:
+            raise DataSetError(f"{self.path / MANIFEST}: expected format {FORMAT}, got {found!r}")
+        self._columns = {name: self._column(name, *entry) for name, entry in told.items()}
+
+    def _column(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        file = self.path / f"{name}.npy"
+        if shape[:1] != (self._rows,):
+            raise DataSetError(f"{self.path / MANIFEST}: expected {self._rows} rows of {name}, got shape {shape}")
+        try:
+            # An empty file cannot be mapped.
+            column = np.load(file, mmap_mode="r" if self._rows else None, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataSetError(f"{file}: cannot be read as a column: {error}") from error
+        if column.shape != shape or column.dtype != dtype:
+            raise DataSetError(
+                f"{file}: expected {dtype} of shape {shape}, as {MANIFEST} says, got {column.dtype} of {column.shape}"
+            )
+        return column
+
+    def check_contract(self, contract_id: str) -> None:
+        """Raise DataSetError where the rows were made by another contract than `contract_id`."""
+        made_by = self.manifest.get("contract_id")
+        if made_by != contract_id:
+            raise DataSetError(f"{self.path}: was made by contract {made_by}, expected {contract_id}")
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return int(self.manifest.get("rows", 0))
+        return self._rows
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column. Raises DataSetError: there is none of this name."""
@@ -195,3 +222,18 @@ class DataSet:
             return []
         cuts = np.flatnonzero(np.diff(numbers)) + 1
         return [slice(int(a), int(b)) for a, b in zip([0, *cuts], [*cuts, len(numbers)], strict=True)]
+
+    def batch(self, size: int, rng: np.random.Generator, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """Return `size` rows drawn uniformly with replacement: arrays (size, ...) by column.
+
+        Args:
+            names: of columns; empty: all.
+
+        Raises:
+            DataSetError: there is no row, or no column of a name.
+        """
+        if not self._rows:
+            raise DataSetError(f"{self.path}: has no row to draw")
+        # In order: neighbours on the disk are read together.
+        rows = np.sort(rng.integers(self._rows, size=size))
+        return {name: self[name][rows] for name in names or self.names}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssql_ros.spec import Contract
+from ssql_ros.spec.reward import ForwardVelocityRule
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,48 @@ class ForwardVelocity:
         return self.goal - abs(self.goal - speed) - self.weight * acceleration
 
 
-def reward_of(contract: Contract, goal: float) -> ForwardVelocity:
-    """Return the reward of a robot.
+@dataclass(frozen=True)
+class Distance:
+    """The boat's: minus the distance, m, of the position before the step to the goal.
+
+    Attributes:
+        goal: (1 to 3,), m.
+    """
+
+    goal: tuple[float, ...]
+    input: str = "odometry"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return the fields that it reads."""
+        return tuple(f"position.{axis}" for axis, _ in zip("xyz", self.goal, strict=False))
+
+    def __call__(self, before: np.ndarray, after: np.ndarray, actions: Sequence[np.ndarray]) -> float:
+        """Return the reward of a step from positions (n_fields,)."""
+        return -math.dist(before, self.goal)
+
+
+def reward_of(contract: Contract, goal: float | None = None) -> ForwardVelocity | Distance:
+    """Return the reward that a contract names.
 
     Args:
-        goal: m/s, of robots that walk.
+        goal: m/s, in place of the contract's, of robots that walk.
 
     Raises:
-        ValueError: the robot has none that can be taken from its topics.
+        ValueError: the contract names none, or none with such a goal.
     """
-    source = contract.inputs.get("odometry")
-    if source is None or source.type != "nav_msgs/msg/Odometry":
-        raise ValueError(
-            f"{contract.path}: expected an input odometry (nav_msgs/msg/Odometry), from which v_x is taken"
+    rule = contract.reward
+    if rule is None:
+        raise ValueError(f"{contract.path}: key 'reward' is missing: what is a step of this robot worth?")
+    if isinstance(rule, ForwardVelocityRule):
+        return ForwardVelocity(
+            goal=rule.goal if goal is None else goal,
+            period=contract.control_period,
+            limit=rule.limit,
+            weight=rule.acceleration_weight,
+            action_scale=rule.action_scale,
+            input=rule.input,
         )
-    return ForwardVelocity(goal, contract.control_period)
+    if goal is not None:
+        raise ValueError(f"{contract.path}: reward.goal is a place; a goal in m/s is for robots that walk")
+    return Distance(rule.goal, rule.input)

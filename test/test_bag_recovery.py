@@ -38,7 +38,7 @@ def bag(tmp_path, store):
 
 def test_missing_metadata_is_named_and_messages_are_read(bag):
     (bag / "metadata.yaml").unlink()
-    with pytest.raises(BagError, match=r"metadata.yaml: is missing: .*recover_bag\('.*bag'\) finishes it"):
+    with pytest.raises(BagError, match=r"metadata.yaml: is missing: .*`ssql bag recover .*bag` finishes it"):
         open_bag(bag)
     with pytest.warns(UnfinishedBagWarning, match=r"metadata.yaml: is missing.*; 200 messages could be read"):
         check_read(bag, 100)

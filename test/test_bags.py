@@ -163,7 +163,7 @@ def test_bytes_of_serialize_message_are_read(tmp_path):
 def test_missing_bag_is_named(tmp_path):
     with pytest.raises(BagError, match=r"nowhere: there is no such bag"):
         open_bag(tmp_path / "nowhere")
-    with pytest.raises(BagError, match=r"holds neither metadata.yaml nor an .mcap file"):
+    with pytest.raises(BagError, match=r"holds neither metadata.yaml nor an .mcap or .db3 file"):
         list(read_messages(tmp_path))
 
 

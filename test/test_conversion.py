@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from toy_robot import PERIOD_NS, toy_contract
 
 from ssql_ros.bags import BagError
-from ssql_ros.bags.blocks import command_blocks, input_blocks, place_blocks
-from ssql_ros.bags.conversion import COMMAND, PLACE, Converter, _reader, convert, match_topics
+from ssql_ros.bags.roles import block_reader_for
+from ssql_ros.bags.alignment import LEFT_OUT, Aligner
+from ssql_ros.bags.conversion import convert
 from ssql_ros.bags.reader import TopicInfo
+from ssql_ros.bags.roles import COMMAND, PLACE, Role, match_topics, reader_for
 from ssql_ros.bench.bag import make_bag
 from ssql_ros.cli.main import main
 from ssql_ros.dataset import Column, DataSet, DataSetError, DataSetWriter, transition_columns
@@ -51,9 +53,9 @@ def stream(steps: int, start: int = START, fallen: int = -1) -> list[Message]:
     return messages
 
 
-def converted(messages: list[Message]) -> tuple[list[dict], Converter]:
+def converted(messages: list[Message]) -> tuple[list[dict], Aligner]:
     rows: list[dict] = []
-    converter = Converter(CONTRACT, Way(), rows.append)
+    converter = Aligner(CONTRACT, Way(), rows.append)
     for role, stamp, value in messages:
         converter.feed(role, stamp, np.array([value]))
     converter.finish()
@@ -250,7 +252,7 @@ def test_bags_that_do_not_serve_are_refused_with_what_they_have(bag: Path, tmp_p
 
 def test_unreadable_messages_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
     rows: list[dict] = []
-    converter = Converter(CONTRACT, None, rows.append)
+    converter = Aligner(CONTRACT, None, rows.append)
     assert converter.counts["unreadable"] == 0
     path = tmp_path / "broken"
     make_bag(path, "minitaur", 0.3, 0)

@@ -5,7 +5,15 @@ its recorder could not close (killed, power lost, disk full) can be read as far 
 """
 
 from ssql_ros.bags.definitions import BagError
-from ssql_ros.bags.reader import Bag, UnfinishedBagWarning, open_bag, raw_messages, read_messages, topics_of
+from ssql_ros.bags.reader import (
+    Bag,
+    Survey,
+    UnfinishedBagWarning,
+    open_bag,
+    raw_messages,
+    read_messages,
+    survey,
+)
 from ssql_ros.bags.recording import Recording
 from ssql_ros.bags.recovery import Recovery, recover_bag
 from ssql_ros.bags.writer import BagWriter, qos_profile
@@ -16,11 +24,12 @@ __all__ = [
     "BagWriter",
     "Recording",
     "Recovery",
+    "Survey",
     "UnfinishedBagWarning",
     "open_bag",
     "qos_profile",
     "raw_messages",
     "read_messages",
     "recover_bag",
-    "topics_of",
+    "survey",
 ]

@@ -56,10 +56,12 @@ def _stamps(rows: np.ndarray) -> np.ndarray:
     return seconds * NANOSECONDS + parts[:, 4:].copy().view("<u4")[:, 0].astype(np.int64)
 
 
-def _doubles(rows: np.ndarray, start: int, count: int) -> np.ndarray | None:
+def _doubles(rows: np.ndarray, start: int, count: int, places: Sequence[int] | None = None) -> np.ndarray | None:
+    """Return `count` doubles from `start` on, of them those at `places`; None where one of these is not finite."""
     if start + 8 * count > rows.shape[1]:
         return None
     values = np.ascontiguousarray(rows[:, start : start + 8 * count]).view("<f8")
+    values = values if places is None else values[:, places]
     return values if np.isfinite(values).all() else None
 
 
@@ -132,7 +134,7 @@ def input_blocks(contract: Contract, source: Input) -> BlockReader:
     def scaled(values: np.ndarray) -> np.ndarray:
         values = factors * values
         for i in wrapped:
-            for row in np.flatnonzero(np.abs(values[:, i]) > np.pi):
+            for row in np.flatnonzero(np.abs(values[:, i]) >= np.pi):
                 values[row, i] = wrap_angle(float(values[row, i]))
         return values
 
@@ -155,7 +157,15 @@ def input_blocks(contract: Contract, source: Input) -> BlockReader:
         by_field = _imu_fields(values)
         return None if by_field is None else (_stamps(rows), scaled(np.stack([by_field[f.field] for f in features], 1)))
 
-    readers: dict[str, BlockReader] = {JOINT_STATE: read_joints, "sensor_msgs/msg/Imu": read_imu}
+    def read_odometry(messages: Sequence[bytes]) -> Block | None:
+        found = _odometry_fields(messages, [feature.field for feature in features])
+        return None if found is None else (found[0], scaled(found[1]))
+
+    readers: dict[str, BlockReader] = {
+        JOINT_STATE: read_joints,
+        "sensor_msgs/msg/Imu": read_imu,
+        "nav_msgs/msg/Odometry": read_odometry,
+    }
     return _guarded(readers.get(source.type, lambda messages: None))
 
 
@@ -184,16 +194,25 @@ def _imu_fields(values: np.ndarray) -> dict[str, np.ndarray] | None:
     }
 
 
-def place_blocks() -> BlockReader:
-    """Return what reads blocks of Odometry as position.x (N, 1)."""
+# Where an Odometry's doubles lie, counted from its pose: 7 of it, 36 of its covariance, 3 of the linear velocity.
+_ODOMETRY_FIELDS = {
+    **{f"position.{axis}": i for i, axis in enumerate("xyz")},
+    **{f"linear_velocity.{axis}": 43 + i for i, axis in enumerate("xyz")},
+}
 
-    def read(messages: Sequence[bytes]) -> Block | None:
-        rows = _rows(messages)
-        if rows is None:
-            return None
-        at = _at_4(_FRAME + 4 + _length(messages[0], _FRAME))
-        start = _at_8(at + 4 + _length(messages[0], at))
-        values = _doubles(rows, start, 1)
-        return (_stamps(rows), values) if values is not None and _same(rows, _FRAME, start) else None
 
-    return _guarded(read)
+def _odometry_fields(messages: Sequence[bytes], fields: Sequence[str]) -> Block | None:
+    """Return stamps, and `fields` (N, n_fields)."""
+    rows = _rows(messages)
+    if rows is None:
+        return None
+    at = _at_4(_FRAME + 4 + _length(messages[0], _FRAME))
+    start = _at_8(at + 4 + _length(messages[0], at))
+    places = [_ODOMETRY_FIELDS[field] for field in fields]
+    values = _doubles(rows, start, max(places) + 1, places)
+    return (_stamps(rows), values) if values is not None and _same(rows, _FRAME, start) else None
+
+
+def place_blocks(fields: Sequence[str]) -> BlockReader:
+    """Return what reads blocks of Odometry as `fields` (N, n_fields)."""
+    return _guarded(lambda messages: _odometry_fields(messages, fields))

@@ -10,6 +10,7 @@ import io
 import mmap
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
 RECORD_HEADER = struct.Struct("<BQ")  # opcode, length of the content
 MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+CHUNK_HEADER = struct.Struct("<QQQII")  # first and last time, plain size, checksum, length of the compression's name
+# What has been read of a mapped file is given back to the system in pieces of this size, so that a file larger than
+# memory can be read.
+KEPT_BYTES = 1 << 24
 
 
 class CommittedFile(io.RawIOBase):
@@ -117,6 +122,7 @@ class LinearReader:
         self.problem = ""
         self._schemas: dict[int, _Schema] = {}
         self._ended = False
+        self._lost_chunks = 0
 
     def __iter__(self) -> Iterator[tuple[Channel, int, bytes]]:
         """Yield the messages. Raises OSError where the file cannot be read."""
@@ -132,10 +138,17 @@ class LinearReader:
                     self.problem = f"is damaged: {error}"
         if not self._ended and not self.problem:
             self.problem = "has no end: its writer did not close it"
+        if self._lost_chunks:
+            lost = f"{self._lost_chunks} chunks of messages cannot be read: {self._fault}"
+            self.problem = f"{self.problem}; {lost}" if self.problem else f"is damaged: {lost}"
 
     def _scan(self, buffer: mmap.mmap | bytes, at: int, end: int) -> Iterator[tuple[Channel, int, bytes]]:
         """Yield the messages of the records from `at` to `end`; a record that is cut off ends the scan."""
+        freed = 0
         while at < end:
+            if at - freed > KEPT_BYTES and isinstance(buffer, mmap.mmap):
+                freed = at - at % mmap.PAGESIZE
+                buffer.madvise(mmap.MADV_DONTNEED, 0, freed)
             if end - at < RECORD_HEADER.size:
                 self.problem = f"is cut off at byte {at}"
                 return
@@ -147,7 +160,11 @@ class LinearReader:
                 return
             whole = stop <= end
             if opcode == CHUNK:
-                yield from self._chunk(buffer, start, min(stop, end), whole)
+                try:
+                    yield from self._chunk(buffer, start, min(stop, end), whole)
+                except Exception as error:  # what a decompressor raises on damage is its own
+                    self._lost_chunks += 1
+                    self._fault = str(error)
             if not whole:
                 self.problem = f"is cut off at byte {end}: the record at byte {at} has {length} bytes"
                 return
@@ -164,7 +181,7 @@ class LinearReader:
             at = stop
 
     def _chunk(self, buffer: mmap.mmap | bytes, start: int, stop: int, whole: bool) -> Iterator:
-        header = struct.Struct("<QQQII")  # first and last time, plain size, checksum, length of the compression's name
+        header = CHUNK_HEADER
         if stop - start < header.size:
             return
         _, _, size, checksum, name_length = header.unpack_from(buffer, start)
@@ -172,6 +189,8 @@ class LinearReader:
         compression = buffer[at : at + name_length].decode()
         at += name_length + 8
         if not compression:
+            if whole and checksum and zlib.crc32(buffer[at:stop]) != checksum:
+                raise ValueError(f"the checksum of the one at byte {start} is wrong")
             # Messages of a chunk that is cut off are as good as any up to the cut.
             yield from self._scan(buffer, at, stop)
         elif whole:  # compressed, by another recorder than ours

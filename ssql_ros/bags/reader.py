@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 import warnings
 from collections.abc import Collection, Iterator
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
+from backports import zstd
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
@@ -18,9 +21,13 @@ from rosbags.typesys.store import Typestore
 
 from ssql_ros.bags.definitions import BagError, store_of
 from ssql_ros.bags.mcap_file import Channel, LinearReader
+from ssql_ros.bags.salvage import Raw, salvaged, storage_files
 
-# What the reader of `rosbags` raises on files that are not as they should be.
-DAMAGE = (ReaderError, OSError, ValueError, TypeError, KeyError, IndexError, AssertionError, struct.error)
+# What the reader of `rosbags`, and what it reads with, raise on files that are not as they should be.
+DAMAGE = (
+    *(ReaderError, OSError, ValueError, TypeError, LookupError, AssertionError, struct.error, apsw.Error),
+    *(zstd.ZstdError, EOFError, RuntimeError, ArithmeticError, MemoryError),
+)
 
 # A message that rclpy's serialize_message made may end in bytes that mean nothing: rmw estimates its length, too long
 # by a few bytes for each empty sequence. `rosbags` takes no more than 3, so those that are left are cut off.
@@ -57,6 +64,8 @@ class Bag:
             count = self.topics[connection.topic].count if connection.topic in self.topics else 0
             self.topics[connection.topic] = TopicInfo(connection.msgtype, count + connection.msgcount)
         self.custom: dict[str, str] = dict(reader.storage.metadata.custom or {})
+        # Of the messages' times, ns; the library's end is one beyond the last.
+        self.begin, self.end = (reader.start_time, reader.end_time - 1) if reader.message_count else (0, 0)
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, Any]]:
         """Yield (topic, time in ns, message) in the order of time, of `topics` or of all.
@@ -79,7 +88,7 @@ class Bag:
             message = _deserialised(store, connection.msgtype, data, connection.topic, self.path)
             yield connection.topic, time, message
 
-    def raw_messages(self, topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
+    def raw_messages(self, topics: Collection[str]) -> Iterator[Raw]:
         """Yield (topic, type, time in ns, CDR bytes) of `topics`, in the order of time.
 
         Raises:
@@ -118,8 +127,8 @@ def open_bag(path: str | os.PathLike[str]) -> Bag:
     if not path.exists():
         raise BagError(f"{path}: there is no such bag")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
-        if not mcap_files(path):
-            raise BagError(f"{path}: is not a bag: it holds neither metadata.yaml nor an .mcap file")
+        if not storage_files(path):
+            raise BagError(f"{path}: is not a bag: it holds neither metadata.yaml nor an .mcap or .db3 file")
         raise BagError(f"{path / 'metadata.yaml'}: is missing: the recorder did not close this bag{_remedy(path)}")
     try:
         reader = Reader(path)
@@ -153,50 +162,74 @@ def read_messages(
         yield from bag.messages(topics)
 
 
-def raw_messages(path: str | os.PathLike[str], topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield (topic, type, time in ns, CDR bytes) of a bag; of an unfinished or damaged MCAP what is readable.
+def raw_messages(path: str | os.PathLike[str], topics: Collection[str]) -> Iterator[Raw]:
+    """Yield (topic, type, time in ns, CDR bytes) of a bag; of an unfinished or damaged one what is readable.
 
-    An `UnfinishedBagWarning` then says why it ends.
-
-    Raises:
-        BagError: nothing is there to read.
-    """
-    try:
-        bag = open_bag(path)
-    except BagError as error:
-        files = mcap_files(Path(path))
-        if not files:
-            raise
-        for file in files:
-            reader = LinearReader(file)
-            for channel, time, data in reader:
-                if channel.topic in topics:
-                    yield channel.topic, channel.type, time, bytes(data)
-            warnings.warn(f"{error}: {file} {reader.problem or 'was read whole'}", UnfinishedBagWarning, stacklevel=2)
-        return
-    with bag:
-        yield from bag.raw_messages(topics)
-
-
-def topics_of(path: str | os.PathLike[str]) -> dict[str, TopicInfo]:
-    """Return a bag's topics; of an unfinished MCAP those that were met.
+    An `UnfinishedBagWarning` then says what is not. From a damage on, messages come in the order of writing.
 
     Raises:
         BagError: nothing is there to read.
     """
+    path, last = Path(path), -1
     try:
         with open_bag(path) as bag:
-            return bag.topics
-    except BagError:
-        files = mcap_files(Path(path))
-        if not files:
-            raise
-    counts: dict[str, TopicInfo] = {}
+            for message in bag.raw_messages(topics):
+                last = message[2]
+                yield message
+        return
+    except BagError as error:
+        reason = error
+    files, problems = storage_files(path), list[str]()
+    if not files:
+        raise reason
     for file in files:
-        for channel, _, _ in LinearReader(file):
-            before = counts.get(channel.topic)
-            counts[channel.topic] = TopicInfo(channel.type, 1 + (before.count if before else 0))
-    return counts
+        # Before the damage all messages came in the order of time.
+        yield from (message for message in salvaged(file, problems) if message[0] in topics and message[2] > last)
+    told = "; ".join([str(reason), *problems]) if problems else f"{reason}; everything could be read"
+    warnings.warn(told, UnfinishedBagWarning, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a bag holds, as far as it can be told without reading its messages.
+
+    Attributes:
+        topics: by name; of a damaged bag those that were met, with the messages that can be read.
+        begin, end: ns, time of the first and the last message; equal where there is none.
+        problem: in words; empty: the bag is whole, as far as can be seen.
+    """
+
+    path: Path
+    topics: dict[str, TopicInfo]
+    begin: int
+    end: int
+    custom: dict[str, str]
+    problem: str
+
+
+def survey(path: str | os.PathLike[str]) -> Survey:
+    """Look into a bag. A damaged one is read through.
+
+    Raises:
+        BagError: nothing is there to read.
+    """
+    path = Path(path)
+    try:
+        with open_bag(path) as bag:
+            return Survey(path, bag.topics, bag.begin, bag.end, bag.custom, "")
+    except BagError as error:
+        reason = error
+    files, problems = storage_files(path), list[str]()
+    if not files:
+        raise reason
+    counts: dict[str, TopicInfo] = {}
+    times: list[int] = []
+    for file in files:
+        for topic, kind, time, _ in salvaged(file, problems):
+            counts[topic] = TopicInfo(kind, 1 + (counts[topic].count if topic in counts else 0))
+            times = [min(time, *times), max(time, *times)] if times else [time, time]
+    begin, end = times or (0, 0)
+    return Survey(path, counts, begin, end, {}, "; ".join([str(reason), *problems]))
 
 
 def _read_linearly(file: Path, topics: Collection[str] | None, reason: str) -> Iterator[tuple[str, int, Any]]:
@@ -247,7 +280,7 @@ def mcap_files(path: Path) -> list[Path]:
 def _remedy(path: Path) -> str:
     """Return what to do about an unfinished bag, where something can be done."""
     folder = path if path.is_dir() else path.parent
-    return f"; ssql_ros.bags.recover_bag({str(folder)!r}) finishes it" if mcap_files(folder) else ""
+    return f"; `ssql bag recover {shlex.quote(str(folder))}` finishes it" if mcap_files(folder) else ""
 
 
 def _msg_text(connection: Connection) -> str:

@@ -180,7 +180,7 @@ def _converted(bag: Path, out: Path, task: str) -> int:
 
     contract = find_task(task).contract()
     with DataSetWriter(out, transition_columns(contract.observation_size, contract.action_size)) as writer:
-        counts, _ = convert([bag], contract, reward_of(contract, 0.3), writer.add)
+        counts = convert([bag], contract, reward_of(contract, 0.3), writer.add).counts
         writer.finish({"counts": dict(counts)})
     return counts["rows"]
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import command_line, versions
 
-DROPPED = ("duplicates", "late", "unreadable", "unanswered", "unobserved", "after_incident", "clock_jumps")
+DAMAGED = 3
+_STATUS = (
+    "Exit status: 0, everything could be read; 1, no transition comes of it; 2, wrong use, or nothing is there to read; "
+    "3, done, but something could not be read, and the text says what."
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,28 +28,37 @@ def add_parser(verbs: Any) -> None:
         "recorder_node, by `ros2 bag record`, or by anyone whose topics a contract names.",
     )
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-    info = subjects.add_parser("info", help="topics, types, counts")
-    info.add_argument("bag", type=Path, help="folder of a bag, or one .mcap file")
+    info = subjects.add_parser(
+        "info",
+        help="topics, types, counts, duration",
+        description=f"A damaged bag is read through, and what can be read of it is counted. {_STATUS}",
+    )
+    info.add_argument("bag", type=Path, help="folder of a bag, or one .mcap or .db3 file")
     info.set_defaults(run=_info)
     check = subjects.add_parser(
         "check",
-        help="whether a bag serves a contract, and what a conversion would drop",
-        description="Goes through the whole bag as `convert` does, and writes nothing. Exit status 1: it holds no "
-        "transition.",
+        help="whether a bag serves a contract, and what a conversion would leave out",
+        description=f"Goes through the whole bag as `convert` does, and writes nothing. {_STATUS}",
     )
     check.set_defaults(run=_check)
     convert = subjects.add_parser(
         "convert",
         help="transitions as a memory-mapped data set",
         description="Aligns topics by stamp to the control period, cuts episodes at incidents, resets, gaps and clock "
-        "jumps, computes margin, incident and reward, and writes a folder of one .npy a column with a manifest.",
+        "jumps, computes margin, incident and reward, and writes a folder of one .npy a column with a manifest. "
+        f"{_STATUS}",
     )
     convert.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="data set to make")
     convert.set_defaults(run=_convert)
     for subject in (check, convert):
         subject.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="in this order")
         subject.add_argument("--contract", required=True, help="robot name, or path of its contract YAML")
-        subject.add_argument("--goal", type=float, help="m/s, of the reward of robots that walk (default: no reward)")
+        subject.add_argument(
+            "--namespace", help="of the robot's topics (default: the only one that has all the contract needs)"
+        )
+        rewards = subject.add_mutually_exclusive_group()
+        rewards.add_argument("--goal", type=float, help="m/s, in place of the contract's, of robots that walk")
+        rewards.add_argument("--no-reward", action="store_true", help="rewards are 0; nothing is needed for them")
         subject.add_argument("--quiet", action="store_true", help="no progress bar")
     recover = subjects.add_parser("recover", help="finish a bag that its recorder could not close")
     recover.add_argument("bag", type=Path, help="folder of a bag with one .mcap file")
@@ -53,25 +68,29 @@ def add_parser(verbs: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from ssql_ros.bags import BagError, open_bag, topics_of
+    from ssql_ros.bags import survey
 
-    topics = topics_of(options.bag)
-    try:
-        with open_bag(options.bag) as bag:
-            custom, state = bag.custom, "finished"
-    except BagError as error:
-        custom, state = {}, str(error)
+    bag = survey(options.bag)
     size = sum(file.stat().st_size for file in _files(options.bag))
+    seconds = (bag.end - bag.begin) / 1e9
     if options.json:
-        listed = {name: {"type": topic.type, "messages": topic.count} for name, topic in topics.items()}
-        print(json.dumps({"topics": listed, "bytes": size, "state": state, "custom": custom}))
-        return 0
-    print(f"{options.bag}: {size / 1e6:.1f} MB, {state}")
-    for name, topic in sorted(topics.items()):
-        print(f"  {topic.count:9d}  {name:<40} {topic.type}")
-    for name, text in custom.items():
+        listed = {name: {"type": topic.type, "messages": topic.count} for name, topic in bag.topics.items()}
+        told = {"topics": listed, "bytes": size, "begin": bag.begin, "seconds": seconds, "custom": bag.custom}
+        print(json.dumps({**told, "problem": bag.problem}))
+        return DAMAGED if bag.problem else 0
+    print(f"{options.bag}: {size / 1e6:.1f} MB in {len(_files(options.bag))} files")
+    if bag.end:
+        begin = datetime.fromtimestamp(bag.begin / 1e9, timezone.utc)
+        print(f"  {seconds:.1f} s from {begin:%Y-%m-%d %H:%M:%S} UTC, by the recorder's clock")
+    for name, topic in sorted(bag.topics.items()):
+        rate = f"{topic.count / seconds:7.1f} Hz" if seconds > 0.0 else ""
+        print(f"  {topic.count:9d} {rate}  {name:<40} {topic.type}")
+    for name, text in bag.custom.items():
         print(f"  {name}: {text[:100]}")
-    return 0
+    if bag.problem:
+        print(f"problem: {bag.problem}")
+        print("counted above is what can be read")
+    return DAMAGED if bag.problem else 0
 
 
 def _files(bag: Path) -> list[Path]:
@@ -81,70 +100,106 @@ def _files(bag: Path) -> list[Path]:
 def _reward(options: argparse.Namespace, contract: Any) -> Any:
     from ssql_ros.rewards import reward_of
 
-    return None if options.goal is None else reward_of(contract, options.goal)
+    if options.no_reward or (contract.reward is None and options.goal is None):
+        return None
+    return reward_of(contract, options.goal)
 
 
-def _read(options: argparse.Namespace, contract: Any, sink: Any) -> tuple[Any, list[str]]:
+def _read(options: argparse.Namespace, make_sink: Callable[[Any, int], Any]) -> tuple[Any, Any, Any]:
+    """Return contract, reward and outcome. `make_sink`: returns what takes rows, given contract and n_context."""
     from tqdm import tqdm
 
-    from ssql_ros.bags import topics_of
-    from ssql_ros.bags.conversion import convert, match_topics
+    from ssql_ros.bags.conversion import context_size, convert
+    from ssql_ros.spec import find_contract, load_contract
 
+    contract = load_contract(find_contract(options.contract))
     reward = _reward(options, contract)
-    total = 0
-    for bag in options.bags:
-        topics = topics_of(bag)
-        total += sum(topics[name].count for name in match_topics(contract, topics, reward))
+    missing = [str(bag) for bag in options.bags if not bag.exists()]
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: there is no such bag")
+    bags = [_surveyed(path) for path in options.bags]
+    total = sum(topic.count for bag in bags for topic in bag.topics.values())
+    n_context = context_size(bags, contract, reward, options.namespace)
+    sink = make_sink(contract, n_context)
     with tqdm(total=total, unit="message", unit_scale=True, disable=options.quiet) as bar:
-        return convert(options.bags, contract, reward, sink, bar.update)
+        return contract, reward, convert(bags, contract, reward, sink, bar.update, options.namespace, n_context)
 
 
-def _account(counts: Any, problems: list[str], options: argparse.Namespace, **more: Any) -> None:
+def _surveyed(path: Path) -> Any:
+    """Return what is known of a bag; where nothing is there to read, no topic, and the reason."""
+    from ssql_ros.bags import BagError, Survey, survey
+
+    try:
+        return survey(path)
+    except BagError as error:
+        return Survey(path, {}, 0, 0, {}, str(error))
+
+
+def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
+    from ssql_ros.bags.alignment import LEFT_OUT, UNUSED, account
+
+    counts = outcome.counts
     if options.json:
-        print(json.dumps({**dict(counts), "problems": problems, **more}))
+        print(json.dumps({**dict(counts), "problems": outcome.problems, **more}))
         return
     print(f"{counts['rows']} transitions in {counts['episodes']} episodes, {counts['incidents']} ended by an incident")
-    left_out = [f"{counts[name]} {name.replace('_', ' ')}" for name in DROPPED if counts[name]]
-    print(f"left out of {counts['periods']} periods: {', '.join(left_out) or 'nothing'}")
-    for problem in problems:
+    print(f"of {counts['periods']} periods no transition begins in {counts['periods'] - counts['rows']}:")
+    for name, count in account(counts, LEFT_OUT).items():
+        print(f"  {count:9d} {name}: {LEFT_OUT[name]}")
+    for name, count in account(counts, UNUSED).items():
+        print(f"  {count:9d} {name}: {UNUSED[name]}")
+    if counts["clock_jumps"]:
+        print(f"  {counts['clock_jumps']:9d} times a clock went back, and time began anew")
+    for problem in outcome.problems:
         print(f"problem: {problem}")
 
 
-def _check(options: argparse.Namespace) -> int:
-    from ssql_ros.spec import find_contract, load_contract
+def _status(outcome: Any) -> int:
+    if not outcome.counts["rows"]:
+        return 1
+    return DAMAGED if outcome.problems else 0
 
-    contract = load_contract(find_contract(options.contract))
-    counts, problems = _read(options, contract, lambda _row: None)
-    _account(counts, problems, options)
-    return 0 if counts["rows"] else 1
+
+def _check(options: argparse.Namespace) -> int:
+    _, _, outcome = _read(options, lambda contract, n_context: lambda row: None)
+    _account(outcome, options)
+    return _status(outcome)
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ssql_ros.dataset import DataSetWriter, transition_columns
-    from ssql_ros.spec import find_contract, load_contract
+    from contextlib import ExitStack
 
-    contract = load_contract(find_contract(options.contract))
-    with DataSetWriter(options.out, transition_columns(contract.observation_size, contract.action_size)) as writer:
-        counts, problems = _read(options, contract, writer.add)
-        if not counts["rows"]:
-            raise ValueError("; ".join(["nothing comes of these bags", *problems]))
+    from ssql_ros.bags.alignment import LEFT_OUT, UNUSED
+    from ssql_ros.dataset import DataSetWriter, transition_columns
+
+    with ExitStack() as stack:
+        writers = []
+
+        def begin(contract: Any, n_context: int) -> Any:
+            columns = transition_columns(contract.observation_size, contract.action_size, n_context)
+            writers.append(stack.enter_context(DataSetWriter(options.out, columns)))
+            return writers[0].add
+
+        contract, reward, outcome = _read(options, begin)
+        if not outcome.counts["rows"]:
+            _account(outcome, options)
+            return 1
         facts = {
             "contract_id": contract.id,
             "control_period": contract.control_period,
-            "reward": "none: the column is 0"
-            if options.goal is None
-            else f"forward velocity, goal {options.goal:g} m/s",
+            "reward": "none: the column is 0" if reward is None else repr(reward),
             "sources": [{"path": str(file), **_digest(file)} for bag in options.bags for file in _files(bag)],
-            "counts": dict(counts),
-            "problems": problems,
+            "counts": dict(outcome.counts),
+            "left_out": {**LEFT_OUT, **UNUSED},
+            "problems": outcome.problems,
             "command": command_line(),
             "versions": versions(),
         }
-        writer.finish(facts)
-    _account(counts, problems, options, out=str(options.out))
+        writers[0].finish(facts)
+    _account(outcome, options, out=str(options.out))
     if not options.json:
         print(f"data set is in {options.out}")
-    return 0
+    return _status(outcome)
 
 
 def _digest(file: Path) -> dict[str, Any]:

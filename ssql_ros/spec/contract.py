@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.spec.incident import Ball, Box, Limit
+from ssql_ros.spec.reward import RewardRule
 from ssql_ros.spec.schema import ContractError
 
 # Fields that a frame can read, per message type, with the SI unit that REP-103 gives them.
@@ -133,6 +134,7 @@ class Contract:
         command_timeout: s, the driver holds the safe action when no command came for this long.
         limits, boxes, balls: the terms of the incident rule.
         safe_action: (n_action,), what the robot is told when nothing can be decided on.
+        reward: what a step is worth, where it can be taken from the topics; no part of the vectors' meaning.
     """
 
     path: str
@@ -146,6 +148,7 @@ class Contract:
     boxes: tuple[Box, ...]
     balls: tuple[Ball, ...]
     safe_action: np.ndarray
+    reward: RewardRule | None = None
 
     @cached_property
     def frame_names(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from ssql_ros.spec.contract import (
     Observed,
 )
 from ssql_ros.spec.incident import Ball, Box, Limit
+from ssql_ros.spec.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
 from ssql_ros.spec.schema import ContractError, Section, read_yaml
 
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
@@ -40,6 +41,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         read_yaml(path),
         f"{path}: ",
         ("robot", "control_period", "command_timeout", "inputs", "observation", "action", "incident", "safe_action"),
+        optional=("reward",),
     )
     inputs = _read_inputs(top)
     observed = _read_observed(top, inputs)
@@ -61,6 +63,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         boxes=boxes,
         balls=balls,
         safe_action=_read_safe_action(top, commanded),
+        reward=_read_reward(top, inputs) if top.has("reward") else None,
     )
 
 
@@ -262,6 +265,23 @@ def _read_safe_action(top: Section, commanded: Commanded) -> np.ndarray:
     if np.any(safe_action < commanded.low) or np.any(safe_action > commanded.high):
         raise top.error("safe_action", f"lies outside the action bounds: {safe_action.tolist()}")
     return safe_action
+
+
+def _read_reward(top: Section, inputs: dict[str, Input]) -> RewardRule:
+    place, numbers = top.place("reward"), ("limit", "acceleration_weight", "action_scale")
+    kind = Section(top.raw("reward"), place, ("kind",), ("input", "goal", *numbers)).text("kind", KINDS)
+    names = ("kind", "input", "goal", *(numbers if kind == FORWARD_VELOCITY else ()))
+    section = Section(top.raw("reward"), place, names)
+    source = section.text("input", inputs)
+    if inputs[source].type != "nav_msgs/msg/Odometry":
+        raise section.error("input", f"expected a nav_msgs/msg/Odometry, {source} is a {inputs[source].type}")
+    if kind == DISTANCE:
+        goal = section.numbers("goal")
+        if len(goal) > 3:
+            raise section.error("goal", f"expected x, or x and y, or x, y and z, got {len(goal)} numbers")
+        return DistanceRule(source, tuple(goal))
+    limit, weight, scale = (section.number(name, positive=name != "acceleration_weight") for name in numbers)
+    return ForwardVelocityRule(source, section.number("goal"), limit, weight, scale)
 
 
 def config_folder() -> Path:

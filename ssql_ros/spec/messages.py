@@ -217,6 +217,22 @@ class InputReader:
         )
 
 
+def field_reader(kind: str, fields: Sequence[str], what: str) -> Callable[[Any], np.ndarray]:
+    """Return what reads `fields` (see contract.MESSAGE_FIELDS) of messages of type `kind`, SI units.
+
+    The function raises ContractError where a value is not finite. Joints are read by `JointReader`.
+    """
+    values_of = _FIELD_VALUES[kind]
+
+    def read(message: Any) -> np.ndarray:
+        by_field = values_of(message, what)
+        values = [by_field[field] for field in fields]
+        _check_finite(values, fields, what)
+        return np.array(values)
+
+    return read
+
+
 def wrap_angle(angle: float) -> float:
     """Return an angle in rad brought to [-pi, pi); one already there is unchanged to the last bit."""
     return angle if -math.pi <= angle < math.pi else (angle + math.pi) % (2 * math.pi) - math.pi

@@ -18,6 +18,7 @@ PLAIN_CDR = b"\x00\x01"
 
 _HEADER = struct.Struct("<4xiII")  # stamp: s and ns; length of frame_id
 _COUNT = struct.Struct("<I")
+_FLAGS = struct.Struct("<B?")
 _IMU = struct.Struct("<4d9d3d9d3d9d")
 _POSE = struct.Struct("<7d36d")
 _TWIST = struct.Struct("<6d36d")
@@ -109,6 +110,34 @@ class Odometry(NamedTuple):
     twist: TwistWithCovariance
 
 
+class Proposal(NamedTuple):
+    """ssql_ros/msg/Proposal, its first fields."""
+
+    header: Header
+    contract_id: str
+    source: str
+    action: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    context: tuple[float, ...]
+
+
+class ShieldedAction(NamedTuple):
+    """ssql_ros/msg/ShieldedAction, its first fields."""
+
+    header: Header
+    decision: int
+    enforced: bool
+    proposal: tuple[float, ...]
+    action: tuple[float, ...]
+
+
+class Stamped(NamedTuple):
+    """Any message that begins with a header: that alone."""
+
+    header: Header
+
+
 def reader_of(kind: str, otherwise: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     """Return a function that reads one topic's serialised messages of type `kind`.
 
@@ -170,13 +199,19 @@ def _strings(data: bytes, start: int) -> tuple[list[str], int]:
     (count,) = _COUNT.unpack_from(data, start)
     end, strings = start + _COUNT.size, []
     for _ in range(count):
-        begin = _at_4(end) + _COUNT.size
-        (length,) = _COUNT.unpack_from(data, begin - _COUNT.size)
-        end = begin + length
-        if end > len(data):
-            raise struct.error(f"a text of {length} bytes at offset {begin}")
-        strings.append(data[begin : end - 1].decode())  # without the zero that ends it
+        text, end = _string(data, end)
+        strings.append(text)
     return strings, end
+
+
+def _string(data: bytes, end: int) -> tuple[str, int]:
+    """Return the string that follows `end`, and where it ends."""
+    begin = _at_4(end) + _COUNT.size
+    (length,) = _COUNT.unpack_from(data, begin - _COUNT.size)
+    end = begin + length
+    if end > len(data):
+        raise struct.error(f"a text of {length} bytes at offset {begin}")
+    return data[begin : end - 1].decode(), end  # without the zero that ends it
 
 
 def _doubles(data: bytes, end: int) -> tuple[tuple[float, ...], int]:
@@ -218,8 +253,34 @@ def _odometry(data: bytes) -> Odometry:
     )
 
 
+def _proposal(data: bytes) -> Proposal:
+    header, end = _header(data)
+    contract_id, end = _string(data, end)
+    source, end = _string(data, end)
+    vectors = []
+    for _ in range(4):
+        vector, end = _doubles(data, end)
+        vectors.append(vector)
+    return Proposal(header, contract_id, source, *vectors)
+
+
+def _shielded_action(data: bytes) -> ShieldedAction:
+    header, end = _header(data)
+    decision, enforced = _FLAGS.unpack_from(data, end)
+    proposal, end = _doubles(data, end + _FLAGS.size)
+    action, _ = _doubles(data, end)
+    return ShieldedAction(header, decision, enforced, proposal, action)
+
+
+def _stamped(data: bytes) -> Stamped:
+    return Stamped(_header(data)[0])
+
+
 _READERS: dict[str, Callable[[], Callable[[bytes], Any]]] = {
     "sensor_msgs/msg/JointState": _JointStateReader,
     "sensor_msgs/msg/Imu": lambda: _imu,
     "nav_msgs/msg/Odometry": lambda: _odometry,
+    "ssql_ros/msg/Proposal": lambda: _proposal,
+    "ssql_ros/msg/ShieldedAction": lambda: _shielded_action,
+    "ssql_ros/msg/Episode": lambda: _stamped,
 }

@@ -1,0 +1,289 @@
+"""Aligns stamped readings to the control period, and makes rows of transitions of them.
+
+A frame is taken once a control period: the trigger message nearest to one period after the frame before. Other inputs
+are held: the newest one that is not later than the frame's stamp plus `max_skew`, and not older than its `max_age`. The
+action is the newest command not later than half a period after the frame, not older than the driver's time-out.
+Nothing waits for ever: what is `WINDOW` behind the newest trigger is decided on. Every period is accounted for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssql_ros.bags.roles import COMMAND, CONTEXT, ENDING, PLACE
+from ssql_ros.spec import Contract, ObservationAssembler
+from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.transitions import REMEMBERED, Reward
+
+WINDOW = round(0.5 * NANOSECONDS)
+# A step back on one topic by more than this is a clock that was set, or a simulation begun anew; by less, a late message.
+JUMP = 4 * WINDOW
+# What is older than this, seen from the newest of its topic, is held for no frame any more.
+HORIZON = JUMP + 2 * WINDOW
+
+# What becomes of a period other than a row, and why.
+LEFT_OUT = {
+    "between": "triggers faster than the control period: another was nearer to it",
+    "unobserved": "an input, or what the reward reads, was missing or older than its max_age",
+    "unanswered": "no command within the driver's time-out",
+    "inside": "the state was inside the failure set: it ends a row, and none begins there",
+    "unfollowed": "no period followed: an episode's last one, or the next was lost",
+}
+# Messages that were not used.
+UNUSED = {
+    "duplicates": "messages with a stamp that was there already",
+    "late": "triggers that came when their period was decided on",
+    "unstamped": "messages without a stamp (commands without one answer the newest trigger)",
+    "unreadable": "messages that are not whole, or hold what the contract refuses",
+}
+
+
+class _Held:
+    """Stamped values of one topic, in the order of stamps, as far back as they can still serve."""
+
+    def __init__(self) -> None:
+        self.stamps: list[int] = []
+        self.values: list[np.ndarray] = []
+
+    def add(self, stamp: int, value: np.ndarray) -> bool:
+        """Put in a value; where its stamp is there already, replace the value and return False."""
+        stamps = self.stamps
+        if not stamps or stamp > stamps[-1]:
+            stamps.append(stamp)
+            self.values.append(value)
+            if stamps[0] < stamp - 2 * HORIZON:
+                self._forget(bisect_right(stamps, stamp - HORIZON))
+            return True
+        at = bisect_right(stamps, stamp)
+        if at and stamps[at - 1] == stamp:
+            self.values[at - 1] = value
+            return False
+        stamps.insert(at, stamp)
+        self.values.insert(at, value)
+        return True
+
+    def until(self, stamp: int) -> tuple[int, np.ndarray] | None:
+        """Return the newest value not later than `stamp`; forget what is older than that."""
+        at = bisect_right(self.stamps, stamp)
+        if not at:
+            return None
+        if at > 1:
+            self._forget(at - 1)
+        return self.stamps[0], self.values[0]
+
+    def _forget(self, count: int) -> None:
+        del self.stamps[:count], self.values[:count]
+
+
+@dataclass
+class _Step:
+    """A frame with its action, that waits for its successor."""
+
+    stamp: int
+    observation: np.ndarray
+    margin: float
+    action: np.ndarray
+    place: np.ndarray | None
+    context: np.ndarray
+
+
+class Aligner:
+    """Makes rows (see dataset.transition_columns) of messages in any order that is not too far off.
+
+    Args:
+        reward: None: rewards are 0.
+        sink: takes each row.
+        n_context: numbers of the behaviour policy's context in a row; NaN where it is not known.
+
+    Attributes:
+        counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps.
+    """
+
+    def __init__(
+        self, contract: Contract, reward: Reward | None, sink: Callable[[dict[str, Any]], None], n_context: int = 0
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._contract, self._reward, self._sink = contract, reward, sink
+        self._period = round(contract.control_period * NANOSECONDS)
+        self._skew = round(contract.observed.max_skew * NANOSECONDS)
+        self._timeout = round(contract.command_timeout * NANOSECONDS)
+        self._trigger = contract.observed.trigger
+        self._others = [name for name in contract.observed_inputs if name != self._trigger]
+        self._max_age = {name: round(source.max_age * NANOSECONDS) for name, source in contract.inputs.items()}
+        if reward is not None:
+            self._max_age[PLACE] = self._max_age[reward.input]
+        self._needed = self._others if reward is None else [*self._others, PLACE]
+        self._no_context = np.full(n_context, np.nan)
+        self._episode = -1
+        self._restart()
+
+    def _restart(self) -> None:
+        """Forget everything: another beginning of time."""
+        self._assembler = ObservationAssembler(self._contract)
+        self._newest: dict[str, int] = {}  # stamp, by role
+        self._frames: list[int] = []  # heap of trigger stamps that are not decided on
+        self._triggers: dict[int, np.ndarray] = {}
+        self._held = {name: _Held() for name in (*self._others, COMMAND, PLACE, CONTEXT, ENDING)}
+        self._done: int | None = None  # newest trigger decided on
+        self._taken: int | None = None  # newest frame
+        self._before: _Step | None = None
+        self._actions: list[np.ndarray] = []
+
+    def feed(self, role: str, stamp: int, values: np.ndarray) -> None:
+        """Take in one message: of an input by name, or in one of the roles of `roles`. `stamp`: ns; 0: not set."""
+        if stamp == 0:
+            if role != COMMAND or self._trigger not in self._newest:
+                self.counts["unstamped"] += 1
+                return
+            stamp = self._newest[self._trigger]
+        newest = self._newest.get(role, stamp)
+        # Each topic against its own past: clocks of different devices may be apart.
+        if stamp < newest - JUMP:
+            self.finish()
+            self.counts["clock_jumps"] += 1
+            newest = stamp
+        self._newest[role] = max(newest, stamp)
+        if role != self._trigger:
+            if self._frames and stamp > self._newest[self._trigger] + HORIZON:
+                # A pause of the trigger: nothing more comes for what waits, and what it holds is about to be forgotten.
+                self._decide_all()
+            # The newest command for one frame is what the robot went on with; of anything else it says the same.
+            if not self._held[role].add(stamp, values) and role != COMMAND:
+                self.counts["duplicates"] += 1
+            return
+        if self._done is not None and stamp <= self._done:
+            self.counts["duplicates" if stamp == self._done else "late"] += 1
+            return
+        if stamp in self._triggers:
+            self.counts["duplicates"] += 1
+            return
+        self._triggers[stamp] = values
+        heapq.heappush(self._frames, stamp)
+        due = self._newest[role] - WINDOW
+        while self._frames[0] < due:
+            self._decide(heapq.heappop(self._frames))
+
+    def finish(self) -> None:
+        """Decide on what is left, as nothing more will come before a new beginning."""
+        self._decide_all()
+        self._drop_step()
+        self._restart()
+
+    def _decide_all(self) -> None:
+        while self._frames:
+            self._decide(heapq.heappop(self._frames))
+
+    def _drop_step(self) -> None:
+        """The step that waits has no successor."""
+        if self._before is not None:
+            self.counts["unfollowed"] += 1
+            self._before = None
+        self._actions.clear()
+
+    def _decide(self, stamp: int) -> None:
+        """Judge one trigger: as a frame it ends the step before it, and begins another."""
+        counts, trigger = self.counts, self._triggers.pop(stamp)
+        self._done = stamp
+        counts["periods"] += 1
+        if self._taken is not None and self._frames:
+            due = self._taken + self._period
+            if stamp < due and abs(self._frames[0] - due) <= due - stamp:
+                counts["between"] += 1
+                return
+        self._taken = stamp
+        found = self._readings(stamp)
+        if found is None:
+            counts["unobserved"] += 1
+            self._drop_step()
+            return
+        assembler = self._assembler
+        episode = assembler.episode
+        for name in self._others:
+            # Held to this period: the assembler joins what has one stamp.
+            assembler.read(name, stamp, 0.0, found[name])
+        assembler.read(self._trigger, stamp, 0.0, trigger)
+        before = self._before
+        if before is not None and (assembler.episode != episode or 2 * (stamp - before.stamp) > 3 * self._period):
+            self._drop_step()
+            before = None
+        observation, margin = assembler.vector(), self._contract.margin(assembler.frame)[0]
+        inside, place, context = margin > 0.0, found.get(PLACE), self._context(stamp)
+        if before is not None:
+            self._emit(before, observation, inside, place, context)
+        self._before = None
+        command = self._held[COMMAND].until(stamp + self._period // 2)
+        if command is not None and stamp - command[0] > self._timeout:
+            command = None
+        if command is not None:
+            assembler.executed(command[1])
+        last = self._is_last(stamp)
+        if inside or last or command is None:
+            counts["inside" if inside else "unfollowed" if last else "unanswered"] += 1
+            self._actions.clear()
+        else:
+            self._before = _Step(stamp, observation, margin, command[1], place, context)
+        if last:
+            self._assembler = ObservationAssembler(self._contract)
+
+    def _readings(self, stamp: int) -> dict[str, np.ndarray] | None:
+        """Return what is held for a frame; None where something is missing or too old."""
+        found = {}
+        for name in self._needed:
+            reading = self._held[name].until(stamp + self._skew)
+            if reading is None or stamp - reading[0] > self._max_age[name]:
+                return None
+            found[name] = reading[1]
+        return found
+
+    def _context(self, stamp: int) -> np.ndarray:
+        """Return the context of the proposal that answers the frame; NaN where there is none."""
+        if not len(self._no_context):
+            return self._no_context
+        found = self._held[CONTEXT].until(stamp + self._period // 2)
+        if found is None or stamp - found[0] > self._period // 2 or len(found[1]) != len(self._no_context):
+            return self._no_context
+        return found[1]
+
+    def _is_last(self, stamp: int) -> bool:
+        """Tell whether whoever ran the episode said that this frame is its last."""
+        found = self._held[ENDING].until(stamp + self._period // 2)
+        return found is not None and stamp - found[0] <= self._period // 2
+
+    def _emit(
+        self, step: _Step, following: np.ndarray, incident: bool, place: np.ndarray | None, context: np.ndarray
+    ) -> None:
+        first = not self._actions
+        self._actions = [step.action, *self._actions][:REMEMBERED]
+        reward = 0.0
+        if self._reward is not None and step.place is not None and place is not None:
+            reward = self._reward(step.place, place, self._actions)
+        self._episode += first
+        self.counts["episodes"] += first
+        self.counts["rows"] += 1
+        self.counts["incidents"] += incident
+        row = {
+            "observation": step.observation,
+            "action": step.action,
+            "reward": reward,
+            "following": following,
+            "margin": step.margin,
+            "incident": incident,
+            "terminal": incident,
+            "episode": self._episode,
+            "stamp": step.stamp,
+        }
+        if len(self._no_context):
+            row |= {"context": step.context, "following_context": context}
+        self._sink(row)
+
+
+def account(counts: Counter[str], names: Iterable[str]) -> dict[str, int]:
+    """Return those of `names` that were counted at all."""
+    return {name: counts[name] for name in names if counts[name]}
