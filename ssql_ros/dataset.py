@@ -124,10 +124,11 @@ class DataSetWriter:
                 for name, column in self.columns.items()
             }
             document = {"format": FORMAT, "rows": self.rows, "columns": columns, **facts}
-            with (self._folder / MANIFEST).open("w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
+            assert self._folder is not None
+            with (self._folder / MANIFEST).open("w", encoding="utf-8") as manifest:
+                json.dump(document, manifest, indent=1)
+                manifest.flush()
+                os.fsync(manifest.fileno())
             self._folder.rename(self.path)
         except OSError as error:
             raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error

@@ -1,140 +1,29 @@
-"""From bags to transitions: against a plain reference, with what is late, lost, doubled or damaged, and end to end."""
+"""From bags to transitions, end to end: rewards of the world, contexts, damage, what does not serve."""
 
 import json
 import math
 import shutil
-from collections.abc import Iterator
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from toy_robot import PERIOD_NS, toy_contract
+from toy_robot import toy_contract
 
-from ssql_ros.bags import BagError
-from ssql_ros.bags.roles import block_reader_for
-from ssql_ros.bags.alignment import LEFT_OUT, Aligner
+from ssql_ros.bags import BagError, BagWriter, open_bag, qos_profile, raw_messages
 from ssql_ros.bags.conversion import convert
+from ssql_ros.bags.data_set import Source, data_set_of
 from ssql_ros.bags.reader import TopicInfo
-from ssql_ros.bags.roles import COMMAND, PLACE, Role, match_topics, reader_for
+from ssql_ros.bags.roles import Role, block_reader_for, match_topics, reader_for
 from ssql_ros.bench.bag import make_bag
 from ssql_ros.cli.main import main
-from ssql_ros.dataset import Column, DataSet, DataSetError, DataSetWriter, transition_columns
+from ssql_ros.dataset import DataSet, DataSetError
 from ssql_ros.rewards import ForwardVelocity, reward_of
-from ssql_ros.spec import ObservationAssembler
 from ssql_ros.tasks import find_task
 
 CONTRACT = toy_contract()
 MINITAUR = find_task("minitaur").contract()
-START = 100_000_000_000
-Message = tuple[str, int, float]
-
-
-class Way:
-    """The way made, and the newest action: a reward that shows a wrong pairing."""
-
-    input, fields = "imu", ("position.x",)
-
-    def __call__(self, before, after, actions):
-        return float(after[0] - before[0]) + float(actions[0][0])
-
-
-def stream(steps: int, start: int = START, fallen: int = -1) -> list[Message]:
-    messages = []
-    for i in range(steps):
-        stamp = start + i * PERIOD_NS
-        messages += [
-            (PLACE, stamp, float(i * i)),
-            ("imu", stamp, 0.5 if i == fallen else 0.001 * i),
-            ("joints", stamp, 0.01 * i),
-            (COMMAND, stamp, 0.001 * i),
-        ]
-    return messages
-
-
-def converted(messages: list[Message]) -> tuple[list[dict], Aligner]:
-    rows: list[dict] = []
-    converter = Aligner(CONTRACT, Way(), rows.append)
-    for role, stamp, value in messages:
-        converter.feed(role, stamp, np.array([value]))
-    converter.finish()
-    return rows, converter
-
-
-def test_every_step_becomes_a_row_with_the_right_parts() -> None:
-    rows, converter = converted(stream(40))
-    reference, vectors = ObservationAssembler(CONTRACT), []
-    for i in range(40):
-        stamp = START + i * PERIOD_NS
-        reference.read("imu", stamp, 0.0, np.array([0.001 * i]))
-        reference.read("joints", stamp, 0.0, np.array([0.01 * i]))
-        vectors.append(reference.vector())
-        reference.executed(np.array([0.001 * i]))
-    assert [row["stamp"] for row in rows] == [START + i * PERIOD_NS for i in range(39)]
-    for i, row in enumerate(rows):
-        assert np.array_equal(row["observation"], vectors[i])
-        assert np.array_equal(row["following"], vectors[i + 1])
-        assert row["action"][0] == 0.001 * i
-        assert row["reward"] == pytest.approx((i + 1) ** 2 - i**2 + 0.001 * i)
-        assert row["margin"] == pytest.approx(0.001 * i - 0.3)
-    assert {row["episode"] for row in rows} == {0}
-    assert converter.counts["rows"] == 39
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), twice=st.floats(0.0, 0.5))
-def test_another_order_and_duplicates_change_nothing(seed: int, twice: float) -> None:
-    rng = np.random.default_rng(seed)
-    messages = stream(60)
-    # Up to eight periods late, well inside the window.
-    order = np.argsort(np.arange(len(messages)) + rng.uniform(0.0, 8 * 4, len(messages)))
-    shuffled = [messages[i] for i in order for _ in range(1 + (rng.random() < twice))]
-    expected, (found, converter) = converted(messages)[0], converted(shuffled)
-    assert len(found) == len(expected)
-    for mine, its in zip(found, expected, strict=True):
-        for name, value in its.items():
-            assert np.array_equal(mine[name], value), name
-    assert converter.counts["late"] == converter.counts["unanswered"] == converter.counts["unobserved"] == 0
-
-
-@settings(max_examples=50, deadline=None)
-@given(lost=st.sets(st.integers(0, 119), max_size=15))
-def test_periods_whose_trigger_is_lost_cost_their_rows_and_no_other(lost: set[int]) -> None:
-    messages = stream(120)
-    kept = [m for i, m in enumerate(messages) if not (m[0] == "joints" and i // 4 in lost)]
-    rows, _ = converted(kept)
-    there = {row["stamp"] for row in rows}
-    for i in range(119):
-        assert ((START + i * PERIOD_NS) in there) == (i not in lost and i + 1 not in lost)
-
-
-def test_what_is_missing_is_held_no_longer_than_the_contract_allows() -> None:
-    # An imu of max_age 0.04 s may be held over one period and a second, not over a third.
-    for gap, unobserved in ((1, 0), (2, 0), (3, 1), (5, 3)):
-        silent = {("imu", START + (10 + i) * PERIOD_NS) for i in range(gap)}
-        rows, converter = converted([m for m in stream(60) if (m[0], m[1]) not in silent])
-        assert converter.counts["unobserved"] == unobserved
-        assert len(rows) == 59 - (unobserved + 1 if unobserved else 0)
-    # A command is held up to the driver's time-out of 0.04 s.
-    for gap, unanswered in ((1, 0), (2, 0), (3, 1)):
-        silent = {(COMMAND, START + (10 + i) * PERIOD_NS) for i in range(gap)}
-        _, converter = converted([m for m in stream(60) if (m[0], m[1]) not in silent])
-        assert converter.counts["unanswered"] == unanswered
-
-
-def test_gaps_jumps_and_incidents_cut_episodes() -> None:
-    rows, converter = converted([*stream(40), *stream(40, START + 10**10), *stream(40, START - 10**10)])
-    assert [row["episode"] for row in rows] == [0] * 39 + [1] * 39 + [2] * 39
-    assert converter.counts["clock_jumps"] == 1
-    rows, converter = converted([*stream(40, fallen=20), *stream(40, START + 10**10)])
-    assert [row["terminal"] for row in rows[:20]] == [False] * 19 + [True]
-    assert rows[19]["incident"]
-    assert len(rows) == 20 + 39
-    assert converter.counts["after_incident"] == 19
-
-
-# Files.
 
 
 @pytest.fixture(scope="module")
@@ -145,32 +34,26 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_blocks_read_what_single_messages_say(bag: Path) -> None:
-    from ssql_ros.bags import raw_messages
-
     reward = reward_of(MINITAUR, 0.3)
-    topics = {"/joint_states": "joint_states", "/imu/data": "imu", "/joint_commands": COMMAND, "/odom": PLACE}
-    data: dict[str, list[bytes]] = {topic: [] for topic in topics}
-    for topic, _, _, message in raw_messages(bag, topics):
-        data[topic].append(message)
-    for topic, role in topics.items():
-        one = _reader(role, MINITAUR, reward)
-        many = (
-            command_blocks(MINITAUR)
-            if role == COMMAND
-            else place_blocks()
-            if role == PLACE
-            else input_blocks(MINITAUR, MINITAUR.inputs[role])
-        )
-        found = many(data[topic])
-        assert found is not None
-        single = [one(message) for message in data[topic]]
-        assert found[0].tolist() == [stamp for stamp, _ in single]
-        assert np.allclose(found[1], np.array([values for _, values in single]), rtol=0, atol=1e-12)
-        # One message that is not like the others, or not whole, is for the other reader.
-        assert many([*data[topic], data[topic][0][:-9]]) is None
-        broken = bytearray(data[topic][3])
-        broken[12:16] = b"\xff\xff\xff\x7f"
-        assert many([bytes(broken)]) is None
+    data: dict[str, list[bytes]] = {}
+    with open_bag(bag) as opened:
+        roles = match_topics(MINITAUR, opened.topics, reward)
+    assert set(roles) == {"/joint_states", "/imu/data", "/joint_commands", "/odom"}
+    for topic, _, _, message in raw_messages(bag, roles):
+        data.setdefault(topic, []).append(message)
+    for topic, found_roles in roles.items():
+        for role in found_roles:
+            one, many = (make(role, MINITAUR, reward) for make in (reader_for, block_reader_for))
+            found = many(data[topic])
+            assert found is not None
+            single = [one(message) for message in data[topic]]
+            assert found[0].tolist() == [stamp for stamp, _ in single]
+            assert np.allclose(found[1], np.array([values for _, values in single]), rtol=0, atol=1e-12)
+            # One message that is not like the others, or not whole, is for the other reader.
+            assert many([*data[topic], data[topic][0][:-9]]) is None
+            broken = bytearray(data[topic][3])
+            broken[12:16] = b"\xff\xff\xff\x7f"
+            assert many([bytes(broken)]) is None
 
 
 def test_a_converted_bag_is_a_data_set_that_tells_where_it_comes_from(bag: Path, tmp_path: Path, capsys) -> None:
@@ -221,10 +104,9 @@ def test_a_cut_off_bag_gives_what_is_readable_and_says_so(bag: Path, tmp_path: P
     whole: list[dict] = []
     convert([bag], MINITAUR, None, whole.append)
     rows: list[dict] = []
-    counts, problems = convert([hurt], MINITAUR, None, rows.append)
-    assert problems
-    assert str(hurt) in problems[0]
-    assert 0.5 * kept * len(whole) < counts["rows"] <= len(whole)
+    outcome = convert([hurt], MINITAUR, None, rows.append)
+    assert str(hurt) in outcome.problems[0]
+    assert 0.5 * kept * len(whole) < outcome.counts["rows"] <= len(whole)
     for mine, its in zip(rows[:200], whole, strict=False):
         assert np.array_equal(mine["observation"], its["observation"])
 
@@ -233,7 +115,7 @@ def test_bags_that_do_not_serve_are_refused_with_what_they_have(bag: Path, tmp_p
     # The topics are there, but what is said on them is another robot's.
     assert main(["bag", "check", str(bag), "--contract", "spider", "--quiet"]) == 1
     assert "joint_commands lacks row_drive" in capsys.readouterr().out
-    missing = "expected one topic 'joint_states' for the contract's joints, found 0; the bag has /a"
+    missing = "has no topic /imu/data, /joint_commands, /joint_states, which the contract needs; the bag has /a"
     with pytest.raises(BagError, match=missing):
         match_topics(CONTRACT, {"/a": TopicInfo("x", 1)}, None)
     kind = "sensor_msgs/msg/JointState"
@@ -245,82 +127,91 @@ def test_bags_that_do_not_serve_are_refused_with_what_they_have(bag: Path, tmp_p
     with pytest.raises(BagError, match="no such bag"):
         convert([tmp_path / "nothing"], MINITAUR, None, lambda row: None)
     assert main(["bag", "check", str(bag), "--contract", "minitaur", "--quiet"]) == 0
-    assert "left out of" in capsys.readouterr().out
+    assert "periods no transition begins in" in capsys.readouterr().out
     assert main(["bag", "info", str(bag)]) == 0
     assert "/imu/data" in capsys.readouterr().out
 
 
 def test_unreadable_messages_are_counted_and_the_rest_is_used(tmp_path: Path) -> None:
-    rows: list[dict] = []
-    converter = Aligner(CONTRACT, None, rows.append)
-    assert converter.counts["unreadable"] == 0
     path = tmp_path / "broken"
     make_bag(path, "minitaur", 0.3, 0)
     (file,) = path.glob("*.mcap")
     data = bytearray(file.read_bytes())
-    # A NaN in the place of one joint's position, found by its own bytes.
-    import struct
-
-    from ssql_ros.bags import raw_messages
-
+    # A NaN in the place of the last joint's position, the first of three arrays of the same length.
     message = [m for t, _, _, m in raw_messages(path, ["/joint_states"])][50]
     at = data.find(message)
     assert at > 0
-    position = message.find(struct.pack("<I", 8), 200)
-    assert position > 0
-    data[at + len(message) - 8 : at + len(message)] = struct.pack("<d", math.nan)
+    n = len(MINITAUR.commanded.joint_names)
+    end = at + len(message) - 2 * (8 + 8 * n)  # velocity and effort: a count, four bytes of padding, numbers
+    data[end - 8 : end] = struct.pack("<d", math.nan)
     file.write_bytes(bytes(data))
-    counts, _ = convert([path], MINITAUR, None, rows.append)
-    assert counts["rows"] > 100
+    rows: list[dict] = []
+    outcome = convert([path], MINITAUR, None, rows.append)
+    assert outcome.counts["unreadable"] == 1
+    assert [problem for problem in outcome.problems if "/joint_states" in problem and "nan" in problem]
+    assert len(rows) == 500 - 1 - 2
 
 
-# The data set itself.
+def test_context_of_proposals_becomes_columns(bag: Path, tmp_path: Path, capsys) -> None:
+    from bag_helpers import make_store
+
+    store, kind, told = make_store(), "ssql_ros/msg/Proposal", tmp_path / "told"
+    with open_bag(bag) as opened:
+        kinds = {topic: info.type for topic, info in opened.topics.items()}
+    read = reader_for(Role("command", kinds["/joint_commands"]), MINITAUR, None)
+    context_of = {}
+    with BagWriter(told) as writer:
+        for topic, its in {**kinds, "/joint_proposals": kind}.items():
+            writer.add_topic(topic, its, [qos_profile()])
+        for topic, _, time, data in raw_messages(bag, kinds):
+            writer.write(topic, time, data)
+            stamp = read(data)[0] if topic == "/joint_commands" else 0
+            # Every tenth proposal was lost.
+            if stamp and stamp // 20_000_000 % 10:
+                context_of[stamp] = np.array([stamp * 1e-9, -1.0, 2.0])
+                at = store.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+                header = store.types["std_msgs/msg/Header"](stamp=at, frame_id="")
+                empty = np.zeros(8)
+                proposal = store.types[kind](
+                    header, MINITAUR.id, "test", empty, empty, empty, context_of[stamp], empty, empty, False
+                )
+                writer.write("/joint_proposals", time, bytes(store.serialize_cdr(proposal, kind)))
+    out = tmp_path / "set"
+    command = ["bag", "convert", str(told), "--contract", "minitaur", "--out", str(out), "--quiet"]
+    assert main(command) == 0
+    assert "problem" not in capsys.readouterr().out
+    data = DataSet(out)
+    assert data["context"].shape == data["following_context"].shape == (len(data), 3)
+    unknown = np.full(3, np.nan)
+    for row, stamp in enumerate(data["stamp"].tolist()):
+        expected = context_of.get(stamp, unknown)
+        assert np.array_equal(data["context"][row], expected.astype("float32"), equal_nan=True)
+        expected = context_of.get(stamp + 20_000_000, unknown)
+        assert np.array_equal(data["following_context"][row], expected.astype("float32"), equal_nan=True)
 
 
-def rows_of(n: int) -> Iterator[dict]:
-    for i in range(n):
-        yield {"a": np.full(3, i), "b": i / 2, "c": i % 7 == 0, "episode": i // 10}
-
-
-COLUMNS = {"a": Column(3), "b": Column(0), "c": Column(0, "bool"), "episode": Column(0, "int64")}
-
-
-@pytest.mark.parametrize("n", [0, 1, 4096, 5000])
-def test_what_is_written_is_read(tmp_path: Path, n: int) -> None:
-    with DataSetWriter(tmp_path / "set", COLUMNS) as writer:
-        for row in rows_of(n):
-            writer.add(row)
-        writer.finish({"told": "so"})
-    data = DataSet(tmp_path / "set")
-    assert len(data) == n
-    assert data.manifest["told"] == "so"
-    assert data["a"].shape == (n, 3)
-    assert data["b"].tolist() == [i / 2 for i in range(n)]
-    assert len(data.episodes()) == math.ceil(n / 10)
-
-
-def test_what_ends_early_leaves_nothing_and_damage_is_named(tmp_path: Path) -> None:
-    def fail() -> None:
-        with DataSetWriter(tmp_path / "set", COLUMNS) as writer:
-            writer.add(next(rows_of(1)))
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
+def test_a_bag_in_which_nothing_can_be_used_makes_no_data_set(bag: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "set"
+    command = ["bag", "convert", str(bag), "--contract", "spider", "--out", str(out), "--quiet"]
+    assert main(command) == 1
+    assert "joint_commands lacks row_drive" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    with DataSetWriter(tmp_path / "set", COLUMNS) as writer:
-        for row in rows_of(10):
-            writer.add(row)
-        writer.finish({})
-    with pytest.raises(DataSetError, match="no column 'z'"):
-        DataSet(tmp_path / "set")["z"]
-    file = tmp_path / "set" / "a.npy"
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(DataSetError, match=r"a\.npy"):
-        DataSet(tmp_path / "set")
-    file.unlink()
-    with pytest.raises(DataSetError, match=r"a\.npy: cannot be read"):
-        DataSet(tmp_path / "set")
-    with pytest.raises(DataSetError, match="expected a data set"):
-        DataSet(tmp_path)
-    assert set(transition_columns(3, 2, 4)) >= {"context", "following_context"}
+
+
+def test_the_data_set_of_a_bag_is_made_once_and_never_mistaken_for_another(bag: Path, tmp_path: Path) -> None:
+    out, source = tmp_path / "set", Source((bag,), MINITAUR, reward_of(MINITAUR))
+    made = data_set_of(source, out, {})
+    before = (out / "manifest.json").stat().st_mtime_ns
+    assert len(data_set_of(source, out, {})) == len(made) > 900
+    assert (out / "manifest.json").stat().st_mtime_ns == before
+    for changed, what in (({"reward": None}, "reward"), ({"recovery": 1.0}, "recovery")):
+        with pytest.raises(DataSetError, match=f"holds a data set with another {what}"):
+            data_set_of(replace(source, **changed), out, {})
+    other = tmp_path / "other"
+    make_bag(other, "minitaur", 0.3, 1)
+    with pytest.raises(DataSetError, match="holds a data set with another sources"):
+        data_set_of(replace(source, bags=(other,)), out, {})
+    with pytest.raises(BagError, match=r"no transition comes of \d+ periods"):
+        data_set_of(Source((bag,), find_task("spider").contract(), None), tmp_path / "none", {})
+    with pytest.raises(BagError, match="there is no such bag"):
+        Source((tmp_path / "nothing",), MINITAUR, None)

@@ -3,7 +3,10 @@
 A frame is taken once a control period: the trigger message nearest to one period after the frame before. Other inputs
 are held: the newest one that is not later than the frame's stamp plus `max_skew`, and not older than its `max_age`. The
 action is the newest command not later than half a period after the frame, not older than the driver's time-out.
-Nothing waits for ever: what is `WINDOW` behind the newest trigger is decided on. Every period is accounted for.
+An episode ends at an incident, where whoever ran it says so, and at a gap. After an incident the next one begins when
+the state has been safe for `RECOVERY`: what trembles on the edge of the failure set is one incident, and a state that
+is back is no less a state. Nothing waits for ever: what is `WINDOW` behind the newest trigger is decided on. Every
+period is accounted for.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from ssql_ros.spec.observation import NANOSECONDS
 from ssql_ros.transitions import REMEMBERED, Reward
 
 WINDOW = round(0.5 * NANOSECONDS)
-# A step back on one topic by more than this is a clock that was set, or a simulation begun anew; by less, a late message.
+# A step back on one topic by more than this is a clock that was set, or a simulation begun anew; by less, a message is
+# late.
 JUMP = 4 * WINDOW
+RECOVERY = 0.5  # s
 # What is older than this, seen from the newest of its topic, is held for no frame any more.
 HORIZON = JUMP + 2 * WINDOW
 
@@ -34,6 +39,7 @@ LEFT_OUT = {
     "unobserved": "an input, or what the reward reads, was missing or older than its max_age",
     "unanswered": "no command within the driver's time-out",
     "inside": "the state was inside the failure set: it ends a row, and none begins there",
+    "recovering": "after an incident, the state had not been safe for long enough",
     "unfollowed": "no period followed: an episode's last one, or the next was lost",
 }
 # Messages that were not used.
@@ -101,13 +107,19 @@ class Aligner:
         reward: None: rewards are 0.
         sink: takes each row.
         n_context: numbers of the behaviour policy's context in a row; NaN where it is not known.
+        recovery: s, how long the state must be safe again after an incident before an episode begins.
 
     Attributes:
         counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps.
     """
 
     def __init__(
-        self, contract: Contract, reward: Reward | None, sink: Callable[[dict[str, Any]], None], n_context: int = 0
+        self,
+        contract: Contract,
+        reward: Reward | None,
+        sink: Callable[[dict[str, Any]], None],
+        n_context: int = 0,
+        recovery: float = RECOVERY,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._contract, self._reward, self._sink = contract, reward, sink
@@ -121,6 +133,7 @@ class Aligner:
             self._max_age[PLACE] = self._max_age[reward.input]
         self._needed = self._others if reward is None else [*self._others, PLACE]
         self._no_context = np.full(n_context, np.nan)
+        self._recovery = round(recovery * NANOSECONDS)
         self._episode = -1
         self._restart()
 
@@ -133,6 +146,7 @@ class Aligner:
         self._held = {name: _Held() for name in (*self._others, COMMAND, PLACE, CONTEXT, ENDING)}
         self._done: int | None = None  # newest trigger decided on
         self._taken: int | None = None  # newest frame
+        self._inside: int | None = None  # newest frame in the failure set, of the history that goes on
         self._before: _Step | None = None
         self._actions: list[np.ndarray] = []
 
@@ -183,8 +197,8 @@ class Aligner:
     def _drop_step(self) -> None:
         """The step that waits has no successor."""
         if self._before is not None:
-            self.counts["unfollowed"] += 1
-            self._before = None
+            self._leave_out("unfollowed")
+        self._before = None
         self._actions.clear()
 
     def _decide(self, stamp: int) -> None:
@@ -192,11 +206,9 @@ class Aligner:
         counts, trigger = self.counts, self._triggers.pop(stamp)
         self._done = stamp
         counts["periods"] += 1
-        if self._taken is not None and self._frames:
-            due = self._taken + self._period
-            if stamp < due and abs(self._frames[0] - due) <= due - stamp:
-                counts["between"] += 1
-                return
+        if self._taken is not None and self._is_between(stamp, self._taken):
+            counts["between"] += 1
+            return
         self._taken = stamp
         found = self._readings(stamp)
         if found is None:
@@ -213,6 +225,8 @@ class Aligner:
         if before is not None and (assembler.episode != episode or 2 * (stamp - before.stamp) > 3 * self._period):
             self._drop_step()
             before = None
+        if assembler.episode != episode:
+            self._inside = None
         observation, margin = assembler.vector(), self._contract.margin(assembler.frame)[0]
         inside, place, context = margin > 0.0, found.get(PLACE), self._context(stamp)
         if before is not None:
@@ -224,13 +238,29 @@ class Aligner:
         if command is not None:
             assembler.executed(command[1])
         last = self._is_last(stamp)
-        if inside or last or command is None:
-            counts["inside" if inside else "unfollowed" if last else "unanswered"] += 1
-            self._actions.clear()
+        self._inside = stamp if inside else self._inside
+        if inside:
+            self._leave_out("inside")
+        elif self._inside is not None and stamp - self._inside < self._recovery:
+            self._leave_out("recovering")
+        elif last or command is None:
+            self._leave_out("unfollowed" if last else "unanswered")
         else:
             self._before = _Step(stamp, observation, margin, command[1], place, context)
         if last:
-            self._assembler = ObservationAssembler(self._contract)
+            self._assembler, self._inside = ObservationAssembler(self._contract), None
+
+    def _leave_out(self, why: str) -> None:
+        """No step begins here: an episode is cut."""
+        self.counts[why] += 1
+        self._actions.clear()
+
+    def _is_between(self, stamp: int, taken: int) -> bool:
+        """Tell whether a trigger is nearer to the frame before than to a period after it, or the next one is nearer."""
+        due = taken + self._period
+        if 2 * (stamp - taken) < self._period:
+            return True
+        return stamp < due and len(self._frames) > 0 and abs(self._frames[0] - due) <= due - stamp
 
     def _readings(self, stamp: int) -> dict[str, np.ndarray] | None:
         """Return what is held for a frame; None where something is missing or too old."""

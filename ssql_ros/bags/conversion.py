@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.bags.alignment import Aligner
+from ssql_ros.bags.alignment import RECOVERY, Aligner
 from ssql_ros.bags.blocks import BlockReader
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, UnfinishedBagWarning, raw_messages, survey
@@ -43,6 +43,7 @@ def convert(
     progress: Callable[[int], None] = lambda _: None,
     namespace: str | None = None,
     n_context: int = 0,
+    recovery: float = RECOVERY,
 ) -> Conversion:
     """Make rows of bags, one after the other. What of them cannot be read is told, and the rest is used.
 
@@ -51,12 +52,13 @@ def convert(
         progress: told how many messages were read since.
         namespace: see `roles.match_topics`.
         n_context: see `context_size`.
+        recovery: s, see `Aligner`.
 
     Raises:
         BagError: none of the bags could be used; the text says why, of each.
     """
     problems: list[str] = []
-    aligner = Aligner(contract, reward, sink, n_context)
+    aligner = Aligner(contract, reward, sink, n_context, recovery)
     used = 0
     for bag in bags:
         try:
@@ -149,9 +151,7 @@ class _Topic:
 class _Feeder:
     """Reads blocks of messages topic by topic, and feeds them in the order that they have in the bag."""
 
-    def __init__(
-        self, aligner: Aligner, topics: Mapping[str, list[_Topic]], bag: Path, problems: list[str]
-    ) -> None:
+    def __init__(self, aligner: Aligner, topics: Mapping[str, list[_Topic]], bag: Path, problems: list[str]) -> None:
         self._aligner, self._topics, self._bag, self._problems = aligner, topics, bag, problems
         self._told: set[str] = set()
 
@@ -171,9 +171,7 @@ class _Feeder:
                 if reading is not None:
                     feed(role, *reading)
 
-    def _readings(
-        self, topic: str, one: _Topic, messages: list[bytes]
-    ) -> Iterator[tuple[int, np.ndarray] | None]:
+    def _readings(self, topic: str, one: _Topic, messages: list[bytes]) -> Iterator[tuple[int, np.ndarray] | None]:
         """Return (stamp, values) of each message; None for one that cannot be read."""
         found = one.read_block(messages) if one.read_block is not None else None
         if found is not None:

@@ -56,12 +56,15 @@ def match_topics(
         BagError: a topic that is needed is missing or of another type, or several namespaces have them all; the text
             lists what the bag has.
     """
-    needed = [_Wanted(Role(name, contract.inputs[name].type), contract.inputs[name].topic) for name in _inputs(contract)]
+    needed = [
+        _Wanted(Role(name, contract.inputs[name].type), contract.inputs[name].topic) for name in _inputs(contract)
+    ]
     if reward is not None:
         source = contract.inputs[reward.input]
         needed.append(_Wanted(Role(PLACE, source.type), source.topic))
-    command, account = _Wanted(Role(COMMAND, JOINT_STATE), contract.commanded.topic), _Wanted(
-        Role(COMMAND, ACCOUNT), ACCOUNT_TOPIC
+    command, account = (
+        _Wanted(Role(COMMAND, JOINT_STATE), contract.commanded.topic),
+        _Wanted(Role(COMMAND, ACCOUNT), ACCOUNT_TOPIC),
     )
     spaces = [f"/{namespace.strip('/')}".rstrip("/")] if namespace is not None else _namespaces(topics, needed)
     complete = []
@@ -71,7 +74,7 @@ def match_topics(
             complete.append((space, told))
     if len(complete) > 1:
         raise BagError(
-            f"several robots: everything that the contract needs is there under {_listed(s or '/' for s, _ in complete)}; "
+            f"several robots: all that the contract needs is there under {_listed(s or '/' for s, _ in complete)}; "
             "say which with --namespace"
         )
     if not complete:
@@ -110,9 +113,9 @@ def _namespaces(topics: Iterable[str], needed: Iterable[_Wanted]) -> list[str]:
 
 
 def _fewest_missing(spaces: Iterable[str], needed: Iterable[_Wanted], topics: Iterable[str]) -> str:
-    there, needed = set(topics), list(needed)
-    missing = [[name for wanted in needed if (name := _name(space, wanted.topic)) not in there] for space in spaces]
-    return _listed(min(missing, key=len))
+    there, wanted = set(topics), list(needed)
+    missing = [[name for one in wanted if (name := _name(space, one.topic)) not in there] for space in spaces]
+    return _listed(sorted(missing, key=len)[0])
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -157,7 +160,9 @@ def _executed(contract: Contract) -> Callable[[Any], np.ndarray]:
     def read(message: Any) -> np.ndarray:
         action = np.array(message.action if message.enforced else message.proposal)
         if action.shape != (contract.action_size,) or not np.isfinite(action).all():
-            raise ContractError(f"{ACCOUNT_TOPIC}: expected {contract.action_size} finite numbers, got {action.tolist()}")
+            raise ContractError(
+                f"{ACCOUNT_TOPIC}: expected {contract.action_size} finite numbers, got {action.tolist()}"
+            )
         return contract.clip(action)
 
     return read

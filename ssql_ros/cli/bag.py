@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from ssql_ros.cli.figures import command_line, versions
 
 DAMAGED = 3
 _STATUS = (
-    "Exit status: 0, everything could be read; 1, no transition comes of it; 2, wrong use, or nothing is there to read; "
+    "Exit status: 0, everything could be read; 1, no transition comes of it; 2, wrong use, or nothing to read; "
     "3, done, but something could not be read, and the text says what."
 )
 
@@ -56,6 +54,14 @@ def add_parser(verbs: Any) -> None:
         subject.add_argument(
             "--namespace", help="of the robot's topics (default: the only one that has all the contract needs)"
         )
+        subject.add_argument(
+            "--recovery",
+            type=float,
+            default=0.5,
+            metavar="SECONDS",
+            help="after an incident, how long the state must be safe again before an episode begins, where no reset or "
+            "pause lies between (default: %(default)s)",
+        )
         rewards = subject.add_mutually_exclusive_group()
         rewards.add_argument("--goal", type=float, help="m/s, in place of the contract's, of robots that walk")
         rewards.add_argument("--no-reward", action="store_true", help="rewards are 0; nothing is needed for them")
@@ -69,16 +75,17 @@ def add_parser(verbs: Any) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     from ssql_ros.bags import survey
+    from ssql_ros.bags.data_set import files_of
 
     bag = survey(options.bag)
-    size = sum(file.stat().st_size for file in _files(options.bag))
+    size = sum(file.stat().st_size for file in files_of(options.bag))
     seconds = (bag.end - bag.begin) / 1e9
     if options.json:
         listed = {name: {"type": topic.type, "messages": topic.count} for name, topic in bag.topics.items()}
         told = {"topics": listed, "bytes": size, "begin": bag.begin, "seconds": seconds, "custom": bag.custom}
         print(json.dumps({**told, "problem": bag.problem}))
         return DAMAGED if bag.problem else 0
-    print(f"{options.bag}: {size / 1e6:.1f} MB in {len(_files(options.bag))} files")
+    print(f"{options.bag}: {size / 1e6:.1f} MB in {len(files_of(options.bag))} files")
     if bag.end:
         begin = datetime.fromtimestamp(bag.begin / 1e9, timezone.utc)
         print(f"  {seconds:.1f} s from {begin:%Y-%m-%d %H:%M:%S} UTC, by the recorder's clock")
@@ -93,46 +100,15 @@ def _info(options: argparse.Namespace) -> int:
     return DAMAGED if bag.problem else 0
 
 
-def _files(bag: Path) -> list[Path]:
-    return [bag] if bag.is_file() else sorted(path for path in bag.iterdir() if path.is_file())
-
-
-def _reward(options: argparse.Namespace, contract: Any) -> Any:
+def _source(options: argparse.Namespace) -> Any:
+    from ssql_ros.bags.data_set import Source
     from ssql_ros.rewards import reward_of
-
-    if options.no_reward or (contract.reward is None and options.goal is None):
-        return None
-    return reward_of(contract, options.goal)
-
-
-def _read(options: argparse.Namespace, make_sink: Callable[[Any, int], Any]) -> tuple[Any, Any, Any]:
-    """Return contract, reward and outcome. `make_sink`: returns what takes rows, given contract and n_context."""
-    from tqdm import tqdm
-
-    from ssql_ros.bags.conversion import context_size, convert
     from ssql_ros.spec import find_contract, load_contract
 
     contract = load_contract(find_contract(options.contract))
-    reward = _reward(options, contract)
-    missing = [str(bag) for bag in options.bags if not bag.exists()]
-    if missing:
-        raise ValueError(f"{', '.join(missing)}: there is no such bag")
-    bags = [_surveyed(path) for path in options.bags]
-    total = sum(topic.count for bag in bags for topic in bag.topics.values())
-    n_context = context_size(bags, contract, reward, options.namespace)
-    sink = make_sink(contract, n_context)
-    with tqdm(total=total, unit="message", unit_scale=True, disable=options.quiet) as bar:
-        return contract, reward, convert(bags, contract, reward, sink, bar.update, options.namespace, n_context)
-
-
-def _surveyed(path: Path) -> Any:
-    """Return what is known of a bag; where nothing is there to read, no topic, and the reason."""
-    from ssql_ros.bags import BagError, Survey, survey
-
-    try:
-        return survey(path)
-    except BagError as error:
-        return Survey(path, {}, 0, 0, {}, str(error))
+    without = options.no_reward or (contract.reward is None and options.goal is None)
+    reward = None if without else reward_of(contract, options.goal)
+    return Source(tuple(options.bags), contract, reward, options.namespace, options.recovery)
 
 
 def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
@@ -161,50 +137,23 @@ def _status(outcome: Any) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    _, _, outcome = _read(options, lambda contract, n_context: lambda row: None)
+    from ssql_ros.bags.data_set import read_bags
+
+    outcome = read_bags(_source(options), lambda n_context: lambda row: None, show=not options.quiet)
     _account(outcome, options)
     return _status(outcome)
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from contextlib import ExitStack
+    from ssql_ros.bags.data_set import make_data_set
 
-    from ssql_ros.bags.alignment import LEFT_OUT, UNUSED
-    from ssql_ros.dataset import DataSetWriter, transition_columns
-
-    with ExitStack() as stack:
-        writers = []
-
-        def begin(contract: Any, n_context: int) -> Any:
-            columns = transition_columns(contract.observation_size, contract.action_size, n_context)
-            writers.append(stack.enter_context(DataSetWriter(options.out, columns)))
-            return writers[0].add
-
-        contract, reward, outcome = _read(options, begin)
-        if not outcome.counts["rows"]:
-            _account(outcome, options)
-            return 1
-        facts = {
-            "contract_id": contract.id,
-            "control_period": contract.control_period,
-            "reward": "none: the column is 0" if reward is None else repr(reward),
-            "sources": [{"path": str(file), **_digest(file)} for bag in options.bags for file in _files(bag)],
-            "counts": dict(outcome.counts),
-            "left_out": {**LEFT_OUT, **UNUSED},
-            "problems": outcome.problems,
-            "command": command_line(),
-            "versions": versions(),
-        }
-        writers[0].finish(facts)
-    _account(outcome, options, out=str(options.out))
-    if not options.json:
+    facts = {"command": command_line(), "versions": versions()}
+    outcome = make_data_set(_source(options), options.out, facts, show=not options.quiet)
+    made = bool(outcome.counts["rows"])
+    _account(outcome, options, **({"out": str(options.out)} if made else {}))
+    if made and not options.json:
         print(f"data set is in {options.out}")
     return _status(outcome)
-
-
-def _digest(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def _recover(options: argparse.Namespace) -> int:
