@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ssql_ros.bundle import Layer, Network
+from ssql_ros.learning import native
 
 # Below this width conversions cost more than the products gain.
 LEAST_BFLOAT16_WIDTH = 128
@@ -171,6 +172,10 @@ class Ensemble(nn.Module):
         return self._outputs(x, self.flat.detach())
 
     def _outputs(self, x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+        if self.activation == "relu" and native.serves(x, flat):
+            return native.perceptrons(
+                x, flat, self.shape.sizes, self.shape.members, half=self.precision == torch.bfloat16
+            )
         if self.activation == "relu":
             return _Perceptrons.apply(x, flat, self.shape, self.precision)
         weights, biases = self.shape.views(flat)
@@ -199,7 +204,10 @@ class Ensemble(nn.Module):
 def update_average(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Move the target network towards the online one: target += tau (online - target)."""
     for average, parameter in zip(target.parameters(), online.parameters(), strict=True):
-        average.lerp_(parameter, tau)
+        if native.serves(average, parameter):
+            native.average(average, parameter, tau)
+        else:
+            average.lerp_(parameter, tau)
 
 
 def exported(ensemble: Ensemble, mean: np.ndarray, scale: np.ndarray, clip: float) -> Network:

@@ -20,6 +20,7 @@ import torch
 
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
 from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch, Replay, Transition
@@ -118,8 +119,8 @@ class SAC:
     def _critics(self, sizes: tuple[int, ...], weights: torch.Generator) -> Ensemble:
         return Ensemble(sizes, self.settings.critics, weights, self.precision).to(self.device)
 
-    def _adam(self, parameters: list[torch.nn.Parameter] | list[torch.Tensor]) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, lr=self.settings.learning_rate, fused=True)
+    def _adam(self, parameters: list[torch.nn.Parameter] | list[torch.Tensor]) -> Adam:
+        return Adam(parameters, lr=self.settings.learning_rate)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
@@ -130,10 +131,10 @@ class SAC:
         """Make one gradient step on critics, actor and temperature; return their losses."""
         state, following = self.standardise(batch.observation), self.standardise(batch.following)
         critic_loss = self.critic_loss(state, batch, self.target_value(following, batch))
-        _step(self.critic_optimiser, critic_loss)
+        self.critic_optimiser.descend(critic_loss)
         actor_loss, log_probability = self.actor_loss(state)
         # Neither loss has a gradient for the other's parameters: one step serves both.
-        _step(self.actor_optimiser, actor_loss + self.temperature_loss(log_probability))
+        self.actor_optimiser.descend(actor_loss + self.temperature_loss(log_probability))
         update_average(self.target, self.critics, self.settings.tau)
         return {"critic_loss": critic_loss.detach(), "actor_loss": actor_loss.detach(), "alpha": self.alpha}
 
@@ -279,9 +280,3 @@ class SAC:
 
     def _exported(self, ensemble: Ensemble) -> Network:
         return exported(ensemble, self.mean.cpu().numpy(), self.scale.cpu().numpy(), self.settings.observation_clip)
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ssql_ros.bundle import Bundle, Network
 from ssql_ros.critic import SafetyCritic, logit
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, update_average
 from ssql_ros.learning.policy import log_probability
 from ssql_ros.learning.replay import Batch, Replay, Transition, joined
@@ -180,9 +181,7 @@ class SQRLPretraining(SAC):
                 target = bellman_target(batch.incident, bootstrap, q_following)
             logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
             loss = functional.binary_cross_entropy_with_logits(logits, target)
-            self.safety_optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            self.safety_optimiser.step()
+            self.safety_optimiser.descend(loss)
             update_average(self.safety_target, self.safety, self.settings.safety_tau)
         return {"safety_loss": loss.detach()}
 
@@ -275,7 +274,7 @@ class SQRLFineTuning(SQRLPretraining):
         super().__init__(*arguments, **options)
         start = math.log(self.settings.initial_nu)
         self.log_nu = torch.tensor([start], device=self.device, requires_grad=True)
-        self.nu_optimiser = torch.optim.Adam([self.log_nu], lr=self.settings.dual_rate)
+        self.nu_optimiser = Adam([self.log_nu], lr=self.settings.dual_rate)
 
     @property
     def nu(self) -> torch.Tensor:
@@ -307,9 +306,7 @@ class SQRLFineTuning(SQRLPretraining):
         q_safe = self.q_safe(state, action)
         slack = self.settings.epsilon - q_safe
         loss = (self.alpha * log_probability - self.pessimistic(q) - self.nu * slack).mean()
-        self.nu_optimiser.zero_grad(set_to_none=True)
-        (self.log_nu * slack.detach().mean()).sum().backward()
-        self.nu_optimiser.step()
+        self.nu_optimiser.descend((self.log_nu * slack.detach().mean()).sum())
         return loss, log_probability.detach()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:

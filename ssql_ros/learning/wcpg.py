@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional
 
 from ssql_ros.bundle import Layer, Network
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble
 from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch
@@ -54,7 +55,7 @@ class WCPG(SAC):
         self.critics = Ensemble((n + n_action, *hidden, 2), settings.critics, weights, self.precision).to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
-        self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=settings.critic_rate, fused=True)
+        self.critic_optimiser = Adam(self.critics.parameters(), lr=settings.critic_rate)
         self._level = torch.ones(1, device=self.device)
         self._episode_level = SERVED_LEVEL
 
