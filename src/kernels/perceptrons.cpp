@@ -267,6 +267,9 @@ int ssql_supported() {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
+// Moves with every change of what the functions take.
+int ssql_interface() { return 1; }
+
 // Elements of `kept` for all members.
 Index ssql_kept(const Index* sizes, Index layers, Index members, Index batch) {
     return members * Shape{sizes, layers, members, batch, false}.kept();

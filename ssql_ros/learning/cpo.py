@@ -26,6 +26,7 @@ import torch
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.learner import Work
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported
 from ssql_ros.learning.on_policy import OnPolicyBuffer, Steps, generalised_advantage
 from ssql_ros.learning.policy import SquashedGaussian
@@ -122,7 +123,7 @@ class CPO:
         self.actor = SquashedGaussian(n, n_action, settings.hidden, weights).to(self.device)
         # V of the reward and V of the cost, one network each.
         self.values = Ensemble((n, *settings.hidden, 1), 2, weights).to(self.device)
-        self.optimiser = torch.optim.Adam(self.values.parameters(), lr=settings.learning_rate, fused=True)
+        self.optimiser = Adam(self.values.parameters(), lr=settings.learning_rate)
         self.buffer = OnPolicyBuffer(settings.batch_steps, n, n_action)
 
     def standardise(self, observation: np.ndarray) -> torch.Tensor:
@@ -211,9 +212,7 @@ class CPO:
         loss = torch.zeros(())
         for _ in range(self.settings.value_updates):
             loss = (self.values(state)[..., 0] - returns).square().mean(dim=1).sum()
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimiser.step()
+            self.optimiser.descend(loss)
         return loss.detach()
 
     @torch.no_grad()

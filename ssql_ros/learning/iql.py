@@ -18,6 +18,7 @@ import torch
 
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
 from ssql_ros.learning.policy import SquashedGaussian, log_probability
 from ssql_ros.learning.replay import Batch
@@ -76,7 +77,7 @@ class IQL:
         self.values = Ensemble((n, *hidden, 1), 1, weights, precision).to(self.device)
         self.actor = SquashedGaussian(n, n_action, hidden, weights, precision).to(self.device)
         parameters = [*self.critics.parameters(), *self.values.parameters(), *self.actor.parameters()]
-        self.optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        self.optimiser = Adam(parameters, lr=settings.learning_rate)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
@@ -99,10 +100,8 @@ class IQL:
         u = torch.atanh(batch.action.clamp(-EDGE, EDGE))
         mean, log_std = self.actor.distribution(state)
         actor_loss = -(weights * log_probability(u, (u - mean) * (-log_std).exp(), log_std)).mean()
-        self.optimiser.zero_grad(set_to_none=True)
         # The three have no parameter in common: one step serves all.
-        (value_loss + critic_loss + actor_loss).backward()
-        self.optimiser.step()
+        self.optimiser.descend(value_loss + critic_loss + actor_loss)
         update_average(self.target, self.critics, s.tau)
         return {
             "value_loss": value_loss.detach(),

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sysconfig
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-# Beside this package's modules, whether CMake put it there or pip (which adds Python's own ending).
+# Beside this package's modules, whether CMake put it there or pip (which adds Python's own ending); a program that runs
+# in the source tree has the modules from there, and the library where it was installed.
+_FOLDERS = [Path(__file__).parents[1], Path(sysconfig.get_path("platlib"), "ssql_ros")]
 _PATTERN = "_kernels*.so"
+# As src/kernels/perceptrons.cpp has it: a library of older sources is not used.
+_INTERFACE = 1
 _MOST_LAYERS = 16
 
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -25,6 +31,7 @@ _SINGLE, _REAL = ctypes.c_float, ctypes.c_double
 _SHAPE = [_POINTER, _COUNT, _COUNT, _COUNT]
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ssql_supported": (_FLAG, []),
+    "ssql_interface": (_FLAG, []),
     "ssql_kept": (_COUNT, _SHAPE),
     "ssql_forward": (_FLAG, [*_SHAPE, _COUNT, _FLAG, _FLAG, *[_POINTER] * 4]),
     "ssql_backward": (_FLAG, [*_SHAPE, _COUNT, _FLAG, _FLAG, *[_POINTER] * 6]),
@@ -40,7 +47,7 @@ def _library() -> ctypes.CDLL | None:
     """Return the library; None where it is not built, does not load, or this processor lacks its instructions."""
     if os.environ.get("SSQL_ROS_NATIVE") == "0":
         return None
-    for path in sorted(Path(__file__).parents[1].glob(_PATTERN)):
+    for path in (path for folder in _FOLDERS for path in sorted(folder.glob(_PATTERN))):
         try:
             library = ctypes.CDLL(str(path))
             for name, (result, arguments) in _SIGNATURES.items():
@@ -49,7 +56,7 @@ def _library() -> ctypes.CDLL | None:
         except (OSError, AttributeError):
             # Of another machine, or of an older version of this package.
             continue
-        if library.ssql_supported():
+        if library.ssql_interface() == _INTERFACE and library.ssql_supported():
             return library
     return None
 
@@ -128,7 +135,18 @@ def perceptrons(x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], membe
         x: (batch, n_in), or (M, batch, n_in) where each has its own.
         flat: their weights, layer after layer, then their biases, as `networks.Ensemble` has them.
         half: layers between the first and the last multiply bfloat16 (sums are float32).
+
+    Raises:
+        ValueError: x or flat are of other shapes.
     """
+    total = members * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    wanted = f"{sizes[0]} inputs of {members} members, and {total} parameters"
+    if x.dim() not in (2, 3) or x.shape[-1] != sizes[0] or flat.shape != (total,):
+        raise ValueError(f"expected {wanted}, got inputs {tuple(x.shape)} and parameters {tuple(flat.shape)}")
+    if x.dim() == 3 and len(x) not in (1, members):
+        raise ValueError(f"expected {wanted}, got inputs {tuple(x.shape)}")
+    if x.dim() == 3 and len(x) != members:
+        x = x.expand(members, -1, -1)
     x, flat = x.contiguous(), flat.contiguous()
     if torch.is_grad_enabled() and (x.requires_grad or flat.requires_grad):
         return _Perceptrons.apply(x, flat, tuple(sizes), members, half)
@@ -202,7 +220,7 @@ class Adam(torch.optim.Adam):
         """Make one step down the gradient of a loss that depends on every parameter."""
         parameters = [(p, group) for group in self.param_groups for p in group["params"]]
         gradients = torch.autograd.grad(loss, [p for p, _ in parameters])
-        if all(map(serves, gradients)):
+        if serves(*gradients, *(p for p, _ in parameters)) and all(p.is_contiguous() for p, _ in parameters):
             for (p, group), gradient in zip(parameters, gradients, strict=True):
                 self._move(p, gradient.contiguous(), group)
             return

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from ssql_ros.bundle import Network
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, exported
 from ssql_ros.learning.offline import OfflineData
 from ssql_ros.learning.safefql import SafeFQL
@@ -46,7 +47,7 @@ def train_diffusion(learner: SafeFQL, data: OfflineData, steps: int, seed: int, 
     weights = torch.Generator().manual_seed(seed)
     sizes = (n + m + 1, *settings.actor_hidden, m)
     network = Ensemble(sizes, 1, weights, activation=settings.activation).to(learner.device)
-    optimiser = torch.optim.Adam([network.flat], lr=settings.learning_rate, fused=True)
+    optimiser = Adam([network.flat], lr=settings.learning_rate)
     generator = torch.Generator(learner.device).manual_seed(seed + 1)
     product = torch.as_tensor(np.cumprod(1.0 - betas()), dtype=torch.float32, device=learner.device)
     for step in tqdm(range(steps), unit="step", disable=not show, desc="diffusion"):
@@ -60,8 +61,6 @@ def train_diffusion(learner: SafeFQL, data: OfflineData, steps: int, seed: int, 
         x = kept.sqrt() * batch.action + (1.0 - kept).sqrt() * noise
         guess = network(torch.cat([state, x, k / len(product)], dim=1))[0]
         loss = (weight[:, None] * (guess - noise).square()).sum() / weight.sum().clamp(min=1e-6)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        optimiser.descend(loss)
     mean, scale = learner.mean.cpu().numpy(), learner.scale.cpu().numpy()
     return exported(network, mean, scale, settings.observation_clip)

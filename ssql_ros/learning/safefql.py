@@ -25,6 +25,7 @@ import torch
 
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
 from ssql_ros.learning.offline import OfflineBatch, OfflineData
 
@@ -125,8 +126,8 @@ class SafeFQL:
         self._critic_optimiser = self._adam([self.q_r, self.q_c, self.v_r, self.v_c])
         self._actor_optimiser = self._adam([self.teacher, self.actor])
 
-    def _adam(self, ensembles: list[Ensemble]) -> torch.optim.Adam:
-        return torch.optim.Adam([e.flat for e in ensembles], lr=self.settings.learning_rate, fused=True)
+    def _adam(self, ensembles: list[Ensemble]) -> Adam:
+        return Adam([e.flat for e in ensembles], lr=self.settings.learning_rate)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
@@ -136,7 +137,7 @@ class SafeFQL:
     def update_critics(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Make one step of the critics."""
         losses = self.critic_losses(batch, self.settings.n_step)
-        _step(self._critic_optimiser, torch.stack(list(losses.values())).sum())
+        self._critic_optimiser.descend(torch.stack(list(losses.values())).sum())
         update_average(self.q_r_target, self.q_r, self.settings.tau)
         update_average(self.q_c_target, self.q_c, self.settings.tau)
         return {name: loss.detach() for name, loss in losses.items()}
@@ -144,7 +145,7 @@ class SafeFQL:
     def update_actors(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Make one step of teacher and actor."""
         losses = self.actor_losses(self.standardise(batch.observation), batch.action)
-        _step(self._actor_optimiser, losses["flow"] + losses["actor"])
+        self._actor_optimiser.descend(losses["flow"] + losses["actor"])
         return {name: loss.detach() for name, loss in losses.items()}
 
     def critic_losses(self, batch: OfflineBatch, n_step: int) -> dict[str, torch.Tensor]:
@@ -271,9 +272,3 @@ class _Inside(torch.autograd.Function):
 def gated_loss(q_r: torch.Tensor, q_c: torch.Tensor, gate: float, weight: float) -> torch.Tensor:
     """Return the mean of -Q_r where Q_c < -gate, else w max(0, Q_c + gate); never both. All (batch,)."""
     return torch.where(q_c < -gate, -q_r, weight * (q_c + gate).clamp(min=0.0)).mean()
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()

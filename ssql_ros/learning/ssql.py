@@ -25,6 +25,7 @@ from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
 from ssql_ros.learning.policy import SquashedGaussian, log_probability
 from ssql_ros.learning.replay import Batch
@@ -136,8 +137,8 @@ class SSQL:
         self.critics = self.critics.to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor = SquashedGaussian(n, n_action, settings.hidden, weights, precision).to(self.device)
-        self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=settings.learning_rate, fused=True)
-        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=settings.learning_rate, fused=True)
+        self.critic_optimiser = Adam(self.critics.parameters(), lr=settings.learning_rate)
+        self.actor_optimiser = Adam(self.actor.parameters(), lr=settings.learning_rate)
 
     def standardise(self, state: torch.Tensor) -> torch.Tensor:
         """Return states (batch, n_state) as the networks see them."""
@@ -151,9 +152,7 @@ class SSQL:
         target = self.target_value(batch)
         q = self._q(self.critics, self.standardise(batch.observation), batch.action.unsqueeze(1))[..., 0]
         loss = 0.5 * (q - target).square().sum() / len(target)
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.critic_optimiser.step()
+        self.critic_optimiser.descend(loss)
         update_average(self.target, self.critics, self.settings.tau)
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
 
@@ -196,9 +195,7 @@ class SSQL:
         support = self._support(batch.observation)
         state = self.standardise(batch.observation)
         loss = (self._forward_kl if self.settings.extraction == "forward" else self._reverse_kl)(state, support)
-        self.actor_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.actor_optimiser.step()
+        self.actor_optimiser.descend(loss)
         return {"extraction_loss": loss.detach()}
 
     def _forward_kl(self, state: torch.Tensor, support: Support) -> torch.Tensor:
