@@ -43,6 +43,7 @@ def add_parser(verbs: Any) -> None:
     bag = subjects.add_parser("bag", help="conversion of a bag against a bare loop of `rosbags`; its memory")
     bag.add_argument("--task", default="minitaur", help="whose contract (default: %(default)s)")
     bag.add_argument("--megabytes", type=float, default=100.0, help="size of the bag (default: %(default)s)")
+    bag.add_argument("--rounds", type=int, default=3, help="turns of each of the two (default: %(default)s)")
     bag.set_defaults(run=_bag)
 
     train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
@@ -92,7 +93,7 @@ def _swap(options: argparse.Namespace) -> int:
 def _bag(options: argparse.Namespace) -> int:
     from ssql_ros.bench.bag import bench_bag
 
-    report(bench_bag(options.task, options.megabytes, options.seed), options.seed, options.json)
+    report(bench_bag(options.task, options.megabytes, options.seed, options.rounds), options.seed, options.json)
     return 0
 
 
