@@ -80,7 +80,7 @@ def make_bag(path: Path, task: str, megabytes: float, seed: int) -> int:
     }
     walk = [
         [
-            (topic, bytearray(store.serialize_cdr(_message(store, step, kind, topic, 0), kind)))
+            (topic, bytearray(store.serialize_cdr(sensor_message(store, step, kind, topic, 0), kind)))
             for topic, kind in topics.items()
         ]
         for step in _walk(chosen, seed)
@@ -120,7 +120,8 @@ def _walk(task: object, seed: int) -> list[tuple]:
     return steps
 
 
-def _message(store: object, step: tuple, kind: str, topic: str, stamp: int) -> object:
+def sensor_message(store: object, step: tuple, kind: str, topic: str, stamp: int) -> object:
+    """Return what a driver publishes on a topic, of (reading, joint command, joint names)."""
     reading, command, names = step
     types = store.types  # type: ignore[attr-defined]
     header = types["std_msgs/msg/Header"](

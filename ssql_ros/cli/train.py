@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
+from ssql_ros.cli.logs import add_log, log_folder
 
 
 def add_parser(verbs: Any) -> None:
@@ -53,20 +54,34 @@ _ALGORITHMS = {
 }
 
 
+# Those that learn from a log too.
+_FROM_LOGS = ("ssql", "cql", "iql")
+
+
 def _add_algorithm(subjects: Any, name: str, text: str) -> None:
+    from_logs = name in _FROM_LOGS
     parser = subjects.add_parser(
         name,
         help=text,
         description=f"{text}. The run lies in one folder: configuration, checkpoint, log of episodes, TensorBoard "
         "curves, and in the end figures and a bundle that the shield node loads. The same command goes on from the "
-        "last checkpoint.",
+        "last checkpoint."
+        + (" With --data or --bag nothing is driven to learn from: only the final policy, to judge it." * from_logs),
+        epilog=f"example: ssql train {name} --bag bags/monday bags/tuesday --task minitaur_trots"
+        if from_logs
+        else None,
     )
+    if from_logs:
+        add_log(parser, required=False, data="a log in place of the world: folder of `ssql bag convert`")
     parser.add_argument("--task", required=True, help="which world, e.g. spider or minitaur_velocity")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
     parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
-    parser.add_argument("--steps", type=int, default=500_000, help="of collection (default: %(default)s)")
+    of_log = "; updates from a log (default: 20000)" if from_logs else ""
+    parser.add_argument("--steps", type=int, help=f"of collection (default: 500000){of_log}")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED; PHASE is log from a log)"
+    )
     parser.add_argument(
         "--set",
         nargs="*",
@@ -93,9 +108,10 @@ def _add_safefql(subjects: Any) -> None:
         "configuration, checkpoint, TensorBoard curves, and in the end figures and a bundle with policy and safety "
         "critic. The same command goes on from the last checkpoint. `ssql calibrate` then certifies the bundle.",
         epilog="example: ssql collect --task boat --out data/boat; "
-        "ssql train safefql --data data/boat --task boat --out runs/boat; ssql calibrate runs/boat/bundle.safetensors",
+        "ssql train safefql --data data/boat --task boat --out runs/boat; ssql calibrate runs/boat/bundle.safetensors; "
+        "or straight from what a robot has recorded: ssql train safefql --bag bags/monday --task minitaur",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DATASET", help="folder of `ssql collect`")
+    add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
     parser.add_argument("--task", required=True, help="which world, e.g. boat")
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
@@ -119,13 +135,14 @@ def _safefql(options: argparse.Namespace) -> int:
     import torch
 
     from ssql_ros.learning.offline_runs import OfflinePlan, run_offline
+    from ssql_ros.tasks import find_task
 
     if options.threads < 0:
         raise ValueError(f"--threads: expected at least 0, got {options.threads}")
     if options.threads:
         torch.set_num_threads(options.threads)
     plan = OfflinePlan(
-        data=str(options.data),
+        data=str(log_folder(options, find_task(options.task))),
         task=options.task,
         steps=options.steps,
         seed=options.seed,
@@ -156,16 +173,19 @@ def _algorithm(options: argparse.Namespace) -> int:
     import torch
 
     from ssql_ros.learning.runs import Plan, run_training
+    from ssql_ros.tasks import find_task
 
     if options.threads < 0:
         raise ValueError(f"--threads: expected at least 0, got {options.threads}")
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.algorithm in _FROM_LOGS and (log := log_folder(options, find_task(options.task))) is not None:
+        return _from_log(options, log)
     plan = Plan(
         algorithm=options.algorithm,
         task=options.task,
         phase=options.phase,
-        steps=options.steps,
+        steps=500_000 if options.steps is None else options.steps,
         seed=options.seed,
         source=str(options.source),
         settings=_settings(options.set),
@@ -175,6 +195,27 @@ def _algorithm(options: argparse.Namespace) -> int:
     folder = options.out or Path("runs") / f"{plan.task}_{plan.phase}_{plan.algorithm}_{plan.seed}"
     facts = {"command": command_line(), "versions": versions()}
     figures = run_training(plan, folder, facts, show=not options.quiet)
+    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
+    return 0
+
+
+def _from_log(options: argparse.Namespace, log: Path) -> int:
+    from ssql_ros.learning.logged_runs import LoggedPlan, run_logged
+
+    if options.phase != "pretrain" or options.source:
+        raise ValueError("--phase and --from: a log is learned from as it is, from nothing")
+    plan = LoggedPlan(
+        algorithm=options.algorithm,
+        task=options.task,
+        data=str(log),
+        steps=20_000 if options.steps is None else options.steps,
+        seed=options.seed,
+        settings=_settings(options.set),
+        checkpoint_every=options.checkpoint_every,
+        evaluation=options.episodes,
+    )
+    folder = options.out or Path("runs") / f"{plan.task}_log_{plan.algorithm}_{plan.seed}"
+    figures = run_logged(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
     report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
     return 0
 

@@ -16,22 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
 from ssql_ros.bundle import Bundle, save_bundle, write_whole
 from ssql_ros.learning.algorithms import checked_settings
-from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.networks import default_device
 from ssql_ros.learning.offline import Log, OfflineData, load_log
 from ssql_ros.learning.runs import claim
 from ssql_ros.learning.safefql import SafeFQL, SafeFQLSettings
+from ssql_ros.learning.stepping import CHECKPOINT, restored, step_through
 from ssql_ros.probes import with_probes
 from ssql_ros.spec import Contract
 from ssql_ros.tasks import Task, find_task
 
-LOSS_EVERY = 200
 # What differs from the authors' settings, by robot.
 ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
     # A control period is 5 ms: what an action does shows after many of them, and danger lies further ahead than half
@@ -108,7 +104,15 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
     mean, scale = _standardisation(task, log)
     learner = SafeFQL(mean, scale, contract.action_size, settings, plan.seed, device)
     claim(folder, config)
-    losses = _learn(learner, data, plan, folder, show)
+    losses = step_through(
+        learner,
+        lambda step: learner.learn(step, plan.steps, data),
+        plan.steps,
+        folder,
+        plan.checkpoint_every,
+        f"safefql {plan.task}",
+        show,
+    )
     figures = {"steps": float(plan.steps), "transitions": float(len(data)), **losses}
     bundle = bundle_of(learner, contract, {**config, "task": plan.task, "figures": figures})
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
@@ -133,18 +137,8 @@ def reopened(folder: Path) -> tuple[SafeFQL, OfflineData]:
     log, device = load_log(Path(plan.data), task.contract())[0], default_device()
     checked = offline_settings(task.robot, settings)
     learner = SafeFQL(*_standardisation(task, log), task.contract().action_size, checked, plan.seed, device)
-    _restored(learner, folder / "checkpoint.safetensors")
+    restored(learner, folder / CHECKPOINT)
     return learner, OfflineData(log, checked.n_step, checked.gamma, device)
-
-
-def _restored(learner: SafeFQL, checkpoint: Path) -> int:
-    """Restore the learner; return how many steps it had made."""
-    state = load_checkpoint(checkpoint)
-    try:
-        learner.restore(state["learner"])
-        return int(state["step"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint}: is not a checkpoint of this run: {error}") from error
 
 
 def bundle_of(learner: SafeFQL, contract: Contract, provenance: dict[str, Any]) -> Bundle:
@@ -179,22 +173,3 @@ def _standardisation(task: Task, log: Log) -> tuple[np.ndarray, np.ndarray]:
         return np.array(task.centre), np.array(task.spread)
     # A feature that hardly moves in the log must not become huge once it does.
     return log.observation.mean(axis=0, dtype=float), np.maximum(log.observation.std(axis=0, dtype=float), 0.02)
-
-
-def _learn(learner: SafeFQL, data: OfflineData, plan: OfflinePlan, folder: Path, show: bool) -> dict[str, float]:
-    checkpoint = folder / "checkpoint.safetensors"
-    done = _restored(learner, checkpoint) if checkpoint.exists() else 0
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done or None, write_to_disk=True)
-    bar = tqdm(total=plan.steps, initial=done, unit="step", disable=not show, mininterval=0.5)
-    bar.set_description(f"safefql {plan.task}")
-    losses: dict[str, torch.Tensor] = {}
-    with writer, bar:
-        for step in range(done, plan.steps):
-            losses = learner.learn(step, plan.steps, data)
-            bar.update()
-            if (step + 1) % LOSS_EVERY == 0:
-                for name, value in losses.items():
-                    writer.add_scalar(f"learning/{name}", float(value), step + 1)
-            if (step + 1) % plan.checkpoint_every == 0 or step + 1 == plan.steps:
-                save_checkpoint(checkpoint, {"step": step + 1, "learner": learner.state()})
-    return {name: float(value) for name, value in losses.items()}

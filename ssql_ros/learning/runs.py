@@ -23,12 +23,13 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ssql_ros.behaviour.promise import PromiseMonitor
-from ssql_ros.bundle import Bundle, load_bundle, save_bundle, write_whole
+from ssql_ros.bundle import Bundle, Network, load_bundle, save_bundle, write_whole
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.training import EpisodeRow, Training, evaluate
 from ssql_ros.policy import make_policy
 from ssql_ros.probes import with_probes
+from ssql_ros.spec import Contract
 from ssql_ros.statistics import wilson_interval
 from ssql_ros.tasks import Task, find_task
 
@@ -118,24 +119,8 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     for work in learner.finish():
         for _ in tqdm(range(work.count), unit="update", desc=work.name, disable=not show or work.count == 1):
             work.step()
-    behaviour = learner.behaves()
-    epsilon, gamma_safe = getattr(settings, "epsilon", 0.1), getattr(settings, "gamma_safe", 0.7)
-    networks = learner.networks()
-    bundle = Bundle(
-        contract.id,
-        epsilon,
-        gamma_safe,
-        networks.get("critic"),
-        policy=networks.get("policy"),
-        reward=networks.get("reward"),
-        policy_kind="supported_gaussian" if behaviour else "squashed_gaussian",
-        behaviour=behaviour,
-    )
-    if behaviour and task.bundle:
-        # The policy has learned no safety critic; the one that its task ships stands behind it.
-        shield = load_bundle(task.bundle_path(), contract)
-        bundle = replace(bundle, critic=shield.critic, epsilon=shield.epsilon, gamma_safe=shield.gamma_safe)
-        config |= {"safety_critic": shield.id}
+    bundle, shield = served(contract, settings, learner.networks(), learner.behaves(), task)
+    config |= {"safety_critic": shield} if shield else {}
     rows = evaluate(
         make_policy(bundle) if monitor is not None else learner,
         task.make(**task.world(plan.phase)),
@@ -151,6 +136,31 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     save_checkpoint(folder / LEARNED, learner.learned())
     write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
+
+
+def served(
+    contract: Contract, settings: Any, networks: dict[str, Network], behaviour: dict[str, Any], task: Task
+) -> tuple[Bundle, str]:
+    """Return what was learned as a bundle, and the id of the safety critic that was put behind it; empty: its own.
+
+    Args:
+        behaviour: that the policy keeps to (see `Learner.behaves`); empty: none.
+    """
+    bundle = Bundle(
+        contract.id,
+        getattr(settings, "epsilon", 0.1),
+        getattr(settings, "gamma_safe", 0.7),
+        networks.get("critic"),
+        policy=networks.get("policy"),
+        reward=networks.get("reward"),
+        policy_kind="supported_gaussian" if behaviour else "squashed_gaussian",
+        behaviour=behaviour,
+    )
+    if not (behaviour and task.bundle):
+        return bundle, ""
+    # The policy has learned no safety critic; the one that its task ships stands behind it.
+    shield = load_bundle(task.bundle_path(), contract)
+    return replace(bundle, critic=shield.critic, epsilon=shield.epsilon, gamma_safe=shield.gamma_safe), shield.id
 
 
 def _bundle_of(source: str) -> Path:
