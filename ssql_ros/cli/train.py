@@ -54,8 +54,12 @@ _ALGORITHMS = {
 }
 
 
-# Those that learn from a log too.
-_FROM_LOGS = ("ssql", "cql", "iql")
+# Those that learn from a log too, each with an example.
+_FROM_LOGS = {
+    "ssql": "example: ssql train ssql --bag bags/monday --task minitaur_trots",
+    "cql": "example: ssql train cql --bag bags/monday bags/tuesday --task minitaur",
+    "iql": "example: ssql train iql --bag bags/monday bags/tuesday --task minitaur",
+}
 
 
 def _add_algorithm(subjects: Any, name: str, text: str) -> None:
@@ -67,9 +71,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
         "curves, and in the end figures and a bundle that the shield node loads. The same command goes on from the "
         "last checkpoint."
         + (" With --data or --bag nothing is driven to learn from: only the final policy, to judge it." * from_logs),
-        epilog=f"example: ssql train {name} --bag bags/monday bags/tuesday --task minitaur_trots"
-        if from_logs
-        else None,
+        epilog=_FROM_LOGS.get(name),
     )
     if from_logs:
         add_log(parser, required=False, data="a log in place of the world: folder of `ssql bag convert`")
