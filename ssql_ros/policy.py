@@ -9,6 +9,7 @@ import numpy as np
 
 from ssql_ros.activation import ACTIVATION
 from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
+from ssql_ros.behaviour.support import Support
 from ssql_ros.bundle import Bundle, BundleError, Network
 from ssql_ros.shield import Proposal
 
@@ -185,19 +186,19 @@ class ActingBehaviour:
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from b; candidates in its place keep to its support."""
-        low, high = self._hull(observation)
-        return Proposal(self.behaviour.act(observation, rng), 0.0, low=low, high=high)
+        low, high = self._support(observation).hull()
+        return Proposal(self.behaviour.act(observation, rng), 0.0, low=low[0], high=high[0])
 
     def best(self, observation: np.ndarray) -> np.ndarray:
-        """Return the middle of b's support."""
-        low, high = self._hull(observation)
+        """Return the middle of b's support, or what is near it where the support has a gap there."""
+        support = self._support(observation)
+        low, high = support.hull()
         self.behaviour.advance()
-        return 0.5 * (low + high)
+        return support.project(0.5 * (low + high)[:, np.newaxis])[0, 0]
 
-    def _hull(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _support(self, observation: np.ndarray) -> Support:
         state = np.concatenate([observation, self.behaviour.context()])
-        low, high = self.behaviour.support(state[np.newaxis]).hull()
-        return low[0], high[0]
+        return self.behaviour.support(state[np.newaxis])
 
 
 class InducedPolicy:

@@ -202,6 +202,7 @@ def make_behaviour(description: dict[str, Any]) -> BehaviourPolicy:
     Raises:
         ValueError: an unknown kind, or arguments that do not fit it; the text names the kind.
     """
+    from ssql_ros.behaviour.learned import LearnedDensity
     from ssql_ros.behaviour.rooms import Rooms
     from ssql_ros.behaviour.trot_mixture import TrotMixture
 
@@ -211,6 +212,7 @@ def make_behaviour(description: dict[str, Any]) -> BehaviourPolicy:
         "mixture": lambda policies, weights: Mixture([make_behaviour(part) for part in policies], weights),
         "rooms": Rooms,
         "trot_mixture": TrotMixture,
+        "learned": LearnedDensity,
     }
     arguments = {name: value for name, value in description.items() if name not in ("kind", "context")}
     kind = description.get("kind")

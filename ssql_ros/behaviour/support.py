@@ -77,7 +77,7 @@ class Support:
         low, high, mean, std = (p[:, np.newaxis] for p in (self.low, self.high, self.mean, self.std))
         width, uniform = high - low, np.isinf(std)
         scale = np.where(uniform, 1.0, std)
-        mass = 0.5 * (_erf((high - mean) / (scale * math.sqrt(2.0))) - _erf((low - mean) / (scale * math.sqrt(2.0))))
+        mass = normal_mass(low, high, mean, scale)
         z = (a - mean) / scale
         with np.errstate(divide="ignore"):
             normal = -0.5 * z * z - np.log(scale * math.sqrt(2.0 * math.pi)) - np.log(mass)
@@ -100,6 +100,12 @@ class Support:
         there = (self.weight > 0.0)[:, :, np.newaxis]
         low = np.where(there, self.low, np.inf).min(axis=1)
         return low, np.where(there, self.high, -np.inf).max(axis=1)
+
+
+def normal_mass(low: np.ndarray, high: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return how much of a normal lies between `low` and `high`; all of one shape."""
+    scale = std * math.sqrt(2.0)
+    return 0.5 * (_erf((high - mean) / scale) - _erf((low - mean) / scale))
 
 
 def boxes(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> Support:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssql_ros.tasks import Task
 
 EPISODES = {"boat": 2500, "half_cheetah_velocity": 150, "swimmer_velocity": 150}
+OF_OTHERS = 400
 
 
 def add_parser(verbs: Any) -> None:
@@ -25,12 +26,12 @@ def add_parser(verbs: Any) -> None:
         "rocks, and that visit random places, with errors of several sizes, from starts all over the box. Of the "
         "half cheetah and the swimmer, who have a speed limit: everything that three SAC learners do, from their first "
         "step on, to whom going too fast costs nothing, a little or much (needs MuJoCo: pip install "
-        "'ssql_ros[mujoco]').",
+        "'ssql_ros[mujoco]'). Of other tasks: their safe behaviour policy, in the world of their pre-training.",
         epilog="examples: ssql collect --task boat --episodes 2500 --out data/boat; "
         "ssql collect --task half_cheetah_velocity --episodes 150 --out data/half_cheetah",
     )
-    parser.add_argument("--task", default="boat", choices=tuple(EPISODES), help="which world (default: %(default)s)")
-    counts = ", ".join(f"{count} of {task}" for task, count in EPISODES.items())
+    parser.add_argument("--task", default="boat", help="which world (default: %(default)s)")
+    counts = ", ".join(f"{count} of {task}" for task, count in EPISODES.items()) + f", {OF_OTHERS} of others"
     parser.add_argument("--episodes", type=int, help=f"how many (default: {counts})")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
@@ -45,10 +46,10 @@ def _collect(options: argparse.Namespace) -> int:
     from ssql_ros.learning.offline import save_log
     from ssql_ros.tasks import find_task
 
-    task, count = find_task(options.task), EPISODES[options.task] if options.episodes is None else options.episodes
+    task = find_task(options.task)
+    count = EPISODES.get(task.name, OF_OTHERS) if options.episodes is None else options.episodes
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out}: is not empty; use another folder")
-    log = _log(task, count, options.seed, show=not options.quiet)
     facts = {
         "task": task.name,
         "contract_id": task.contract().id,
@@ -56,6 +57,13 @@ def _collect(options: argparse.Namespace) -> int:
         "command": command_line(),
         "versions": versions(),
     }
+    if task.name not in EPISODES:
+        from ssql_ros.learning.behaviour_log import log_behaviour
+
+        figures = log_behaviour(task, options.out, count, options.seed, facts, show=not options.quiet)
+        report(figures, options.seed, options.json, notes=(f"data set is in {options.out}",))
+        return 0
+    log = _log(task, count, options.seed, show=not options.quiet)
     save_log(log, options.out, facts)
     begins = np.flatnonzero(np.diff(log.episode, prepend=-1))
     costs = np.add.reduceat(log.margin > 0.0, begins, dtype=int)

@@ -75,6 +75,9 @@ def add_parser(verbs: Any) -> None:
         "with a behaviour policy (spider, minitaur_trots, ...) and the grid worlds gridworld and spider_grid.",
     )
     promise.add_argument("--task", required=True, help="which world")
+    promise.add_argument(
+        "--bundle", type=Path, help="of `ssql train behaviour`: a learned one instead of the task's own"
+    )
     promise.add_argument("--steps", type=int, default=100_000, help="(default: %(default)s)")
     promise.add_argument("--dishonest", action="store_true", help="it breaks its promise, to see it caught")
     promise.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
@@ -112,14 +115,20 @@ def add_parser(verbs: Any) -> None:
 
 
 def _promise(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle
     from ssql_ros.learning.promises import GRIDS, watch_grid, watch_task
+    from ssql_ros.policy import behaviour_of
     from ssql_ros.tasks import find_task
 
+    if options.task in GRIDS and options.bundle:
+        raise ValueError(f"--bundle: there is no contract for {options.task}")
     if options.task in GRIDS:
         figures = watch_grid(GRIDS[options.task], options.steps, options.seed, options.dishonest)
     else:
-        task = find_task(options.task)
-        figures = watch_task(task, options.steps, options.seed, options.dishonest, show=not options.quiet)
+        task, behaviour = find_task(options.task), None
+        if options.bundle:
+            behaviour = behaviour_of(load_bundle(options.bundle, task.contract()))
+        figures = watch_task(task, options.steps, options.seed, options.dishonest, not options.quiet, behaviour)
     report(figures, options.seed, options.json)
     return 0
 

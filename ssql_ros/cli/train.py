@@ -39,6 +39,7 @@ def add_parser(verbs: Any) -> None:
     for name, text in _ALGORITHMS.items():
         _add_algorithm(subjects, name, text)
     _add_safefql(subjects)
+    _add_behaviour(subjects)
 
 
 _ALGORITHMS = {
@@ -74,7 +75,11 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
         epilog=_FROM_LOGS.get(name),
     )
     if from_logs:
-        add_log(parser, required=False, data="a log in place of the world: folder of `ssql bag convert`")
+        add_log(parser, required=False, data="a log in place of the world: of `ssql bag convert` or `ssql collect`")
+    if name == "ssql":
+        parser.add_argument(
+            "--behaviour", default="", metavar="BUNDLE", help="with a log: b of `ssql train behaviour`, not the task's"
+        )
     parser.add_argument("--task", required=True, help="which world, e.g. spider or minitaur_velocity")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
     parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
@@ -133,16 +138,65 @@ def _add_safefql(subjects: Any) -> None:
     parser.set_defaults(run=_safefql)
 
 
-def _safefql(options: argparse.Namespace) -> int:
+def _add_behaviour(subjects: Any) -> None:
+    parser = subjects.add_parser(
+        "behaviour",
+        help="a behaviour policy from a data set, by maximum likelihood, with a stated support",
+        description="Fits a mixture density network to the actions of a data set or of bags, by "
+        "maximum likelihood. Its support is where log b(a|s) reaches a floor: the quantile (default 0.05) of the log "
+        "density of held-out actions, so that the monitor finds about that share of the same controller's actions "
+        "outside. It promises nothing of states. Ends in a folder with a bundle in which the policy acts; `ssql train "
+        "ssql --data DATASET --behaviour BUNDLE` then learns inside of its support.",
+        epilog="example: ssql collect --task spider --episodes 400 --out data/spider; "
+        "ssql train behaviour --data data/spider --task spider --out runs/b; "
+        "ssql train ssql --task spider --data data/spider --behaviour runs/b/bundle.safetensors --steps 10000",
+    )
+    add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
+    parser.add_argument("--task", required=True, help="which world's contract, e.g. spider")
+    parser.add_argument("--steps", type=int, default=5000, help="updates (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_behaviour_SEED)")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings, e.g. components=8 quantile=0.05",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_json(parser)
+    parser.set_defaults(run=_behaviour)
+
+
+def _behaviour(options: argparse.Namespace) -> int:
+    from ssql_ros.learning.behaviour_runs import BehaviourPlan, run_behaviour
+    from ssql_ros.tasks import find_task
+
+    _set_threads(options.threads)
+    data = log_folder(options, find_task(options.task))
+    plan = BehaviourPlan(str(data), options.task, options.steps, options.seed, _settings(options.set))
+    folder = options.out or Path("runs") / f"{plan.task}_behaviour_{plan.seed}"
+    figures = run_behaviour(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
+    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
+    return 0
+
+
+def _set_threads(threads: int) -> None:
     import torch
 
+    if threads < 0:
+        raise ValueError(f"--threads: expected at least 0, got {threads}")
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _safefql(options: argparse.Namespace) -> int:
     from ssql_ros.learning.offline_runs import OfflinePlan, run_offline
     from ssql_ros.tasks import find_task
 
-    if options.threads < 0:
-        raise ValueError(f"--threads: expected at least 0, got {options.threads}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    _set_threads(options.threads)
     plan = OfflinePlan(
         data=str(log_folder(options, find_task(options.task))),
         task=options.task,
@@ -172,17 +226,14 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _algorithm(options: argparse.Namespace) -> int:
-    import torch
-
     from ssql_ros.learning.runs import Plan, run_training
     from ssql_ros.tasks import find_task
 
-    if options.threads < 0:
-        raise ValueError(f"--threads: expected at least 0, got {options.threads}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    _set_threads(options.threads)
     if options.algorithm in _FROM_LOGS and (log := log_folder(options, find_task(options.task))) is not None:
         return _from_log(options, log)
+    if getattr(options, "behaviour", None):
+        raise ValueError("--behaviour is for learning from a log: name it with --data or --bag")
     plan = Plan(
         algorithm=options.algorithm,
         task=options.task,
@@ -215,6 +266,7 @@ def _from_log(options: argparse.Namespace, log: Path) -> int:
         settings=_settings(options.set),
         checkpoint_every=options.checkpoint_every,
         evaluation=options.episodes,
+        behaviour=getattr(options, "behaviour", ""),
     )
     folder = options.out or Path("runs") / f"{plan.task}_log_{plan.algorithm}_{plan.seed}"
     figures = run_logged(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)

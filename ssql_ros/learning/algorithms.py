@@ -201,7 +201,7 @@ def checked_settings(algorithm: str, default: Any, own: dict[str, Any], changed:
 
 
 # Settings between 0 and 1: without the bounds, and with them.
-_FRACTIONS = {"epsilon", "gamma_safe", "prior"}
+_FRACTIONS = {"epsilon", "gamma_safe", "prior", "quantile"}
 _SHARES = {
     "gamma",
     "tau",

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
-from ssql_ros.bundle import save_bundle, write_whole
+from ssql_ros.bundle import load_bundle, save_bundle, write_whole
 from ssql_ros.dataset import DataSet
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, settings_of
 from ssql_ros.learning.cql import CQL, CQLSettings
@@ -29,9 +29,9 @@ from ssql_ros.learning.runs import claim, figures_of, served
 from ssql_ros.learning.ssql import SSQL, SSQLSettings
 from ssql_ros.learning.stepping import step_through
 from ssql_ros.learning.training import evaluate
-from ssql_ros.policy import make_policy
+from ssql_ros.policy import behaviour_of, make_policy
 from ssql_ros.probes import with_probes
-from ssql_ros.tasks import find_task
+from ssql_ros.tasks import Task, find_task
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class LoggedPlan:
         steps: updates; of SSQL those of stage 1, after which `extraction_updates` follow.
         settings: by name, that differ from the robot's.
         evaluation: episodes of the final policy, in the task's world.
+        behaviour: bundle that tells SSQL's b, such as one learned from the same log; empty: the task's own.
     """
 
     algorithm: str
@@ -53,12 +54,15 @@ class LoggedPlan:
     settings: dict[str, Any] = field(default_factory=dict)
     checkpoint_every: int = 2000
     evaluation: int = 100
+    behaviour: str = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked at once. Raises ValueError."""
         if self.algorithm not in FROM_BEHAVIOUR:
             raise ValueError(f"{self.algorithm} does not learn from a log; these do: {', '.join(FROM_BEHAVIOUR)}")
         settings_of(self.algorithm, find_task(self.task).robot, self.settings)
+        if self.behaviour and self.algorithm != "ssql":
+            raise ValueError(f"behaviour: {self.algorithm} keeps to no behaviour policy")
         for name, least in (("steps", 1), ("checkpoint_every", 1), ("evaluation", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
@@ -75,7 +79,7 @@ def run_logged(plan: LoggedPlan, folder: Path, facts: dict[str, Any], show: bool
     contract, settings = task.contract(), settings_of(plan.algorithm, task.robot, plan.settings)
     data = DataSet(Path(plan.data))
     data.check_contract(contract.id)
-    behaviour = task.behaviour_policy() if plan.algorithm == "ssql" else None
+    behaviour = _behaviour(plan, task) if plan.algorithm == "ssql" else None
     log = LoggedTransitions(data, behaviour)
     config = {
         "plan": dataclasses.asdict(plan),
@@ -106,6 +110,10 @@ def run_logged(plan: LoggedPlan, folder: Path, facts: dict[str, Any], show: bool
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
     write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
+
+
+def _behaviour(plan: LoggedPlan, task: Task) -> BehaviourPolicy:
+    return behaviour_of(load_bundle(plan.behaviour, task.contract())) if plan.behaviour else task.behaviour_policy()
 
 
 class LogLearner:

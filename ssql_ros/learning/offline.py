@@ -100,16 +100,27 @@ def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
 
 def _endings(data: DataSet, contract: Contract) -> np.ndarray:
     """Return l of the states that ended an episode (N,), 0 elsewhere."""
-    first = contract.observed.blocks[0]
-    if first.kind != "frame" or first.scale != 1.0:
-        raise ValueError(
-            f"{data.path}: has no column ending, and {contract.path} does not begin its vector with the frame"
-        )
     terminal, following = np.asarray(data["terminal"]), data["following"]
     ending = np.zeros(len(terminal))
-    for row in np.flatnonzero(terminal):
-        ending[row] = contract.margin(following[row, : contract.frame_size].astype(float))[0]
+    rows = np.flatnonzero(terminal)
+    try:
+        ending[rows] = margins(following[rows], contract)
+    except ValueError as error:
+        raise ValueError(f"{data.path}: has no column ending, and {error}") from error
     return ending
+
+
+def margins(observations: np.ndarray, contract: Contract) -> np.ndarray:
+    """Return l (N,) of observations (N, n_observation).
+
+    Raises:
+        ValueError: the contract's vector does not begin with its frame, so that l cannot be told from it.
+    """
+    first = contract.observed.blocks[0]
+    if first.kind != "frame" or first.scale != 1.0:
+        raise ValueError(f"{contract.path} does not begin its vector with the frame")
+    frames = observations[:, : contract.frame_size].astype(float)
+    return np.array([contract.margin(frame)[0] for frame in frames])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
+from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.learning.soft_dp import EpisodicMDP, safe_actions, uniform_over
 from ssql_ros.learning.tabular import collect
@@ -15,11 +16,19 @@ GRIDS = {"gridworld": "gridworld", "spider_grid": "spider"}
 DISHONEST = 0.5
 
 
-def watch_task(task: Task, steps: int, seed: int, dishonest: bool, show: bool = False) -> dict[str, float]:
+def watch_task(
+    task: Task,
+    steps: int,
+    seed: int,
+    dishonest: bool,
+    show: bool = False,
+    behaviour: BehaviourPolicy | None = None,
+) -> dict[str, float]:
     """Return the monitor's counts over `steps` steps of a task's behaviour policy.
 
     Args:
         dishonest: it adds uniform noise that its support does not know of.
+        behaviour: another one than the task's.
 
     Returns:
         training_steps, training_incidents, promise_breaches, episodes, and first_breach_episode (0 is the first
@@ -30,7 +39,7 @@ def watch_task(task: Task, steps: int, seed: int, dishonest: bool, show: bool = 
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    behaviour, rng = task.behaviour_policy(), np.random.default_rng([seed, 10])
+    behaviour, rng = behaviour or task.behaviour_policy(), np.random.default_rng([seed, 10])
     monitor, env = PromiseMonitor(behaviour), task.make(**task.world("pretrain"))
     ended, observation = True, np.zeros(0)
     for _ in tqdm(range(steps), unit="step", disable=not show):
