@@ -77,9 +77,9 @@ def run_behaviour(plan: BehaviourPlan, folder: Path, facts: dict[str, Any], show
         return iter(tqdm(updates, total=plan.steps, unit="update", disable=not show))
 
     whole = np.flatnonzero(np.isfinite(data["observation"]).all(axis=1) & np.isfinite(data["action"]).all(axis=1))
-    columns = (np.asarray(data[name])[whole] for name in ("observation", "action", "episode"))
+    states, actions, episode = (np.asarray(data[name])[whole] for name in ("observation", "action", "episode"))
     spread = (np.array(task.centre), np.array(task.spread)) if task.centre else None
-    fit = learn_density(*columns, settings, plan.steps, plan.seed, spread, counted)
+    fit = learn_density(states, actions, episode, settings, plan.steps, plan.seed, spread, counted)
     # Only now: what cannot begin leaves no folder behind.
     claim(folder, config)
     bundle, shield = served(contract, settings, {}, fit.policy.describe(), task)
