@@ -84,8 +84,13 @@ def _log(task: Task, episodes: int, seed: int, show: bool) -> Log:
         from ssql_ros.learning.boat_truth import boat_log
 
         return boat_log(episodes, seed, show)
+    import torch
+
     from ssql_ros.learning.skilled_log import PRICES, skilled_log
     from ssql_sim.velocity import MAX_STEPS
+
+    # Seldom slower at these widths, and far faster where the processors are busy.
+    torch.set_num_threads(1)
 
     if episodes < len(PRICES):
         raise ValueError(f"episodes: expected at least one for each of {len(PRICES)} learners, got {episodes}")
