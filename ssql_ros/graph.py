@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NODES = ("sim_node", "behaviour_node", "policy_node", "shield_node", "recorder_node", "learner_node")
+NODES = ("sim_node", "behaviour_node", "policy_node", "shield_node", "recorder_node", "learner_node", "pilot_node")
 
 
 class GraphError(OSError):

@@ -35,6 +35,11 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--episodes", type=int, help=f"how many (default: {counts})")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
+    parser.add_argument(
+        "--bag",
+        action="store_true",
+        help="drive over ROS 2 and let the recorder write a bag, for `ssql bag convert`; the boat only",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json(parser)
     parser.set_defaults(run=_collect)
@@ -50,6 +55,8 @@ def _collect(options: argparse.Namespace) -> int:
     count = EPISODES.get(task.name, OF_OTHERS) if options.episodes is None else options.episodes
     if options.out.exists() and any(options.out.iterdir()):
         raise ValueError(f"{options.out}: is not empty; use another folder")
+    if options.bag:
+        return _record(task, count, options)
     facts = {
         "task": task.name,
         "contract_id": task.contract().id,
@@ -91,7 +98,39 @@ def _log(task: Task, episodes: int, seed: int, show: bool) -> Log:
 
     # Seldom slower at these widths, and far faster where the processors are busy.
     torch.set_num_threads(1)
-
     if episodes < len(PRICES):
         raise ValueError(f"episodes: expected at least one for each of {len(PRICES)} learners, got {episodes}")
     return skilled_log(task, episodes // len(PRICES) * MAX_STEPS, seed, show=show)
+
+
+def _record(task: Task, episodes: int, options: argparse.Namespace) -> int:
+    """Let pilots drive the boat over ROS 2 and record what the graph says."""
+    from tqdm import tqdm
+
+    from ssql_ros.graph import Graph, isolate
+    from ssql_ros.nodes.conductor import Conductor
+
+    if task.robot != "boat":
+        raise ValueError(f"--bag: only the boat has pilots that are nodes, not {task.name}")
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    isolate()
+    # Of what the pilot publishes, it waits itself until the recorder and the simulator listen.
+    recorded = ["odom", "incident", "episode"]
+    with Graph(options.out.parent / f"{options.out.name}_logs") as graph, Conductor(graph.check) as conductor:
+        graph.start("recorder_node", contract=task.robot, output=str(options.out), use_sim_time=True)
+        graph.start("sim_node", task=task.name, auto_reset=False, seed=options.seed)
+        conductor.wait_for_listener("recorder_node", recorded)
+        graph.start("pilot_node", seed=options.seed, output_topic="joint_commands", listeners=2, use_sim_time=True)
+        bar = tqdm(conductor.unshielded_episodes(episodes), total=episodes, unit="episode", disable=options.quiet)
+        ended = list(bar)
+        for node in ("pilot_node", "sim_node", "recorder_node"):
+            graph.stop(node)
+    figures = {
+        "episodes": float(len(ended)),
+        "transitions": float(sum(episode.steps for episode in ended)),
+        "return_mean": sum(episode.return_sum for episode in ended) / len(ended),
+        "unsafe_episodes": float(sum(episode.incident for episode in ended)),
+    }
+    report(figures, options.seed, options.json, notes=(f"bag is in {options.out}",))
+    return 0

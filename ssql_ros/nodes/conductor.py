@@ -137,6 +137,18 @@ class Conductor:
             heard.seed, heard.steps, heard.incident, heard.cause = end.seed, end.steps, end.incident, end.cause
             yield heard
 
+    def unshielded_episodes(self, count: int) -> Iterator[Episode]:
+        """Yield the end of each of `count` episodes of a controller that drives without a shield, from its first on.
+
+        The simulator waits between episodes; it must run with auto_reset false.
+        """
+        for number in range(count):
+            if number:
+                self._ended.clear()
+                self._call(Trigger, "sim_node/reset", Trigger.Request())
+            self.wait(lambda: self._ended, "the end of an episode")
+            yield self._ended[-1]
+
     @property
     def newest(self) -> Episode:
         """Return what the simulator said of the episode that ended last."""

@@ -15,47 +15,42 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from nav_msgs.msg import Odometry
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import Imu, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from ssql_ros.msg import Episode, Incident
+from ssql_ros.nodes.bodies import BODIES
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import COMMAND, EVENT, LATCHED, run_node
 from ssql_ros.spec import ContractError, find_contract, load_contract
-from ssql_ros.spec.messages import (
-    CommandReader,
-    fill,
-    fill_joint_state,
-    fill_quaternion,
-    fill_vector3,
-    set_stamp,
-    stamp_of,
-)
+from ssql_ros.spec.messages import CommandReader, fill, set_stamp, stamp_of
 from ssql_ros.spec.observation import NANOSECONDS
 from ssql_ros.tasks import TASKS, find_task
 
-# What this node publishes is the Minitaur's.
-WORLDS = tuple(name for name, task in TASKS.items() if task.robot == "minitaur")
+WORLDS = tuple(name for name, task in TASKS.items() if task.robot in BODIES)
 PARAMETERS = (
     Parameter("task", "minitaur", "which world", choices=WORLDS, fixed=True),
     Parameter("real_time", False, "step on the steady clock instead of in lock-step with the commands", fixed=True),
     Parameter("seed", 0, "seed of the next episode; goes up by one with each", low=0, high=2**31 - 1),
     Parameter("auto_reset", True, "begin the next episode when one has ended; else wait for ~/reset", fixed=True),
     Parameter("patience", 0.5, "s, how long lock-step waits for a command before time goes on", low=0.02, high=60.0),
-    Parameter("max_steps", 500, "control periods of an episode", low=1, high=10**6, fixed=True),
-    Parameter("goal_velocity", 0.3, "m/s, of the reward", low=-2.0, high=2.0, fixed=True),
-    Parameter("foot_friction", 1.0, "lateral friction of the feet", low=0.05, high=5.0, fixed=True),
+    Parameter("max_steps", 0, "control periods of an episode; 0: as many as the world says", 0, 10**6, fixed=True),
+    Parameter("goal_velocity", 0.3, "m/s, of the Minitaur's reward", low=-2.0, high=2.0, fixed=True),
+    Parameter("foot_friction", 1.0, "lateral friction of the Minitaur's feet", low=0.05, high=5.0, fixed=True),
     Parameter(
-        "randomise", "none", "draw physics anew each episode", choices=("none", "physics", "friction"), fixed=True
+        "randomise",
+        "none",
+        "draw the Minitaur's physics anew each episode",
+        choices=("none", "physics", "friction"),
+        fixed=True,
     ),
 )
-# Settling into the standing pose takes this long on the robot's clock: the gap by which everyone sees a new episode.
+# The Minitaur settles into its pose for this long on the robot's clock: the gap by which all see a new episode.
 RESET_SECONDS = 1.0
 
 
@@ -67,13 +62,7 @@ class SimNode(Node):
         self.value_of = declare(self, PARAMETERS)
         task = find_task(self.value_of("task"))
         self.contract = load_contract(find_contract(task.robot))
-        randomise = self.value_of("randomise")
-        self.env = task.make(
-            max_steps=self.value_of("max_steps"),
-            goal_velocity=self.value_of("goal_velocity"),
-            foot_friction=self.value_of("foot_friction"),
-            randomise=None if randomise == "none" else randomise,
-        )
+        self.body = BODIES[task.robot](self, task, self.contract, self.value_of)
         self._period = round(self.contract.control_period * NANOSECONDS)
         self._timeout = round(self.contract.command_timeout * NANOSECONDS)
         self._safe_command = self.contract.joint_command(self.contract.safe_action)
@@ -84,11 +73,7 @@ class SimNode(Node):
         self._answered = False  # a command for the current observation is there
         self._driven = False  # somebody has commanded this robot at all
         self._reset_asked = threading.Event()
-        inputs = {name: source.topic for name, source in self.contract.inputs.items()}
         self._clock_out = self.create_publisher(ClockMessage, "/clock", EVENT)
-        self._joint_states = self.create_publisher(JointState, inputs["joint_states"], EVENT)
-        self._imu = self.create_publisher(Imu, inputs["imu"], EVENT)
-        self._odometry = self.create_publisher(Odometry, inputs["odometry"], EVENT)
         self._incident = self.create_publisher(Incident, "incident", LATCHED)
         self._episode = self.create_publisher(Episode, "episode", LATCHED)
         self._read = CommandReader(self.contract, self.contract.commanded.topic)
@@ -131,7 +116,7 @@ class SimNode(Node):
     def _begin(self) -> None:
         self._seed = self.value_of("seed")
         self._reset_asked.clear()
-        _, info = self.env.reset(seed=self._seed)
+        info = self.body.reset(self._seed)
         self.set_parameters([RosParameter("seed", value=self._seed + 1)])
         self._steps, self._return, self._ended, self._distance = 0, 0.0, False, 0.0
         self._was_incident = False
@@ -152,7 +137,7 @@ class SimNode(Node):
             return
         if self._ended:
             return
-        _, reward, terminated, truncated, info = self.env.step_joint_positions(self._target())
+        _, reward, terminated, truncated, info = self.body.step(self._target())
         self._now += self._period
         self._steps += 1
         self._return += reward
@@ -191,37 +176,10 @@ class SimNode(Node):
             self._publish_incident(info)
 
     def publish_sensors(self) -> None:
-        """Publish clock, odometry, IMU and joint states of the current instant, the trigger of the contract last."""
-        reading, stamp = self.env.sensors(), self._now
+        """Publish the clock and what the sensors say of the current instant."""
+        stamp = self._now
         self._clock_out.publish(ClockMessage(clock=Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)))
-
-        odometry = Odometry(child_frame_id="base_link")
-        odometry.header.frame_id = "odom"
-        set_stamp(odometry, stamp)
-        fill_vector3(odometry.pose.pose.position, reading.base_position)
-        fill_quaternion(odometry.pose.pose.orientation, reading.base_orientation)
-        fill_vector3(odometry.twist.twist.linear, reading.base_velocity_body)
-        fill_vector3(odometry.twist.twist.angular, reading.angular_velocity)
-        self._odometry.publish(odometry)
-
-        imu = Imu()
-        imu.header.frame_id = "base_link"
-        set_stamp(imu, stamp)
-        fill_quaternion(imu.orientation, reading.orientation)
-        fill_vector3(imu.angular_velocity, reading.angular_velocity)
-        fill_vector3(imu.linear_acceleration, reading.linear_acceleration)
-        self._imu.publish(imu)
-
-        self._joint_states.publish(
-            fill_joint_state(
-                JointState(),
-                stamp,
-                reading.joint_names,
-                position=reading.joint_position,
-                velocity=reading.joint_velocity,
-                effort=reading.joint_effort,
-            )
-        )
+        self.body.publish(stamp)
 
     def _publish_incident(self, info: dict[str, Any]) -> None:
         message = fill(Incident(), incident=info["incident"], margin=info["margin"], cause=info["cause"])
@@ -244,7 +202,7 @@ class SimNode(Node):
 
     def close(self) -> None:
         """Close the world."""
-        self.env.close()
+        self.body.close()
 
 
 REPEAT = 0.02  # s, how often a robot that nobody has commanded yet says where it is, as a driver does
