@@ -1,8 +1,9 @@
 """Aligns stamped readings to the control period, and makes rows of transitions of them.
 
 A frame is taken once a control period: the trigger message nearest to one period after the frame before. Other inputs
-are held: the newest one that is not later than the frame's stamp plus `max_skew`, and not older than its `max_age`. The
-action is the newest command not later than half a period after the frame, not older than the driver's time-out.
+are held: the newest one that is not later than the frame's stamp plus `max_skew` (at most half a period), and not
+older than its `max_age`. The action is the newest command not later than half a period after the frame, not older than
+the driver's time-out.
 An episode ends at an incident, where whoever ran it says so, and at a gap. After an incident the next one begins when
 the state has been safe for `RECOVERY`: what trembles on the edge of the failure set is one incident, and a state that
 is back is no less a state. Nothing waits for ever: what is `WINDOW` behind the newest trigger is decided on. Every
@@ -124,7 +125,8 @@ class Aligner:
         self.counts: Counter[str] = Counter()
         self._contract, self._reward, self._sink = contract, reward, sink
         self._period = round(contract.control_period * NANOSECONDS)
-        self._skew = round(contract.observed.max_skew * NANOSECONDS)
+        # What is nearer to the next frame belongs to that one.
+        self._skew = min(round(contract.observed.max_skew * NANOSECONDS), self._period // 2)
         self._timeout = round(contract.command_timeout * NANOSECONDS)
         self._trigger = contract.observed.trigger
         self._others = [name for name in contract.observed_inputs if name != self._trigger]

@@ -58,11 +58,11 @@ class MinitaurBody:
 
     def step(self, command: np.ndarray) -> StepResult:
         """Follow joint positions (8,), rad, for one control period."""
-        return self._env.step_joint_positions(command)  # type: ignore[attr-defined,no-any-return]
+        return self._env.step_joint_positions(command)
 
     def publish(self, stamp: int) -> None:
         """Publish odometry, IMU and joint states."""
-        reading = self._env.sensors()  # type: ignore[attr-defined]
+        reading = self._env.sensors()
         odometry = _odometry(stamp)
         fill_vector3(odometry.pose.pose.position, reading.base_position)
         fill_quaternion(odometry.pose.pose.orientation, reading.base_orientation)
