@@ -25,7 +25,7 @@ from ssql_ros.spec.contract import Contract
 FORMAT = 3
 READABLE = (1, 2, 3)  # format 1 has a safety critic only; 2 knows one kind of policy and of safety critic
 # What a policy network puts out, and what a safety critic does (see Bundle).
-POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour")
+POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour", "supported_flow")
 RULES = ("probability", "margin")
 ACTIVATIONS = ("relu", "gelu")
 _KEY = "ssql_ros"
@@ -81,6 +81,8 @@ class Bundle:
         policy: by `policy_kind`
             "squashed_gaussian": mean and log std (2 n_action) of u; the action is tanh(u) over the action's range;
             "supported_gaussian": the same of u, the action is tanh(u) over the box that the behaviour policy supports;
+            "supported_flow": f (n_action) for noise z ~ N(0, I) that is joined to the state; the action is tanh(z + f)
+                over the same box;
             "behaviour": the behaviour policy itself acts, and there is no network;
             "one_step_flow": the action (n_action) for noise z ~ N(0, I) that is joined to the state, clipped.
         reward: the reward critics, one value each, to go on learning from.
@@ -356,6 +358,7 @@ def _networks(
     policies = {
         "squashed_gaussian": (n, n, 2 * m),
         "supported_gaussian": (state, state, 2 * m),
+        "supported_flow": (state, state + m, m),
         "behaviour": (n, n, 2 * m),
         "one_step_flow": (n, n + m, m),
     }

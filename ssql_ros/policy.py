@@ -10,10 +10,9 @@ import numpy as np
 from ssql_ros.activation import ACTIVATION
 from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
 from ssql_ros.behaviour.support import Support
-from ssql_ros.bundle import Bundle, BundleError, Network
+from ssql_ros.bundle import Bundle, BundleError
+from ssql_ros.served_network import mean_and_std, outputs, perceptron, q_values, standardised
 from ssql_ros.shield import Proposal
-
-LOG_STD_LOW, LOG_STD_HIGH = -5.0, 2.0
 
 
 class ServedPolicy(Protocol):
@@ -41,12 +40,22 @@ def make_policy(bundle: Bundle) -> ServedPolicy:
     kinds: dict[str, Callable[[Bundle], ServedPolicy]] = {
         "squashed_gaussian": Policy,
         "supported_gaussian": SupportedPolicy,
+        "supported_flow": SupportedFlow,
         "behaviour": lambda found: ActingBehaviour(behaviour_of(found)),
         "one_step_flow": OneStepFlow,
     }
     if bundle.policy_kind not in kinds:
         raise BundleError(f"{bundle.path}: policy_kind: expected one of {', '.join(kinds)}, got {bundle.policy_kind!r}")
     return kinds[bundle.policy_kind](bundle)
+
+
+def supported_policy(bundle: Bundle) -> SupportedPolicy:
+    """Return a bundle's policy where it is one that keeps to a support.
+
+    Raises:
+        BundleError: it is of another kind, or the bundle has none.
+    """
+    return (SupportedFlow if bundle.policy_kind == "supported_flow" else SupportedPolicy)(bundle)
 
 
 class Policy:
@@ -57,7 +66,7 @@ class Policy:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._network = _perceptron(bundle, "policy", "squashed_gaussian")
+        self._network = perceptron(bundle, "policy", "squashed_gaussian")
 
     def distribution(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and std (n_action,) of u for an observation (n_observation,)."""
@@ -82,15 +91,16 @@ class Policy:
 
 
 class SupportedPolicy:
-    """A Gaussian squashed into the support of a behaviour policy: no action leaves it (see learning/ssql.py).
+    """A Gaussian squashed into the support of a behaviour policy: no action leaves it (see learning/extraction.py).
 
     Raises:
         BundleError: the bundle has no such policy, or its behaviour policy is not known here.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._network = _perceptron(bundle, "policy", "supported_gaussian")
+        self._network = perceptron(bundle, "policy", "supported_gaussian")
         self.behaviour = behaviour_of(bundle)
+        self._n_action = self._network.members[0][-1].bias.size // 2
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode, as the behaviour policy does."""
@@ -102,11 +112,11 @@ class SupportedPolicy:
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy."""
-        return self._propose(observation, rng.standard_normal(self._network.members[0][-1].bias.size // 2))
+        return self._propose(observation, rng.standard_normal(self._n_action))
 
     def best(self, observation: np.ndarray) -> np.ndarray:
-        """Return the most probable u's action (n_action,)."""
-        return self._propose(observation, np.zeros(self._network.members[0][-1].bias.size // 2)).action
+        """Return the action (n_action,) of the most probable noise."""
+        return self._propose(observation, np.zeros(self._n_action)).action
 
     def _propose(self, observation: np.ndarray, z: np.ndarray) -> Proposal:
         proposal = self.at(observation, self.behaviour.context(), z)
@@ -117,12 +127,38 @@ class SupportedPolicy:
         """Return the proposal for standard normal z (n_action,) in a state, wherever the policy's own clock stands."""
         state = np.concatenate([observation, context])
         mean, std = mean_and_std(self._network, state)
+        action, low, high = self._supported(state, mean + std * z)
+        return Proposal(action, 0.0, mean, std, squashed=True, low=low, high=high)
+
+    def _supported(self, state: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the action of u, and low and high of the box that it is squashed into, each (n_action,)."""
         support = self.behaviour.support(state[np.newaxis])
         low, high = (edge[0] for edge in support.hull())
-        action = low + 0.5 * (high - low) * (1.0 + np.tanh(mean + std * z))
+        action = low + 0.5 * (high - low) * (1.0 + np.tanh(u))
         # Several boxes leave gaps in their hull.
-        action = support.project(action[np.newaxis, np.newaxis])[0, 0]
-        return Proposal(action, 0.0, mean, std, squashed=True, low=low, high=high)
+        return support.project(action[np.newaxis, np.newaxis])[0, 0], low, high
+
+
+class SupportedFlow(SupportedPolicy):
+    """A one-step flow squashed into the support of a behaviour policy (see learning/flow_extraction.py).
+
+    Raises:
+        BundleError: the bundle has no such policy, or its behaviour policy is not known here.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._network = bundle.need("policy")
+        if bundle.policy_kind != "supported_flow":
+            raise BundleError(f"{bundle.path}: expected a policy supported_flow; got {bundle.policy_kind}")
+        self.behaviour = behaviour_of(bundle)
+        self._n_action = self._network.members[0][-1].bias.size
+
+    def at(self, observation: np.ndarray, context: np.ndarray, z: np.ndarray) -> Proposal:
+        """Return the proposal for standard normal z (n_action,) in a state, wherever the policy's own clock stands."""
+        state = np.concatenate([observation, context])
+        x = np.concatenate([standardised(self._network, state), z], dtype=np.float32)
+        action, low, high = self._supported(state, z + outputs(self._network, x).mean(axis=0, dtype=float))
+        return Proposal(action, 0.0, low=low, high=high)
 
 
 class OneStepFlow:
@@ -160,14 +196,14 @@ class OneStepFlow:
         bound = self._network.observation_clip
         state = np.minimum(np.maximum((observation - self._mean) / self._scale, -bound), bound)
         x = np.concatenate([state, z], axis=-1).astype(np.float32)
-        outputs = 0.0
+        total = 0.0
         for member in self._network.members:
             y = x @ member[0].weight + member[0].bias
             for layer in member[1:]:
                 y = self._between(y) @ layer.weight + layer.bias
-            outputs = outputs + y
+            total = total + y
         # Ensembles of policies are averaged in what they put out.
-        return np.minimum(np.maximum(outputs / len(self._network.members), -1.0), 1.0).astype(float)
+        return np.minimum(np.maximum(total / len(self._network.members), -1.0), 1.0).astype(float)
 
 
 class ActingBehaviour:
@@ -259,44 +295,3 @@ def behaviour_of(bundle: Bundle) -> BehaviourPolicy:
         return make_behaviour(bundle.behaviour)
     except ValueError as error:
         raise BundleError(f"{bundle.path}: {error}") from error
-
-
-def q_values(network: Network, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Return Q (members, N) of states (N, n_state) and actions (N, n_action)."""
-    return _outputs(network, np.concatenate([_standardised(network, states), actions], axis=-1, dtype=np.float32))[
-        ..., 0
-    ]
-
-
-def _perceptron(bundle: Bundle, name: str, kind: str) -> Network:
-    network = bundle.need(name)
-    if bundle.policy_kind != kind or network.activation != "relu":
-        found = f"{bundle.policy_kind}, {network.activation}"
-        raise BundleError(f"{bundle.path}: expected a policy {kind}, relu; got {found}")
-    return network
-
-
-def _standardised(network: Network, states: np.ndarray) -> np.ndarray:
-    bound = network.observation_clip
-    # In double precision: a joint's mean may be large against its scale.
-    z = (states - network.observation_mean.astype(float)) / network.observation_scale.astype(float)
-    return z.clip(-bound, bound).astype(np.float32)
-
-
-def _outputs(network: Network, x: np.ndarray) -> np.ndarray:
-    """Return what each member puts out, (members, ..., n_out)."""
-    outputs = []
-    between = ACTIVATION[network.activation]
-    for member in network.members:
-        y = x
-        for i, layer in enumerate(member):
-            y = (y if i == 0 else between(y)) @ layer.weight + layer.bias
-        outputs.append(y)
-    return np.array(outputs)
-
-
-def mean_and_std(network: Network, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and std (n_action,) of u that a Gaussian policy's network gives for a state (n_state,)."""
-    # Ensembles of policies are averaged in what they put out.
-    mean, log_std = np.split(_outputs(network, _standardised(network, state)).mean(axis=0, dtype=float), 2)
-    return mean, np.exp(np.clip(log_std, LOG_STD_LOW, LOG_STD_HIGH))

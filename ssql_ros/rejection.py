@@ -15,7 +15,7 @@ import numpy as np
 
 from ssql_ros.activation import ACTIVATION
 from ssql_ros.bundle import Network
-from ssql_ros.policy import q_values
+from ssql_ros.served_network import q_values
 
 DIFFUSION_STEPS = 5
 Sampler = Callable[[np.ndarray, np.random.Generator], np.ndarray]

@@ -17,10 +17,10 @@ from ssql_ros.bundle import Bundle, load_bundle, save_bundle
 from ssql_ros.learning.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.learning.replay import Batch
 from ssql_ros.learning.runs import Plan, run_training
-from ssql_ros.learning.ssql import SSQL, SSQLSettings, soft_value
+from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind, soft_value
 from ssql_ros.learning.ssql_learner import SSQLLearner
 from ssql_ros.learning.training import Training
-from ssql_ros.policy import InducedPolicy, SupportedPolicy, make_policy
+from ssql_ros.policy import InducedPolicy, make_policy
 from ssql_ros.tasks import SPIDER_ROOMS, find_task
 
 torch.set_num_threads(1)
@@ -71,7 +71,7 @@ def test_the_target_is_the_equation() -> None:
     assert float(target[batch.terminal == 0].mean()) == pytest.approx(2.0 + 0.9 * exact, abs=0.05)
 
 
-@pytest.mark.parametrize("extraction", ["forward", "reverse"])
+@pytest.mark.parametrize("extraction", ["forward", "reverse", "flow", "flow_reverse"])
 def test_stage_2_comes_to_the_induced_policys_mean_inside_the_box(extraction: str) -> None:
     algorithm = learner(
         UniformBox([-0.2], [0.6]), 1, 1, temperature=0.5, extraction=extraction, extraction_samples=32,
@@ -91,22 +91,98 @@ def test_stage_2_comes_to_the_induced_policys_mean_inside_the_box(extraction: st
     assert draws.mean() == pytest.approx(float((a * weight).sum() / weight.sum()), abs=0.03)
 
 
+def make_two_moded(algorithm: SSQL, slope: float) -> None:
+    """Make Q(s, a) = slope |a|."""
+    make_linear(algorithm, slope)
+    with torch.no_grad():
+        algorithm.critics.weights[2][0, 1, 0] = slope
+
+
+@pytest.mark.parametrize(("extraction", "two_modes"), [("flow", True), ("flow", False), ("flow_reverse", False)])
+def test_a_flow_has_the_induced_policys_distribution(extraction: str, two_modes: bool) -> None:
+    low, high, temperature, slope = -0.6, 0.8, 0.5, 2.0
+    algorithm = learner(
+        UniformBox([low], [high]), 1, 1, temperature=temperature, extraction=extraction, extraction_samples=32,
+        learning_rate=1e-2, hidden=(32, 32),
+    )  # fmt: skip
+    (make_two_moded if two_modes else make_linear)(algorithm, slope)
+    rng, nothing = np.random.default_rng(0), torch.zeros(64)
+    for _ in range(600):
+        states = torch.as_tensor(rng.normal(size=(64, 1)), dtype=torch.float32)
+        algorithm.extract(Batch(states, torch.zeros(64, 1), nothing, states, nothing, nothing))
+    z = torch.as_tensor(rng.normal(size=(4000, 1)), dtype=torch.float32)
+    with torch.no_grad():
+        squashed = torch.tanh(algorithm.extraction.u(torch.zeros(4000, 1), z))[:, 0].double().numpy()
+    draws = np.sort(low + 0.5 * (high - low) * (1.0 + squashed))
+    assert low <= draws[0] <= draws[-1] <= high
+    # pi* ~ exp(Q / lambda): the largest distance between the two cumulative distributions.
+    a = np.linspace(low, high, 4001)
+    weight = np.exp(slope * (np.abs(a) if two_modes else a) / temperature)
+    exact = np.interp(draws, a, np.cumsum(weight) / weight.sum())
+    assert np.abs(exact - np.arange(len(draws)) / len(draws)).max() < 0.06
+    if two_modes:
+        # Where the Gaussian, squashed, has its one hill, there is a valley.
+        assert np.mean(np.abs(draws) < 0.2) < 0.6 * np.mean((draws > 0.4) & (draws < 0.8))
+
+
+def test_the_flows_determinant_is_that_of_its_map_and_goes_on_straight_behind_the_wall() -> None:
+    algorithm = learner(UniformBox([-1.0, -1.0], [1.0, 1.0]), 1, 2, extraction="flow_reverse")
+    flow = algorithm.extraction
+    state, z = torch.zeros(5, 1), torch.randn((5, 2), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    _, found = flow.with_log_determinant(state, z)
+    for i in range(5):
+        row = lambda x, i=i: flow.u(state[:1], x[None])[0]  # noqa: E731
+        expected = torch.linalg.det(torch.autograd.functional.jacobian(row, z[i].detach())).log()
+        assert float(found[i].detach()) == pytest.approx(float(expected), abs=1e-5)
+    with torch.no_grad():
+        # f(z) = -2 z_0 in its first element, by two hidden units that pass on what is far from 0: det = -1.
+        flow.actor.flat.zero_()
+        for unit, sign in enumerate((1.0, -1.0)):
+            flow.actor.weights[0][0, 1, unit] = 100.0 * sign
+            flow.actor.weights[1][0, unit, unit] = 1.0
+            flow.actor.weights[2][0, unit, 0] = -0.02 * sign
+    _, found = flow.with_log_determinant(state, torch.full((5, 2), 1.0).requires_grad_())
+    assert float(found[0].detach()) == pytest.approx(math.log(1e-3) + (-1.0 - 1e-3) / 1e-3, rel=1e-3)
+
+
+def test_the_reverse_kl_is_refused_where_b_is_not_uniform_in_one_box() -> None:
+    algorithm = learner(Rooms(SPIDER_ROOMS, 0.05), 2, 2, extraction="flow_reverse")
+    states, nothing = torch.full((4, 2), 1.0), torch.zeros(4)
+    with pytest.raises(ValueError, match="uniform in one box"):
+        algorithm.extract(Batch(states, torch.zeros(4, 2), nothing, states, nothing, nothing))
+
+
+def test_a_run_by_flow_ends_in_a_bundle_that_is_served_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    small = {"final_updates": 20, "extraction_updates": 40, "extraction_samples": 4, "hidden": [16, 16], "samples": 4}
+    plan = Plan("ssql", "spider", "pretrain", 1200, 0, settings={**small, "extraction": "flow"}, evaluation=10)
+    figures = run_training(plan, tmp_path / "run", {}, show=False)
+    assert figures["training_incidents"] == figures["promise_breaches"] == figures["final_incident_rate"] == 0
+    bundle = load_bundle(tmp_path / "run" / "bundle.safetensors", find_task("spider").contract())
+    assert bundle.policy_kind == "supported_flow"
+    assert "policy" in bundle.probes
+    learned = load_checkpoint(tmp_path / "run" / "learned.safetensors")["algorithm"]
+    again = learner(find_task("spider").behaviour_policy(), 2, 2, extraction="flow", hidden=(16, 16), critics=2)
+    again.restore(learned)
+    assert np.allclose(again.actor.weights[1].detach().numpy()[0], bundle.need("policy").members[0][1].weight)
+
+
+@pytest.mark.parametrize("extraction", ["forward", "flow"])
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.floats(0.1, 30.0))
-def test_no_policy_of_any_weights_leaves_the_support(seed: int, size: float) -> None:
+def test_no_policy_of_any_weights_leaves_the_support(extraction: str, seed: int, size: float) -> None:
     rng = np.random.default_rng(seed)
     for behaviour, n_observation, n_action in ((Rooms(SPIDER_ROOMS, 0.05), 2, 2), (TrotMixture(), 3, 8)):
         n = n_observation + behaviour.n_context
-        algorithm = learner(behaviour, n, n_action)
+        algorithm = learner(behaviour, n, n_action, extraction=extraction)
         with torch.no_grad():
             for ensemble in (algorithm.actor, algorithm.critics):
                 ensemble.flat.copy_(torch.as_tensor(size * rng.normal(size=len(ensemble.flat)), dtype=torch.float32))
         networks = algorithm.networks()
         bundle = Bundle(
             "none", 0.1, 0.7, None, policy=networks["policy"], reward=networks["reward"],
-            policy_kind="supported_gaussian", behaviour=behaviour.describe(),
+            policy_kind=policy_kind(algorithm.settings), behaviour=behaviour.describe(),
         )  # fmt: skip
-        policies = (SupportedPolicy(bundle), InducedPolicy(bundle, 0.1, 8))
+        policies = (make_policy(bundle), InducedPolicy(bundle, 0.1, 8))
         for policy in policies:
             policy.reset(rng)
             for _ in range(5):
@@ -119,12 +195,16 @@ def test_no_policy_of_any_weights_leaves_the_support(seed: int, size: float) -> 
         assert behaviour.support(state[np.newaxis]).contains(action[np.newaxis, np.newaxis]).all()
 
 
-def test_the_served_policy_is_the_learned_one() -> None:
+@pytest.mark.parametrize("extraction", ["forward", "flow"])
+def test_the_served_policy_is_the_learned_one(extraction: str) -> None:
     behaviour = TrotMixture()
-    algorithm = learner(behaviour, 3 + 8, 8)
+    algorithm = learner(behaviour, 3 + 8, 8, extraction=extraction)
+    with torch.no_grad():
+        # Far from where it begins, which is near the identity.
+        algorithm.actor.flat.mul_(2.0)
     networks = algorithm.networks()
     bundle = Bundle(
-        "none", 0.1, 0.7, None, policy=networks["policy"], policy_kind="supported_gaussian",
+        "none", 0.1, 0.7, None, policy=networks["policy"], policy_kind=policy_kind(algorithm.settings),
         behaviour=behaviour.describe(),
     )  # fmt: skip
     served = make_policy(bundle)
@@ -193,7 +273,7 @@ def test_a_task_without_a_behaviour_policy_is_refused(tmp_path: Path) -> None:
     start = Start(np.zeros(2), np.ones(2), 2, "none", "spider", "pretrain", 10, 0)
     with pytest.raises(ValueError, match="behaviour policy"):
         make_learner("ssql", start, settings_of("ssql", "spider", {}))
-    with pytest.raises(ValueError, match="extraction: expected forward or reverse"):
+    with pytest.raises(ValueError, match="extraction: expected forward or reverse or flow or flow_reverse"):
         settings_of("ssql", "spider", {"extraction": "sideways"})
     mixed = Bundle("none", 0.1, 0.7, None, policy_kind="behaviour", behaviour={"kind": "magic"})
     path = tmp_path / "b.safetensors"

@@ -22,7 +22,7 @@ from ssql_ros.learning.networks import Ensemble, update_average
 from ssql_ros.learning.policy import SquashedGaussian, log_probability
 from ssql_ros.learning.replay import Batch
 from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.policy import LOG_STD_HIGH, LOG_STD_LOW
+from ssql_ros.served_network import LOG_STD_HIGH, LOG_STD_LOW
 
 needs_kernels = pytest.mark.skipif(not native.available(), reason="no AVX-512 with bfloat16, or nothing was built")
 

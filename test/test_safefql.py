@@ -14,7 +14,8 @@ from ssql_ros.learning.boat_truth import boat_log
 from ssql_ros.learning.offline import Log, OfflineBatch, OfflineData, load_log, save_log
 from ssql_ros.learning.offline_runs import OfflinePlan, bundle_of, offline_settings, run_offline
 from ssql_ros.learning.safefql import SafeFQL, SafeFQLSettings, expectile_loss, gated_loss, reachability_target
-from ssql_ros.policy import OneStepFlow, make_policy, q_values
+from ssql_ros.policy import OneStepFlow, make_policy
+from ssql_ros.served_network import q_values
 from ssql_ros.tasks import find_task
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from ssql_ros.learning.learner import Learner, OffPolicyLearner
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC, SACSettings
 from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
-from ssql_ros.learning.ssql import SSQL, SSQLSettings
+from ssql_ros.learning.ssql import EXTRACTIONS, SSQL, SSQLSettings
 from ssql_ros.learning.ssql_learner import SSQLLearner
 from ssql_ros.learning.wcpg import WCPG, WCPGSettings
 
@@ -223,7 +223,7 @@ _SHARES = {
     "decay_from",
 }
 _CHOICES = {
-    "extraction": ("forward", "reverse"),
+    "extraction": EXTRACTIONS,
     "activation": ("relu", "gelu"),
     "critic_activation": ("relu", "gelu"),
 }

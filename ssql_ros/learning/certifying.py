@@ -12,7 +12,8 @@ from tqdm import tqdm
 from ssql_ros.bundle import Bundle, BundleError
 from ssql_ros.learning.conformal import Certificate, calibrated, in_words, thresholds
 from ssql_ros.learning.training import Driver
-from ssql_ros.policy import OneStepFlow, q_values
+from ssql_ros.policy import OneStepFlow
+from ssql_ros.served_network import q_values
 from ssql_ros.tasks import Task
 
 # States whose scores alone, without episodes, fix the sequence of thresholds.

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.bundle import Network
-from ssql_ros.policy import InducedPolicy, mean_and_std, q_values
+from ssql_ros.policy import InducedPolicy
+from ssql_ros.served_network import mean_and_std, q_values
 
 
 class Judged(Protocol):

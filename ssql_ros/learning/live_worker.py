@@ -31,8 +31,8 @@ from ssql_ros.learning.gates import Gate, calibration_gate, returns_of, shadow_g
 from ssql_ros.learning.live_buffer import Chunk, LiveBuffer
 from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.sac import NO_CLOCK
-from ssql_ros.learning.ssql import SSQL, SSQLSettings
-from ssql_ros.policy import SupportedPolicy
+from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind
+from ssql_ros.policy import supported_policy
 from ssql_ros.probes import with_probes
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.spec import load_contract
@@ -223,12 +223,12 @@ class LiveWorker:
             self.shield.critic,
             policy=networks["policy"],
             reward=networks["reward"],
-            policy_kind="supported_gaussian",
+            policy_kind=policy_kind(self.ssql_settings),
             behaviour=behaviour.describe(),
         )
         self.rounds += 1
         self.save()
-        policy = SupportedPolicy(bundle)
+        policy = supported_policy(bundle)
         self._gates = [self._judge_calibration(algorithm)]
         if self.held_out:
             self._gates.append(support_gate(policy, self.behaviour, self.held_out[-1], self._rng))
@@ -265,7 +265,7 @@ class LiveWorker:
         assert self._pending is not None
         joined = Chunk(*(np.concatenate(part) for part in zip(*(vars(c).values() for c in self._shadow), strict=True)))
         settings = ShieldSettings(self.shield.epsilon, NO_CLOCK, NO_CLOCK)
-        policy = SupportedPolicy(self._pending)
+        policy = supported_policy(self._pending)
         self._gates.append(shadow_gate(policy, joined, self.critic, self.contract, settings, self._rng))
         return self._verdict()
 
@@ -299,7 +299,7 @@ class LiveWorker:
             {"algorithm": "ssql", "live": self.progress(), "gates": "none: exported on demand"},
             policy=networks["policy"],
             reward=networks["reward"],
-            policy_kind="supported_gaussian",
+            policy_kind=policy_kind(self.ssql_settings),
             behaviour=self.behaviour.describe(),
         )
         path = self.folder / "exported" / f"updates_{self.updates:08d}.safetensors"

@@ -25,8 +25,8 @@ from ssql_ros.learning.judged import JudgedGaussian, JudgedInduced, Rollout, rol
 from ssql_ros.learning.q_calibration import compared
 from ssql_ros.learning.replay import Replay
 from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.learning.ssql import SSQL, SSQLSettings
-from ssql_ros.policy import InducedPolicy, SupportedPolicy
+from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind
+from ssql_ros.policy import InducedPolicy, supported_policy
 from ssql_ros.tasks import Task
 
 METHODS = ("ssql", "sac", "cql", "iql")
@@ -108,11 +108,11 @@ def _judged_ssql(ssql: SSQL, data: Data, task: Task, own: SSQLSettings, episodes
         None,
         policy=networks["policy"],
         reward=networks["reward"],
-        policy_kind="supported_gaussian",
+        policy_kind=policy_kind(own),
         behaviour=data.behaviour.describe(),
     )
     env = task.make(**task.world("pretrain"))
-    policy, rng = SupportedPolicy(bundle), np.random.default_rng([seed, 8])
+    policy, rng = supported_policy(bundle), np.random.default_rng([seed, 8])
     parts = [_episode(lambda o: policy.propose(o, rng).action, policy.behaviour, env, rng) for _ in range(episodes)]
     figures = _outcomes([part[0] for part in parts], [part[2] for part in parts], [part[3] for part in parts])
     if own.temperature > 0.0:

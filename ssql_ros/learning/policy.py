@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ssql_ros.learning import native
 from ssql_ros.learning.networks import Ensemble
-from ssql_ros.policy import LOG_STD_HIGH, LOG_STD_LOW
+from ssql_ros.served_network import LOG_STD_HIGH, LOG_STD_LOW
 
 
 class SquashedGaussian(Ensemble):

@@ -22,7 +22,8 @@ import numpy as np
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.bundle import Bundle, BundleError, Network, write_whole
 from ssql_ros.learning.judged import JudgedGaussian, JudgedInduced, Rollout, roll_out
-from ssql_ros.policy import InducedPolicy, q_values
+from ssql_ros.policy import InducedPolicy
+from ssql_ros.served_network import q_values
 from ssql_ros.statistics import rank_correlation
 from ssql_ros.tasks import Task
 

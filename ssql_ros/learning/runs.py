@@ -26,6 +26,7 @@ from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.bundle import Bundle, Network, load_bundle, save_bundle, write_whole
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.learning.ssql import policy_kind
 from ssql_ros.learning.training import EpisodeRow, Training, evaluate
 from ssql_ros.policy import make_policy
 from ssql_ros.probes import with_probes
@@ -153,7 +154,7 @@ def served(
         networks.get("critic"),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
-        policy_kind="supported_gaussian" if behaviour else "squashed_gaussian",
+        policy_kind=policy_kind(settings) if behaviour else "squashed_gaussian",
         behaviour=behaviour,
     )
     if not (behaviour and task.bundle):

@@ -7,8 +7,9 @@
     stage 2    forward KL: max over theta of E_s E_{a~pi*} log pi_theta(a|s), a ~ b reweighted by softmax(Q / lambda)
                reverse KL: min over theta of E_s E_{a~pi_theta} [log pi_theta(a|s) - log b(a|s) - Q(s,a) / lambda]
 
-The stages are trained apart: nothing of pi_theta enters Q. supp pi* is inside supp b for every lambda; pi_theta is
-squashed into b's box, so its support is too. lambda -> 0 is the greedy policy of the support, infinity is b itself.
+The stages are trained apart: nothing of pi_theta enters Q. supp pi* is inside supp b for every lambda; pi_theta is a
+squashed Gaussian (extraction.py) or a one-step flow (flow_extraction.py) that is projected into it. lambda -> 0 is the
+greedy policy of the support, infinity is b itself.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.learning.extraction import Draws, GaussianExtraction
+from ssql_ros.learning.flow_extraction import FlowExtraction
 from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
-from ssql_ros.learning.policy import SquashedGaussian, log_probability
+from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch
 
-# Where an action of b lies on the edge of its box, its u would be infinite.
-EDGE = 0.99
+# Stage 2 by a Gaussian or by a one-step flow, by the forward or by the reverse KL.
+EXTRACTIONS = ("forward", "reverse", "flow", "flow_reverse")
 
 
 def soft_value(q: torch.Tensor, log_b: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -72,7 +75,7 @@ class SSQLSettings:
     Attributes:
         temperature: lambda, in units of reward.
         samples: M, draws of b for each V.
-        extraction: "forward" or "reverse" KL of stage 2.
+        extraction: "forward" or "reverse" KL of stage 2 by a Gaussian, "flow" or "flow_reverse" by a one-step flow.
         extraction_updates, extraction_samples: gradient steps of stage 2, and the draws of b for each state in it.
         critics: how many Q-functions; targets take the mean or the least of their V, see `pessimism`.
         pessimism: weight of the least V among the critics against their mean, 0 to 1.
@@ -102,6 +105,11 @@ class SSQLSettings:
     policy_from: float = 0.3
     final_updates: int = 10_000
     observation_clip: float = 10.0
+
+
+def policy_kind(settings: SSQLSettings) -> str:
+    """Return what kind of policy in a bundle stage 2 makes."""
+    return (FlowExtraction if settings.extraction.startswith("flow") else GaussianExtraction).kind
 
 
 class SSQL:
@@ -136,9 +144,25 @@ class SSQL:
         self.critics = Ensemble((n + n_action, *settings.hidden, 1), settings.critics, weights, precision)
         self.critics = self.critics.to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor = SquashedGaussian(n, n_action, settings.hidden, weights, precision).to(self.device)
+        self.extraction = self._extraction(n, n_action, weights, precision)
         self.critic_optimiser = Adam(self.critics.parameters(), lr=settings.learning_rate)
-        self.actor_optimiser = Adam(self.actor.parameters(), lr=settings.learning_rate)
+        learning = [ensemble.flat for ensemble in self.extraction.ensembles]
+        self.actor_optimiser = Adam(learning, lr=settings.learning_rate)
+
+    def _extraction(
+        self, n_state: int, n_action: int, weights: torch.Generator, precision: torch.dtype
+    ) -> GaussianExtraction | FlowExtraction:
+        s = self.settings
+        draws, reverse = Draws(s.extraction_samples, s.temperature, self.rng, self.device), "reverse" in s.extraction
+        if s.extraction.startswith("flow"):
+            return FlowExtraction(n_state, n_action, s.hidden, weights, draws, self.generator, reverse)
+        actor = SquashedGaussian(n_state, n_action, s.hidden, weights, precision).to(self.device)
+        return GaussianExtraction(actor, draws, self.generator, reverse)
+
+    @property
+    def actor(self) -> Ensemble:
+        """Return the network of pi_theta."""
+        return self.extraction.actor
 
     def standardise(self, state: torch.Tensor) -> torch.Tensor:
         """Return states (batch, n_state) as the networks see them."""
@@ -192,38 +216,18 @@ class SSQL:
 
     def extract(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step of pi_theta towards pi*; return its loss."""
-        support = self._support(batch.observation)
         state = self.standardise(batch.observation)
-        loss = (self._forward_kl if self.settings.extraction == "forward" else self._reverse_kl)(state, support)
-        self.actor_optimiser.descend(loss)
+
+        def q(actions: torch.Tensor) -> torch.Tensor:
+            rows = state.repeat_interleave(actions.shape[1], dim=0)
+            judged = self.critics.frozen(torch.cat([rows, actions.flatten(0, 1)], dim=1))[..., 0]
+            return judged.mean(dim=0).view(len(state), -1)
+
+        loss = self.extraction.loss(state, self._support(batch.observation), q)
+        self.actor_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.actor_optimiser.step()
         return {"extraction_loss": loss.detach()}
-
-    def _forward_kl(self, state: torch.Tensor, support: Support) -> torch.Tensor:
-        """Return -E_{a~pi*} log pi_theta(a|s): weighted maximum likelihood on draws of b."""
-        s = self.settings
-        actions = self._on_device(support.sample(s.extraction_samples, self.rng))
-        with torch.no_grad():
-            q = self._q(self.critics, state, actions).mean(dim=0)
-            weights = induced_log_policy(q, torch.zeros_like(q), s.temperature).exp()
-        low, high = (self._on_device(edge).unsqueeze(1) for edge in support.hull())
-        u = torch.atanh((2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0).clamp(-EDGE, EDGE))
-        mean, log_std = (part.unsqueeze(1) for part in self.actor.distribution(state))
-        z = (u - mean) * (-log_std).exp()
-        return -(weights * log_probability(u, z, log_std)).sum(dim=1).mean()
-
-    def _reverse_kl(self, state: torch.Tensor, support: Support) -> torch.Tensor:
-        """Return lambda E_{a~pi_theta} [log pi_theta(a|s) - log b(a|s)] - Q(s,a): the same minimum for lambda > 0.
-
-        Only where b is uniform in one box, so that log b is a constant and both are of the same measure.
-        """
-        if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
-            raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
-        low, high = (self._on_device(edge) for edge in support.hull())
-        squashed, log_pi = self.actor.sample(state, self.generator)
-        q = self.critics.frozen(torch.cat([state, low + (high - low) * 0.5 * (1.0 + squashed)], dim=1))[..., 0]
-        # Density over the squashed range [-1, 1]: b's is 2^-n there.
-        log_ratio = log_pi + squashed.shape[1] * math.log(2.0)
-        return (self.settings.temperature * log_ratio - q.mean(dim=0)).mean()
 
     @torch.no_grad()
     def start_weights(self, observations: np.ndarray) -> np.ndarray:
@@ -242,11 +246,11 @@ class SSQL:
     @torch.no_grad()
     def act(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return a draw from pi_theta (n_action,) in a state (n_state,)."""
-        rows = self._on_device(state[np.newaxis])
-        mean, log_std = (part[0].double().cpu().numpy() for part in self.actor.distribution(self.standardise(rows)))
         support = self.behaviour.support(state[np.newaxis])
         low, high = (edge[0] for edge in support.hull())
-        squashed = np.tanh(mean + np.exp(log_std) * rng.standard_normal(mean.shape))
+        squashed = self.extraction.squashed(
+            self.standardise(self._on_device(state[np.newaxis])), rng.standard_normal(len(low))
+        )
         action = low + 0.5 * (high - low) * (1.0 + squashed)
         return support.project(action[np.newaxis, np.newaxis])[0, 0]
 
@@ -267,10 +271,13 @@ class SSQL:
     def _exported(self, ensemble: Ensemble) -> Network:
         return exported(ensemble, self.mean.cpu().numpy(), self.scale.cpu().numpy(), self.settings.observation_clip)
 
+    def _learned(self) -> list[Ensemble]:
+        return [self.critics, self.target, *self.extraction.ensembles]
+
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
         return {
-            "networks": [ensemble.flat for ensemble in (self.critics, self.target, self.actor)],
+            "networks": [ensemble.flat for ensemble in self._learned()],
             "optimisers": [optimiser_state(o) for o in (self.critic_optimiser, self.actor_optimiser)],
             "generator": self.generator.get_state(),
             "rng": self.rng.bit_generator.state,
@@ -279,7 +286,7 @@ class SSQL:
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
-        for ensemble, flat in zip((self.critics, self.target, self.actor), state["networks"], strict=True):
+        for ensemble, flat in zip(self._learned(), state["networks"], strict=True):
             ensemble.flat.copy_(flat)
         for optimiser, values in zip((self.critic_optimiser, self.actor_optimiser), state["optimisers"], strict=True):
             restore_optimiser(optimiser, values)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from ssql_ros.learning.policy import SquashedGaussian
-from ssql_ros.policy import LOG_STD_HIGH, LOG_STD_LOW
+from ssql_ros.served_network import LOG_STD_HIGH, LOG_STD_LOW
 
 # Below this a squared length is rounding, not a direction.
 FLAT = 1e-10
