@@ -84,7 +84,7 @@ def run_behaviour(plan: BehaviourPlan, folder: Path, facts: dict[str, Any], show
     claim(folder, config)
     bundle, shield = served(contract, settings, {}, fit.policy.describe(), task)
     provenance = {**config, **({"safety_critic": shield} if shield else {}), "task": plan.task, "figures": fit.figures}
-    bundle = dataclasses.replace(bundle, policy_kind="behaviour", provenance=provenance)
+    bundle = dataclasses.replace(bundle, provenance=provenance)
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
     write_whole(folder / "figures.json", json.dumps({"figures": fit.figures, **config}, indent=1).encode())
     return fit.figures

@@ -26,7 +26,7 @@ from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.bundle import Bundle, Network, load_bundle, save_bundle, write_whole
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from ssql_ros.learning.ssql import policy_kind
+from ssql_ros.learning.ssql import SSQLSettings, policy_kind
 from ssql_ros.learning.training import EpisodeRow, Training, evaluate
 from ssql_ros.policy import make_policy
 from ssql_ros.probes import with_probes
@@ -145,8 +145,12 @@ def served(
     """Return what was learned as a bundle, and the id of the safety critic that was put behind it; empty: its own.
 
     Args:
-        behaviour: that the policy keeps to (see `Learner.behaves`); empty: none.
+        behaviour: that the policy keeps to (see `Learner.behaves`), or is where nothing else was learned; empty: none.
     """
+    if isinstance(settings, SSQLSettings):
+        kind = policy_kind(settings)
+    else:
+        kind = "behaviour" if behaviour else "squashed_gaussian"
     bundle = Bundle(
         contract.id,
         getattr(settings, "epsilon", 0.1),
@@ -154,7 +158,7 @@ def served(
         networks.get("critic"),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
-        policy_kind=policy_kind(settings) if behaviour else "squashed_gaussian",
+        policy_kind=kind,
         behaviour=behaviour,
     )
     if not (behaviour and task.bundle):
