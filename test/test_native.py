@@ -158,8 +158,8 @@ def test_few_outputs_need_no_gradients_and_are_the_same():
 @needs_kernels
 @pytest.mark.parametrize("members", [1, 2, 5])
 @pytest.mark.parametrize("half", [False, True])
-def test_the_number_of_threads_changes_no_bit(members, half):
-    sizes = (36, 256, 256, 3)
+@pytest.mark.parametrize("sizes", [(36, 256, 256, 1), (33, 130, 250, 97, 5)])
+def test_the_number_of_threads_changes_no_bit(sizes, members, half):
     x, flat, gradient = problem(sizes, members, 250, shared=True)
     found = []
     for threads in (1, 2, 4):

@@ -28,6 +28,13 @@ class Crew {
         crew->share(count, [](const void* context, std::int64_t i) { (*static_cast<const Work*>(context))(i); }, &work);
     }
 
+    // Call every phase for each member's parts; a part may need all parts of its member's phases before.
+    template <class... Phases>
+    static void run_phases(std::int64_t members, std::int64_t parts, std::int64_t threads, const Phases&... phases) {
+        if (parts == 1) return run(members, threads, [&](std::int64_t m) { (phases(m, 0), ...); });
+        (run(members * parts, threads, [&](std::int64_t i) { phases(i / parts, i % parts); }), ...);
+    }
+
    private:
     using Call = void (*)(const void*, std::int64_t);
 

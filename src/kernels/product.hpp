@@ -1,7 +1,7 @@
 // Products of matrices in panels, for processors with AVX-512 and its bfloat16 products.
 //
 // A matrix lies in PANELS of 16 columns of 32-bit elements: element (r, c) at (c / 16 * rows + r) * 16 + c % 16.
-// An element is one float32 (Singles), or a pair of bfloat16 that one instruction multiplies and adds in float32 (Pairs).
+// An element is one float32 (Singles), or two bfloat16, multiplied and added in float32 by one instruction (Pairs).
 #pragma once
 
 #include <immintrin.h>
@@ -17,7 +17,9 @@ constexpr Index TILE = 8;    // rows that `product` works on at a time
 
 inline Index filled(Index n, Index multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-inline __mmask16 lanes_below(Index n) { return n >= LANES ? 0xFFFF : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
+inline __mmask16 lanes_below(Index n) {
+    return n >= LANES ? 0xFFFF : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1);
+}
 
 // The first n lanes; stores under a mask are slow on some processors.
 inline void store_below(float* to, Index n, __m512 value) {
@@ -73,14 +75,27 @@ inline __attribute__((always_inline)) void tile(const float* a, Index a_rows, co
     }
 }
 
-// a b, or a^T b, tile by tile: put(r, c, sum) takes rows r .. r + 7, columns c .. c + 16 WIDTH - 1.
+// From `first` to before `end`.
+struct Span {
+    Index first, end;
+};
+
+// The part'th of `parts` pieces of [0, total), which begin at multiples of `step`.
+inline Span piece(Index total, Index step, Index part, Index parts) {
+    const Index steps = (total + step - 1) / step;
+    const Index end = steps * (part + 1) / parts * step;
+    return {steps * part / parts * step, end < total ? end : total};
+}
+
+// Rows and columns of a b, or of a^T b, tile by tile: put(r, c, sum) takes 8 rows from r, 16 WIDTH columns from c.
 //   a: panels of a_rows rows: (rows, depth), or (depth, rows) if TRANSPOSED; b: panels (depth, columns).
+//   rows begin at multiples of 8, columns of 32.
 template <class Number, bool TRANSPOSED, class Put>
-void product(const float* a, Index a_rows, const float* b, Index rows, Index depth, Index columns, Put put) {
-    for (Index c = 0; c < columns; c += 2 * LANES) {
+void product(const float* a, Index a_rows, const float* b, Span rows, Index depth, Span columns, Put put) {
+    for (Index c = columns.first; c < columns.end; c += 2 * LANES) {
         const float* with = b + c * depth;
-        for (Index r = 0; r < rows; r += TILE) {
-            if (columns - c > LANES) {
+        for (Index r = rows.first; r < rows.end; r += TILE) {
+            if (columns.end - c > LANES) {
                 __m512 sum[TILE][2];
                 tile<Number, TRANSPOSED>(a, a_rows, with, depth, r, sum);
                 put(r, c, sum);

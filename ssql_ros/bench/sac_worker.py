@@ -5,6 +5,7 @@ line and answers each with seconds, after a line `ready`. It imports nothing of 
 that the peers' environment needs none of it.
 """
 
+import os
 import sys
 import time
 
@@ -80,6 +81,8 @@ def peer(name, seed, threads, n_observation, n_action):
 def main():
     """Serve updates until the input ends."""
     name, seed, threads, n_observation, n_action = sys.argv[1], *map(int, sys.argv[2:])
+    # JAX knows no number of threads: it makes one for each processor that it may use.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     make = ours if name == "ours" else lambda *shape: peer(name, *shape)
     updates = make(seed, threads, n_observation, n_action)
     updates(WARM_UP)

@@ -68,7 +68,7 @@ def available() -> bool:
 
 def serves(*tensors: torch.Tensor) -> bool:
     """Return whether the kernels can work on these tensors: float32 on the CPU."""
-    return available() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    return available() and all(t.is_cpu and t.dtype is torch.float32 for t in tensors)
 
 
 @lru_cache(maxsize=64)
