@@ -70,6 +70,15 @@ class GridEnv(gymnasium.Env):
         self._state = self.start
         self._steps: int | None = None  # None while no episode goes on
 
+    def state(self) -> dict[str, Any]:
+        """Return where the episode stands and the generator, in JSON's types: see `restore`."""
+        return {"cell": self._state, "steps": self._steps, "generator": self.np_random.bit_generator.state}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another world of the same map stood."""
+        self._state, self._steps = state["cell"], state["steps"]
+        self.np_random.bit_generator.state = state["generator"]
+
     def _model(self) -> tuple[np.ndarray, np.ndarray]:
         """Return P(s'|s,a) (S, A, S) and the mean reward (S, A)."""
         n, n_actions = self.cells.size, len(MOVES)

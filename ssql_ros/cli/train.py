@@ -51,6 +51,7 @@ _ALGORITHMS = {
     "cql": "CQL: offline, from what the task's safe behaviour policy collects; critics pressed down beside it",
     "iql": "IQL: offline, from what the task's safe behaviour policy collects; no other action is judged",
     "cpo": "CPO: on-policy, a trust region with incidents an episode as the constraint",
+    "dqn": "DQN, on grid worlds alone: free to visit any cell, beside SSQL there",
     "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
 }
 
@@ -80,10 +81,12 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
         parser.add_argument(
             "--behaviour", default="", metavar="BUNDLE", help="with a log: b of `ssql train behaviour`, not the task's"
         )
-    parser.add_argument("--task", required=True, help="which world, e.g. spider or minitaur_velocity")
+    worlds = {"dqn": "gridworld or spider_grid", "ssql": "e.g. spider or minitaur_trots, gridworld or spider_grid"}
+    of_it = worlds.get(name, "e.g. spider or minitaur_velocity")
+    parser.add_argument("--task", required=True, help=f"which world, {of_it}")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
     parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
-    of_log = "; updates from a log (default: 20000)" if from_logs else ""
+    of_log = "; updates from a log, or on a grid (default: 20000)" if from_logs else ""
     parser.add_argument("--steps", type=int, help=f"of collection (default: 500000){of_log}")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
     parser.add_argument(
@@ -226,10 +229,13 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _algorithm(options: argparse.Namespace) -> int:
+    from ssql_ros.learning.promises import GRIDS
     from ssql_ros.learning.runs import Plan, run_training
     from ssql_ros.tasks import find_task
 
     _set_threads(options.threads)
+    if options.task in GRIDS or options.algorithm == "dqn":
+        return _grid(options)
     if options.algorithm in _FROM_LOGS and (log := log_folder(options, find_task(options.task))) is not None:
         return _from_log(options, log)
     if getattr(options, "behaviour", None):
@@ -249,6 +255,28 @@ def _algorithm(options: argparse.Namespace) -> int:
     facts = {"command": command_line(), "versions": versions()}
     figures = run_training(plan, folder, facts, show=not options.quiet)
     report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
+    return 0
+
+
+def _grid(options: argparse.Namespace) -> int:
+    from ssql_ros.learning.grid_runs import GridPlan, run_grid
+
+    if options.phase != "pretrain" or options.source:
+        raise ValueError("--phase and --from: on a grid everything is learned from nothing")
+    if getattr(options, "data", None) or getattr(options, "bag", None):
+        raise ValueError("--data and --bag: on a grid everything is learned in the world")
+    plan = GridPlan(
+        algorithm=options.algorithm,
+        task=options.task,
+        steps=20_000 if options.steps is None else options.steps,
+        seed=options.seed,
+        settings=_settings(options.set),
+        checkpoint_every=options.checkpoint_every,
+        evaluation=options.episodes,
+    )
+    folder = options.out or Path("runs") / f"{plan.task}_{plan.algorithm}_{plan.seed}"
+    figures = run_grid(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
+    report(figures, plan.seed, options.json, notes=(f"run is in {folder}",))
     return 0
 
 

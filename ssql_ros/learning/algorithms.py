@@ -215,6 +215,8 @@ _SHARES = {
     "policy_share",
     "policy_from",
     "explore_share",
+    "explore_from",
+    "explore_to",
     "gae_decay",
     "cost_gae_decay",
     "expectile",

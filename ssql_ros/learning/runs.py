@@ -278,7 +278,7 @@ def _train(training: Training, plan: Plan, folder: Path, checkpoint: Path, show:
                 bar.set_postfix_str(_summary(newest), refresh=False)
             ended = training.step == plan.steps
             if (training.can_stop and training.step - saved >= plan.checkpoint_every) or ended:
-                write_whole(folder / "episodes.csv", _as_csv(training.rows).encode())
+                write_whole(folder / "episodes.csv", as_csv(training.rows).encode())
             if training.can_stop and training.step - saved >= plan.checkpoint_every and not ended:
                 save_checkpoint(checkpoint, training.state())
                 saved = training.step
@@ -297,7 +297,8 @@ def _log(writer: Any, row: EpisodeRow) -> None:
             writer.add_scalar(f"{row.kind}/{name}", value, row.step)
 
 
-def _as_csv(rows: list[EpisodeRow]) -> str:
+def as_csv(rows: list[EpisodeRow]) -> str:
+    """Return the log of episodes, one line each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(EpisodeRow)])
