@@ -14,6 +14,7 @@ ROWS, COLUMNS = 8.0, 7.0  # m, one cell is 1 m x 1 m
 START = (0.5, 3.5)  # row, column [m]
 # Of each pool the rows and the columns between which it lies, m: config/spider.yaml has the same.
 LAVA = (((2.0, 6.0), (2.0, 3.0)), ((2.0, 6.0), (4.0, 5.0)))
+BRIDGE = ((2.0, 3.0), (6.0, 4.0))  # (row, column) of two corners, m: between the pools
 DIAGONAL = math.hypot(ROWS, COLUMNS)  # m
 GOAL_RADIUS = 1.0  # m
 GOAL_REWARD = 30.0
@@ -60,6 +61,8 @@ class SpiderEnv(gymnasium.Env):
         randomise: None, "noise" or "scale": what every reset draws anew, noise from U(0, 0.4), scale from U(0.5, 2).
         max_steps: steps after which an episode is truncated.
         timed: whether the reward depends on the time that is left.
+        start_anywhere: half of the episodes begin uniformly over the map, outside of the lava, the others on the
+            bridge; else all begin in front of it.
 
     Raises:
         ValueError: an unknown choice, or a number outside its range.
@@ -77,6 +80,7 @@ class SpiderEnv(gymnasium.Env):
         randomise: str | None = None,
         max_steps: int = 30,
         timed: bool = True,
+        start_anywhere: bool = False,
     ):
         if noise not in NOISES:
             raise ValueError(f"noise is one of {NOISES}, not {noise!r}")
@@ -105,6 +109,7 @@ class SpiderEnv(gymnasium.Env):
         self.randomise = randomise
         self.max_steps = max_steps
         self.timed = timed
+        self.start_anywhere = start_anywhere
         self.position = START
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         # Off the map by one move at most: there the episode ends.
@@ -115,7 +120,7 @@ class SpiderEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode in front of the bridge; see gymnasium.Env.reset. There are no options."""
+        """Start an episode; see gymnasium.Env.reset. There are no options."""
         if options:
             raise ValueError(f"there are no reset options, but {sorted(options)} came")
         super().reset(seed=seed)
@@ -124,8 +129,17 @@ class SpiderEnv(gymnasium.Env):
         elif self.randomise == "scale":
             self.action_scale = self.np_random.uniform(*SCALE_FAMILY)
         self.position = START
+        if self.start_anywhere:
+            self.position = self._free_place()
         self._steps = 0
-        return np.array(START), {"incident": False, "success": False}
+        return np.array(self.position), {"incident": False, "success": False}
+
+    def _free_place(self) -> tuple[float, float]:
+        low, high = ((0.0, 0.0), (ROWS, COLUMNS)) if self.np_random.random() < 0.5 else BRIDGE
+        while True:
+            row, column = self.np_random.uniform(low, high).tolist()
+            if not is_incident(row, column):
+                return row, column
 
     def step(self, action: np.ndarray) -> StepResult:
         """Move once; see gymnasium.Env.step.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ssql_sim  # noqa: F401 (registers the environment)
 from ssql_ros.spec import ObservationAssembler, find_contract, load_contract
-from ssql_sim.spider import DIAGONAL, LAVA, START, SpiderEnv, is_incident
+from ssql_sim.spider import BRIDGE, DIAGONAL, LAVA, START, SpiderEnv, is_incident
 
 CONTRACT = load_contract(find_contract("spider"))
 UP, DOWN, LEFT, STAY = (np.array(a, np.float32) for a in ((1, 0), (-1, 0), (0, -1), (0, 0)))
@@ -316,3 +316,16 @@ def test_rewards_that_are_not_timed_are_the_same_at_every_step() -> None:
         assert early == late == pytest.approx(expected, abs=0.1)
         assert abs(last_reward(True, 0, row_action) - last_reward(True, 5, row_action)) == pytest.approx(5.0)
     assert last_reward(False, 0, 0.0, max_steps=3) == pytest.approx(-7.0 / DIAGONAL)
+
+
+def test_practice_begins_anywhere_but_in_the_lava():
+    env = SpiderEnv(start_anywhere=True)
+    starts = np.array([env.reset(seed=seed)[0] for seed in range(400)])
+    assert not any(is_incident(row, column) for row, column in starts)
+    (low_row, low_column), (high_row, high_column) = BRIDGE
+    on_bridge = ((starts >= (low_row, low_column)) & (starts <= (high_row, high_column))).all(axis=1)
+    assert 0.4 < on_bridge.mean() < 0.65
+    # All sides of the map: before and behind the pools, left and right of them.
+    assert starts.min(axis=0) == pytest.approx([0.0, 0.0], abs=0.5)
+    assert starts.max(axis=0) == pytest.approx([8.0, 7.0], abs=0.5)
+    np.testing.assert_array_equal(env.reset(seed=7)[0], env.reset(seed=7)[0])

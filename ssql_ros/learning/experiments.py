@@ -88,6 +88,8 @@ def _minitaur(task: str) -> Experiment:
 # The safety critic is of a masked policy that knows nothing, which `spider_grid` solves exactly: Q_safe lies between
 # the thresholds on the bridge, and below both round the pools.
 _THRESHOLD_LEARNER = {
+    # A narrow valley between two pools of risk 1.
+    "hidden": (128, 128),
     "gamma": 0.9,
     "gamma_safe": 0.65,
     "initial_temperature": 0.2,
@@ -98,7 +100,7 @@ _THRESHOLDS = Experiment(
     "spider_threshold",
     "spider_threshold",
     {f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.05, 0.2)},
-    pretrain_steps=26_000,
+    pretrain_steps=30_000,
     finetune_steps=10_000,
     seeds=3,
     pretrain={
