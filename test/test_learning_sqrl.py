@@ -64,8 +64,8 @@ def q_safe(learner: SQRLPretraining, observation: np.ndarray, action: float) -> 
     return learner.q_safe(rows, torch.tensor([[action]])).item()
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(members):
+@pytest.mark.parametrize(("members", "lookahead"), [(1, 1), (3, 1), (2, 3), (1, 10)])
+def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(members, lookahead):
     # States 0 to 4 lead one by one to an incident, 5 to 9 to a success; actions change nothing.
     states, rng = np.eye(10), np.random.default_rng(0)
     episodes = []
@@ -74,7 +74,7 @@ def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(member
             walk = [step(states[i], rng.uniform(-1, 1, 1), states[i + 1]) for i in range(first, first + 4)]
             last = step(states[first + 4], rng.uniform(-1, 1, 1), states[first], first == 0, terminal=True)
             episodes.append([*walk, last])
-    learner = learned(episodes, 10, safety_members=members)
+    learner = learned(episodes, 10, safety_members=members, safety_lookahead=lookahead)
     found = [q_safe(learner, states[i], action) for i in range(10) for action in (-0.8, 0.8)]
     expected = np.repeat([GAMMA**4, GAMMA**3, GAMMA**2, GAMMA, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], 2)
     np.testing.assert_allclose(found, expected, atol=0.04)
@@ -99,6 +99,15 @@ def test_fixed_point_is_the_risk_of_the_unmasked_policy():
     # The mask would never let an action above 0 pass: behind it the risk before is 0.
     assert learner.mask(1).critic.logits(choice, np.array([[0.7]]))[0] > logit(SETTINGS.epsilon)
     assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * rises, abs=0.05)
+    assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
+    assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
+
+
+def test_fixed_point_unrolled_along_the_record_is_the_risk_of_what_was_executed():
+    before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    learner = learned(choice_episodes(), 2, safety_lookahead=5)
+    # Half of the recorded actions were above 0, whatever the policy would do.
+    assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * 0.5, abs=0.07)
     assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
     assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
 

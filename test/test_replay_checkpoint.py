@@ -70,15 +70,15 @@ def test_draw_is_uniform_also_once_the_ring_has_wrapped():
     assert ((counts - n / held) ** 2 / (n / held)).sum() < 27.9
 
 
-def test_draw_near_takes_the_steps_before_an_incident_and_no_other():
+def test_drawn_near_takes_the_steps_before_an_incident_and_no_other():
     replay = filled(60, 50, incidents=(9, 30))
-    drawn = numbers(replay.draw_near(4000, 4, torch.Generator().manual_seed(0), CPU))
+    drawn = numbers(replay.batch(replay.drawn_near(4000, 4, torch.Generator().manual_seed(0)), CPU))
     counts = np.bincount(drawn, minlength=50)
     expected = np.zeros(50)
     expected[[6, 7, 8, 9, 27, 28, 29, 30]] = 500
     np.testing.assert_allclose(counts, expected, atol=4 * np.sqrt(500))
     assert (counts[expected == 0] == 0).all()
-    assert filled(60, 50).draw_near(8, 4, torch.Generator(), CPU) is None
+    assert filled(60, 50).drawn_near(8, 4, torch.Generator()) is None
 
 
 def test_columns_of_flags_and_joined_batches():
@@ -230,3 +230,41 @@ def test_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole_and_nothi
     assert "the checkpoint before it is whole" in done.stdout
     assert load_checkpoint(path)["weights"].tolist() == [1.0] * 5
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def numbered(step: int, *, following: int | None = None, incident: bool = False, terminal: bool = False) -> Transition:
+    """A transition from state `step` to the next one, its action the state's number too."""
+    to = step + 1 if following is None else following
+    return Transition(np.array([step]), np.array([step]), 0.0, np.array([to]), incident, terminal)
+
+
+def test_unrolled_stretches_end_with_the_episode_the_incident_or_the_record():
+    replay = Replay(20, 1, 1)
+    for step in range(5):  # 0 .. 5, then time runs out
+        replay.add(numbered(step))
+    for step in (10, 11):  # ends in an incident that ends the episode
+        replay.add(numbered(step, incident=step == 11, terminal=step == 11))
+    for step in (12, 13):  # numbered on, yet another episode
+        replay.add(numbered(step))
+    rows = replay.unrolled(torch.arange(9), 3, CPU)
+    assert rows.steps.tolist() == [3, 3, 3, 2, 1, 2, 1, 2, 1]
+    assert rows.following[:, 0].tolist() == [3, 4, 5, 5, 5, 12, 12, 14, 14]
+    # What was done in s_(t+k) is known only where the record goes on.
+    assert rows.recorded.tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert rows.next_action[:2, 0].tolist() == [3, 4]
+    assert rows.incident.tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0]
+    assert rows.terminal.tolist() == rows.incident.tolist()
+    one = replay.unrolled(torch.arange(9), 1, CPU)
+    assert one.steps.tolist() == [1] * 9
+    assert one.recorded.tolist() == [1, 1, 1, 1, 0, 1, 0, 1, 0]
+
+
+def test_unrolled_stretches_cross_the_seam_of_a_full_ring_but_not_the_newest_row():
+    replay = Replay(6, 1, 1)
+    for step in range(9):  # rows hold 6 7 8 3 4 5
+        replay.add(numbered(step))
+    rows = replay.unrolled(torch.arange(6), 4, CPU)
+    assert rows.observation[:, 0].tolist() == [6, 7, 8, 3, 4, 5]
+    assert rows.following[:, 0].tolist() == [9, 9, 9, 7, 8, 9]
+    assert rows.steps.tolist() == [3, 2, 1, 4, 4, 4]
+    assert rows.recorded.tolist() == [0, 0, 0, 1, 1, 0]

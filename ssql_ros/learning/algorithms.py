@@ -64,14 +64,19 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "batch_steps": 500,
         "cost_limit": 0.05,
     },
-    # A fall shows some ten steps ahead, which is beyond the horizon of gamma_safe 0.7.
     "minitaur": {
         "initial_steps": 500,
         "update_every": 2,
-        "gamma_safe": 0.9,
+        # Falls are decided some twenty steps ahead. Along what was executed the critic finds that out.
+        "gamma_safe": 0.95,
+        "safety_lookahead": 10,
+        "safety_members": 2,
+        "epsilon": 0.05,
         "rollouts": 2,
         "safety_updates": 150,
         "mask_from": 0.8,
+        # Rewards are below 0.4 a step, so Q is of the order of 20 to 40.
+        "initial_nu": 30.0,
     },
 }
 

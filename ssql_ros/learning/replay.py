@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -40,10 +41,37 @@ class Batch:
     terminal: torch.Tensor
 
 
-def joined(first: Batch, second: Batch) -> Batch:
-    """Return the transitions of both."""
+@dataclass(frozen=True)
+class Unrolled:
+    """N stretches of what was recorded, from s_t to s_(t+k), each of its own k.
+
+    Attributes:
+        observation, action: s_t, a_t.
+        following: s_(t+k).
+        next_action: a_(t+k), where `recorded`; else zeros.
+        incident: (N,), I(s_(t+k)); there was none before.
+        steps: (N,), k, at least 1.
+        terminal: (N,), whether s_(t+k) ended the episode for good.
+        recorded: (N,), 1 where a_(t+k) is known.
+    """
+
+    observation: torch.Tensor
+    action: torch.Tensor
+    following: torch.Tensor
+    next_action: torch.Tensor
+    incident: torch.Tensor
+    steps: torch.Tensor
+    terminal: torch.Tensor
+    recorded: torch.Tensor
+
+
+Rows = TypeVar("Rows", Batch, Unrolled)
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """Return the rows of both."""
     pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return Batch(*(torch.cat(pair) for pair in pairs))
+    return type(first)(*(torch.cat(pair) for pair in pairs))
 
 
 class Replay:
@@ -81,19 +109,54 @@ class Replay:
         Raises:
             ValueError: nothing is held.
         """
+        return self.batch(self.drawn(size, generator), device)
+
+    def drawn(self, size: int, generator: torch.Generator) -> torch.Tensor:
+        """Return `size` rows (size,) drawn uniformly with replacement. Raises ValueError: nothing is held."""
         if not len(self):
             raise ValueError("replay is empty: nothing to draw from")
-        index = torch.randint(len(self), (size,), generator=generator)
-        return self._batch(self._rows.index_select(0, index).to(device, non_blocking=True))
+        return torch.randint(len(self), (size,), generator=generator)
 
-    def draw_near(self, size: int, steps: int, generator: torch.Generator, device: torch.device) -> Batch | None:
-        """Return `size` transitions drawn from the last `steps` before an incident; None where there was none."""
+    def drawn_near(self, size: int, steps: int, generator: torch.Generator) -> torch.Tensor | None:
+        """Return `size` rows drawn from the last `steps` before an incident; None where there was none."""
         incidents = self._rows[: len(self), -2].nonzero()[:, 0]
         if not len(incidents):
             return None
         ends = incidents[torch.randint(len(incidents), (size,), generator=generator)]
-        index = (ends - torch.randint(steps, (size,), generator=generator)).clamp_min(0)
-        return self._batch(self._rows.index_select(0, index).to(device))
+        return (ends - torch.randint(steps, (size,), generator=generator)).clamp_min(0)
+
+    def batch(self, index: torch.Tensor, device: torch.device) -> Batch:
+        """Return the transitions of some rows."""
+        return self._batch(self._rows.index_select(0, index).to(device, non_blocking=True))
+
+    def unrolled(self, index: torch.Tensor, steps: int, device: torch.device) -> Unrolled:
+        """Return what was recorded from some rows on, for `steps` steps, or up to the end of what followed."""
+        last = index.clone()
+        for _ in range(steps - 1):
+            last = torch.where(self._goes_on(last), (last + 1) % self.capacity, last)
+        begin, end = (self._batch(self._rows.index_select(0, rows)) for rows in (index, last))
+        recorded = self._goes_on(last).float()
+        following = self._batch(self._rows.index_select(0, (last + 1) % self.capacity % len(self)))
+        columns = (
+            begin.observation,
+            begin.action,
+            end.following,
+            following.action * recorded.unsqueeze(-1),
+            end.incident,
+            ((last - index) % self.capacity + 1).float(),
+            end.terminal,
+            recorded,
+        )
+        return Unrolled(*(column.to(device) for column in columns))
+
+    def _goes_on(self, index: torch.Tensor) -> torch.Tensor:
+        """Return whether the row after each belongs to the same episode."""
+        n, after = self._n_observation, (index + 1) % self.capacity
+        # Rows of a ring that is not yet full end where nothing was written; the newest has no row after it.
+        there = (after < len(self)) & (after != self.added % self.capacity)
+        ended = (self._rows[index, -2] > 0.0) | (self._rows[index, -1] > 0.0)
+        left = self._rows[index, n + self._n_action : 2 * n + self._n_action]
+        return there & ~ended & (left == self._rows[after % len(self), :n]).all(dim=1)
 
     def newest(self, size: int, device: torch.device) -> Batch:
         """Return the newest `size` transitions, oldest first; fewer where fewer are held."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, update_average
 from ssql_ros.learning.policy import log_probability
-from ssql_ros.learning.replay import Batch, Replay, Transition, joined
+from ssql_ros.learning.replay import Batch, Replay, Transition, Unrolled, joined
 from ssql_ros.learning.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.learning.safety_critic import bellman_target
 from ssql_ros.shield import ShieldSettings
@@ -50,6 +51,8 @@ class SQRLSettings(SACSettings):
         target_candidates: 1: a' of the target is drawn from the unmasked policy (appendix D). More: the first of as
             many draws that the target network finds safe, or the least risky one; a' is then the masked policy's, so
             that the mask does not close where the policy alone is bad.
+        safety_lookahead: longest k over which the safety critic's target is unrolled along what was executed, like the
+            n-step returns of a behaviour; 1 is eq. 2 to the letter, a' of the policy of today.
         target_uniform: these draws are uniform, not the policy's: Q_safe is then that of the masked policy that knows
             nothing else, whatever the actor learns, and risks are those that `spider_grid` solves exactly.
         prior: Q_safe that the network says everywhere before it has learned anything.
@@ -76,6 +79,7 @@ class SQRLSettings(SACSettings):
     safety_tau: float = 0.02
     safety_members: int = 1
     target_candidates: int = 1
+    safety_lookahead: int = 1
     target_uniform: bool = False
     prior: float = 0.02
     explore_masked: bool = False
@@ -174,16 +178,26 @@ class SQRLPretraining(SAC):
         loss = torch.zeros(())
         for _ in range(self.settings.safety_updates):
             batch = self._safety_batch()
-            state, following = self.standardise(batch.observation), self.standardise(batch.following)
+            state = self.standardise(batch.observation)
             with torch.no_grad():
-                q_following = self._q_following(following)
-                bootstrap = self.settings.gamma_safe * (1.0 - batch.terminal)
-                target = bellman_target(batch.incident, bootstrap, q_following)
+                target = self._safety_target_value(batch)
             logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
             loss = functional.binary_cross_entropy_with_logits(logits, target)
             self.safety_optimiser.descend(loss)
             update_average(self.safety_target, self.safety, self.settings.safety_tau)
         return {"safety_loss": loss.detach()}
+
+    def _safety_target_value(self, batch: Batch | Unrolled) -> torch.Tensor:
+        """Return y (M, batch) of eq. 2, unrolled along the record where that is wanted."""
+        following, gamma = self.standardise(batch.following), self.settings.gamma_safe
+        # A policy that differs from what was executed counts only where nothing is recorded.
+        q = self._q_following(following)
+        if isinstance(batch, Batch):
+            return bellman_target(batch.incident, gamma * (1.0 - batch.terminal), q)
+        executed = torch.sigmoid(self.safety_target(torch.cat([following, batch.next_action], dim=1))[..., 0])
+        value = batch.incident * gamma ** (batch.steps - 1.0)
+        bootstrap = gamma**batch.steps * (1.0 - batch.terminal) * (1.0 - batch.incident)
+        return bellman_target(value, bootstrap, torch.where(batch.recorded > 0.0, executed, q))
 
     def _q_following(self, following: torch.Tensor) -> torch.Tensor:
         """Return Qbar_safe(s', a') (M, batch) of each member."""
@@ -214,15 +228,19 @@ class SQRLPretraining(SAC):
         # argmax of flags is the first that is set.
         return torch.where(safe.any(dim=1), safe.int().argmax(dim=1), logits.argmin(dim=1))
 
-    def _safety_batch(self) -> Batch:
+    def _safety_batch(self) -> Batch | Unrolled:
         s = self.settings
-        near = self.replay.draw_near(round(s.near_share * s.batch), s.near_steps, self.draws, self.device)
-        n_near = 0 if near is None else len(near.reward)
+        near = self.replay.drawn_near(round(s.near_share * s.batch), s.near_steps, self.draws)
+        n_near = 0 if near is None else len(near)
         n_offline = round(s.offline_share * s.batch) if len(self.replay) > 1 else 0
-        batch = self.safety_replay.draw(s.batch - n_offline - n_near, self.draws, self.device)
+        parts = [(self.safety_replay, self.safety_replay.drawn(s.batch - n_offline - n_near, self.draws))]
         if n_offline:
-            batch = joined(batch, self.replay.draw(n_offline, self.draws, self.device))
-        return batch if near is None else joined(batch, near)
+            parts.append((self.replay, self.replay.drawn(n_offline, self.draws)))
+        if near is not None:
+            parts.append((self.replay, near))
+        if s.safety_lookahead > 1:
+            return reduce(joined, (of.unrolled(index, s.safety_lookahead, self.device) for of, index in parts))
+        return reduce(joined, (of.batch(index, self.device) for of, index in parts))
 
     def serve(self) -> None:
         """Put the safety critic as it is now behind the mask."""
