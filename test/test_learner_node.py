@@ -90,7 +90,7 @@ def test_a_robot_learns_on_the_job_and_nothing_that_befalls_the_learner_reaches_
         offered = sorted((tmp_path / "learner" / "offered").iterdir())
         bundle = load_bundle(offered[0], TASK.contract())
         assert bundle.policy_kind == "supported_gaussian"
-        assert [gate["name"] for gate in bundle.provenance["gates"]] == ["calibration", "support", "shadow"]
+        assert [gate["name"] for gate in bundle.provenance["gates"]] == ["calibration", "support", "shadow", "return"]
         assert all(gate["passed"] for gate in bundle.provenance["gates"])
         accepted = [s.bundle_id for s in conductor.statuses if s.status == ModelStatus.ACCEPTED]
         assert bundle.id in accepted

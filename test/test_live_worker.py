@@ -122,7 +122,7 @@ def test_it_learns_judges_in_the_states_of_now_and_offers_a_bundle(tmp_path: Pat
     # What comes after the policy was extracted decides.
     buffer.append(episodes[8])
     judged = worker.until("judged")
-    assert [gate["name"] for gate in judged["gates"]] == ["calibration", "support", "shadow"]
+    assert [gate["name"] for gate in judged["gates"]] == ["calibration", "support", "shadow", "return"]
     assert judged["gates"][1]["figures"]["outside"] == 0
     assert judged["passed"] == all(gate["passed"] for gate in judged["gates"])
     if judged["passed"]:

@@ -45,6 +45,9 @@ class Extraction(Protocol):
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
         """Return the action (n_action,), squashed to [-1, 1], of standard normal z in one state (1, n_state)."""
 
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
+
 
 class Draws:
     """Draws of b, and what they weigh under pi*.
@@ -123,3 +126,8 @@ class GaussianExtraction:
         """Return tanh(mean + std z)."""
         mean, log_std = (part[0].double().cpu().numpy() for part in self.actor.distribution(state))
         return np.tanh(mean + np.exp(log_std) * z)
+
+    @torch.no_grad()
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw in each state."""
+        return self.actor.sample(state, self._generator)[0]

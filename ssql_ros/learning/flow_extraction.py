@@ -120,5 +120,10 @@ class FlowExtraction:
         noise = self._draws.tensor(z[np.newaxis])
         return torch.tanh(self.u(state, noise))[0].double().cpu().numpy()
 
+    @torch.no_grad()
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw in each state."""
+        return torch.tanh(self.u(state, self._normal(len(state))))
+
     def _normal(self, count: int) -> torch.Tensor:
         return torch.randn((count, self._n_action), generator=self._generator, device=self._draws.device)

@@ -1,4 +1,4 @@
-"""What a policy must pass before it is announced to a robot: calibration, support, shadow evaluation.
+"""What a policy must pass before it is announced to a robot: calibration, support, shadow evaluation, return.
 
 Calibration: what can be said before the policy has acted once. Its Q is held against two bounds that every Q of the
 regularised objective keeps, and against its own Bellman equation, on data that it did not learn from:
@@ -8,7 +8,7 @@ regularised objective keeps, and against its own Bellman equation, on data that 
 
 Support: draws of the policy in every state are inside b's support. Shadow: the shield decides on the policy's proposals
 in states that the robot meets now, without acting, as in its monitor mode; it must not find more to mask than in what
-the robot does anyway, by more than `allowed`.
+the robot does anyway, by more than `allowed`. Return: see `return_gate`.
 """
 
 from __future__ import annotations
@@ -120,3 +120,33 @@ def shadow_gate(
     words = f"the shield would mask {share:.1%} of its proposals, and {before:.1%} of what the robot does now"
     fine = len(chunk) > 0 and share <= before + allowed
     return Gate("shadow", bool(fine), words, {"masked": float(share), "masked_before": float(before)})
+
+
+def return_gate(
+    candidate: float, service: float, returns: np.ndarray, margin: float = 0.05, slack: float = 0.3
+) -> Gate:
+    """Hold the candidate's estimated return against the recorded ones of the policy in service.
+
+    Both values are fitted in the same way, on the same data and states (see policy_value). That of the policy in
+    service is known from its recorded returns too, so the fit's error there is taken off the candidate's:
+
+        estimate = mean(returns) + candidate - service >= mean(returns) - `margin` of the range
+
+    Where the fit of the policy in service is off by more than `slack` of the range, nothing is known.
+
+    Args:
+        candidate, service: fitted values v of either.
+        returns: (N,), discounted, recorded while the policy in service acted; whole ones alone.
+    """
+    if not len(returns):
+        return Gate("return", False, "no whole return of the policy in service is recorded yet")
+    recorded = float(returns.mean())
+    span = max(float(np.ptp(returns)), 0.1 * abs(recorded), 1e-6)
+    estimate, off = recorded + candidate - service, service - recorded
+    figures = {"estimate": estimate, "recorded": recorded, "range": span, "fit_error": off, "n": float(len(returns))}
+    fine = np.isfinite(estimate) and abs(off) <= slack * span and estimate >= recorded - margin * span
+    words = (
+        f"estimated return {estimate:.3g}, recorded {recorded:.3g} of the policy in service (range {span:.3g}), whose "
+        f"own estimate is off by {off:+.3g}"
+    )
+    return Gate("return", bool(fine), words, figures)

@@ -27,8 +27,9 @@ from ssql_ros.bundle import Bundle, load_bundle, save_bundle
 from ssql_ros.critic import SafetyCritic
 from ssql_ros.learning.algorithms import settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from ssql_ros.learning.gates import Gate, calibration_gate, returns_of, shadow_gate, support_gate
+from ssql_ros.learning.gates import Gate, calibration_gate, return_gate, returns_of, shadow_gate, support_gate
 from ssql_ros.learning.live_buffer import Chunk, LiveBuffer
+from ssql_ros.learning.policy_value import values
 from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.sac import NO_CLOCK
 from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind
@@ -58,6 +59,9 @@ class LiveSettings:
         updates_per_step: gradient steps of stage 1 for each transition, at most.
         round_updates: of stage 1 before a policy is extracted and judged.
         shadow_steps: transitions that must come after the extraction, to judge in the states of now.
+        return_margin: by how much, as a share of the range of recorded returns, a policy may be estimated worse than
+            the one in service.
+        value_updates: gradient steps of each estimate.
         ssql: settings of the algorithm.
     """
 
@@ -68,6 +72,8 @@ class LiveSettings:
     updates_per_step: float = 1.0
     round_updates: int = 3000
     shadow_steps: int = 250
+    return_margin: float = 0.05
+    value_updates: int = 600
     replay: int = 500_000
     seed: int = 0
     ssql: dict[str, Any] = field(default_factory=dict)
@@ -267,10 +273,27 @@ class LiveWorker:
         settings = ShieldSettings(self.shield.epsilon, NO_CLOCK, NO_CLOCK)
         policy = supported_policy(self._pending)
         self._gates.append(shadow_gate(policy, joined, self.critic, self.contract, settings, self._rng))
+        self._gates.append(self._judge_return(joined))
         return self._verdict()
 
+    def _judge_return(self, shadow: Chunk) -> Gate:
+        """Hold the candidate against what acts now: the newest policy that was offered, b where none was."""
+        assert self._pending is not None
+        algorithm, s = self._algorithm(), self.settings
+        whole = _whole(shadow, self.ssql_settings.gamma)
+        if not whole.any():
+            return return_gate(0.0, 0.0, np.zeros(0))
+        states = np.concatenate([shadow.observation, shadow.context], axis=1)[whole]
+        offered = sorted((self.folder / "offered").glob("round_*.safetensors"))
+        service = load_bundle(offered[-1], self.contract) if offered else None
+        found = values(
+            algorithm, self._pending, service, lambda: self._batch(algorithm), s.value_updates, states, s.seed
+        )
+        returns = returns_of(shadow.reward, shadow.first, shadow.incident, self.ssql_settings.gamma)
+        return return_gate(*found, returns[whole], s.return_margin)
+
     def _verdict(self) -> dict[str, Any]:
-        passed = len(self._gates) == 3 and all(gate.passed for gate in self._gates)
+        passed = len(self._gates) == 4 and all(gate.passed for gate in self._gates)
         gates = [asdict(gate) for gate in self._gates]
         told: dict[str, Any] = {"event": "judged", "round": self.rounds, "passed": passed, "gates": gates}
         if passed and self._pending is not None:

@@ -49,6 +49,7 @@ PARAMETERS = (
     Parameter("updates_per_step", 1.0, "gradient steps a transition, at most", low=1e-3, high=1e3, fixed=True),
     Parameter("round_updates", 3000, "gradient steps before a policy is judged", low=1, high=10**9, fixed=True),
     Parameter("shadow_steps", 250, "transitions that it is judged on in shadow", low=1, high=10**6, fixed=True),
+    Parameter("return_margin", 0.05, "of the returns' range: how much worse it may be", low=0.0, high=1.0, fixed=True),
     Parameter("settings", "{}", 'of the algorithm, JSON by name, e.g. {"temperature": 0.02}', fixed=True),
     Parameter("seed", 0, "of the networks", low=0, high=2**31 - 1, fixed=True),
     Parameter("announce", True, "announce what passes every gate; else it only lies in the folder"),
@@ -106,7 +107,7 @@ class LearnerNode(Node):
             algorithm = json.loads(self.value_of("settings"))
         except ValueError as error:
             raise ValueError(f"parameter settings: expected JSON, got {self.value_of('settings')!r}") from error
-        names = ("first_steps", "updates_per_step", "round_updates", "shadow_steps", "seed")
+        names = ("first_steps", "updates_per_step", "round_updates", "shadow_steps", "return_margin", "seed")
         settings = {
             "contract": str(Path(self.contract.path).absolute()),
             "behaviour": behaviour,
