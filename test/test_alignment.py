@@ -9,6 +9,7 @@ from toy_robot import EPISODE_GAP_NS, PERIOD_NS, toy_contract
 from ssql_ros.bags.alignment import LEFT_OUT, RECOVERY, Aligner
 from ssql_ros.bags.roles import COMMAND, CONTEXT, ENDING, PLACE
 from ssql_ros.spec import ObservationAssembler
+from ssql_ros.transitions import TransitionAssembler
 
 CONTRACT = toy_contract()
 START = 100_000_000_000
@@ -68,6 +69,27 @@ def test_every_step_becomes_a_row_with_the_right_parts() -> None:
         assert row["margin"] == pytest.approx(0.001 * i - 0.3)
     assert {row["episode"] for row in rows} == {0}
     assert converter.counts["rows"] == 39
+
+
+def test_a_bag_says_what_the_learner_beside_the_robot_has_seen() -> None:
+    live = TransitionAssembler(CONTRACT, Way(), n_context=0)
+    messages = [*stream(40, fallen=(39,)), *stream(30, START + 10**10)]
+    for role, stamp, value in messages:
+        values = np.array([value])
+        if role == COMMAND:
+            live.execute(stamp, values)
+        elif role == PLACE:
+            live.locate(stamp, values)
+        else:
+            live.read(role, stamp, values)
+    seen = live.take()
+    rows, _ = converted(messages)
+    assert len(rows) == 39 + 29
+    # The newest steps wait, live, for what may yet come.
+    assert len(seen) >= len(rows) - 1
+    for mine, its in zip(rows, seen, strict=False):
+        for name in ("stamp", "observation", "action", "reward", "following", "incident"):
+            assert np.array_equal(mine[name], getattr(its, name)), name
 
 
 @settings(max_examples=50, deadline=None)

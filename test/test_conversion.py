@@ -190,6 +190,43 @@ def test_context_of_proposals_becomes_columns(bag: Path, tmp_path: Path, capsys)
         assert np.array_equal(data["following_context"][row], expected.astype("float32"), equal_nan=True)
 
 
+@pytest.mark.parametrize("enforced", [True, False])
+def test_where_no_command_was_recorded_the_shield_s_account_says_what_was_executed(
+    bag: Path, tmp_path: Path, enforced: bool
+) -> None:
+    from bag_helpers import SHIELDED, make_store
+
+    store, told = make_store(), tmp_path / "told"
+    with open_bag(bag) as opened:
+        kinds = {topic: info.type for topic, info in opened.topics.items()}
+    read, other = reader_for(Role("command", kinds["/joint_commands"]), MINITAUR, None), np.full(8, 0.7)
+    with BagWriter(told) as writer:
+        for topic, its in kinds.items():
+            if topic != "/joint_commands":
+                writer.add_topic(topic, its, [qos_profile()])
+        writer.add_topic("/shield_node/shielded_action", SHIELDED, [qos_profile()])
+        for topic, _, time, data in raw_messages(bag, kinds):
+            if topic != "/joint_commands":
+                writer.write(topic, time, data)
+                continue
+            stamp, action = read(data)
+            at = store.types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
+            header = store.types["std_msgs/msg/Header"](at, "")
+            pair = (other, action) if enforced else (action, other)
+            scores = (0.1, 0.1, 0.2, 1, 1, 1e-5, "0" * 16, "")
+            account = store.types[SHIELDED](header, 0, enforced, *pair, *scores)
+            writer.write("/shield_node/shielded_action", time, bytes(store.serialize_cdr(account, SHIELDED)))
+    rows: list[dict] = []
+    expected: list[dict] = []
+    outcome = convert([told], MINITAUR, reward_of(MINITAUR), rows.append)
+    convert([bag], MINITAUR, reward_of(MINITAUR), expected.append)
+    assert outcome.problems == []
+    assert len(rows) == len(expected) > 900
+    for mine, its in zip(rows, expected, strict=True):
+        assert np.allclose(mine["action"], its["action"], atol=1e-12)
+        assert mine["reward"] == pytest.approx(its["reward"])
+
+
 def test_a_bag_in_which_nothing_can_be_used_makes_no_data_set(bag: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "set"
     command = ["bag", "convert", str(bag), "--contract", "spider", "--out", str(out), "--quiet"]

@@ -13,7 +13,6 @@ period is accounted for.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,18 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from ssql_ros.bags.held import HORIZON, JUMP, WINDOW, Held
 from ssql_ros.bags.roles import COMMAND, CONTEXT, ENDING, PLACE
 from ssql_ros.spec import Contract, ObservationAssembler
 from ssql_ros.spec.observation import NANOSECONDS
 from ssql_ros.transitions import REMEMBERED, Reward
 
-WINDOW = round(0.5 * NANOSECONDS)
-# A step back on one topic by more than this is a clock that was set, or a simulation begun anew; by less, a message is
-# late.
-JUMP = 4 * WINDOW
 RECOVERY = 0.5  # s
-# What is older than this, seen from the newest of its topic, is held for no frame any more.
-HORIZON = JUMP + 2 * WINDOW
 
 # What becomes of a period other than a row, and why.
 LEFT_OUT = {
@@ -50,43 +44,6 @@ UNUSED = {
     "unstamped": "messages without a stamp (commands without one answer the newest trigger)",
     "unreadable": "messages that are not whole, or hold what the contract refuses",
 }
-
-
-class _Held:
-    """Stamped values of one topic, in the order of stamps, as far back as they can still serve."""
-
-    def __init__(self) -> None:
-        self.stamps: list[int] = []
-        self.values: list[np.ndarray] = []
-
-    def add(self, stamp: int, value: np.ndarray) -> bool:
-        """Put in a value; where its stamp is there already, replace the value and return False."""
-        stamps = self.stamps
-        if not stamps or stamp > stamps[-1]:
-            stamps.append(stamp)
-            self.values.append(value)
-            if stamps[0] < stamp - 2 * HORIZON:
-                self._forget(bisect_right(stamps, stamp - HORIZON))
-            return True
-        at = bisect_right(stamps, stamp)
-        if at and stamps[at - 1] == stamp:
-            self.values[at - 1] = value
-            return False
-        stamps.insert(at, stamp)
-        self.values.insert(at, value)
-        return True
-
-    def until(self, stamp: int) -> tuple[int, np.ndarray] | None:
-        """Return the newest value not later than `stamp`; forget what is older than that."""
-        at = bisect_right(self.stamps, stamp)
-        if not at:
-            return None
-        if at > 1:
-            self._forget(at - 1)
-        return self.stamps[0], self.values[0]
-
-    def _forget(self, count: int) -> None:
-        del self.stamps[:count], self.values[:count]
 
 
 @dataclass
@@ -145,7 +102,7 @@ class Aligner:
         self._newest: dict[str, int] = {}  # stamp, by role
         self._frames: list[int] = []  # heap of trigger stamps that are not decided on
         self._triggers: dict[int, np.ndarray] = {}
-        self._held = {name: _Held() for name in (*self._others, COMMAND, PLACE, CONTEXT, ENDING)}
+        self._held = {name: Held() for name in (*self._others, COMMAND, PLACE, CONTEXT, ENDING)}
         self._done: int | None = None  # newest trigger decided on
         self._taken: int | None = None  # newest frame
         self._inside: int | None = None  # newest frame in the failure set, of the history that goes on

@@ -97,7 +97,11 @@ class Bag:
         wanted = [c for c in self._reader.connections if c.topic in topics]
         try:
             if wanted:
-                for connection, time, data in self._reader.messages(wanted):
+                told = sum(c.msgcount for c in wanted)
+                for number, (connection, time, data) in enumerate(self._reader.messages(wanted), start=1):
+                    if number > told:
+                        # The pages of a damaged database may point in a circle.
+                        raise BagError(f"{self.path}: the bag is damaged: it holds more than the {told} messages told")
                     yield connection.topic, connection.msgtype, time, bytes(data)
         except DAMAGE as error:
             raise BagError(f"{self.path}: the bag is damaged: {error}") from error
@@ -134,7 +138,7 @@ def open_bag(path: str | os.PathLike[str]) -> Bag:
         reader = Reader(path)
         reader.open()
     except DAMAGE as error:
-        raise BagError(f"{path}: the bag cannot be opened: {error}{_remedy(path)}") from error
+        raise BagError(f"{path}: the bag cannot be opened: {str(error) or repr(error)}{_remedy(path)}") from error
     return Bag(path, reader)
 
 

@@ -118,6 +118,9 @@ def _messages(
                 (last + step,),
             )
             for number, topic, time, data in rows:
+                if number <= last:
+                    # Damaged pages may point back: without this the way through them has no end.
+                    raise sqlite3.DatabaseError(f"message {number} follows message {last}")
                 if step:
                     problems.append(f"{file}: up to {number - last - 1} messages cannot be read: {fault}")
                 last, step = number, 0

@@ -100,7 +100,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
         metavar="NAME=VALUE",
         help="settings of the algorithm, e.g. epsilon=0.05",
     )
-    parser.add_argument("--checkpoint-every", type=int, default=25_000, help="steps (default: %(default)s)")
+    parser.add_argument("--checkpoint-every", type=int, help=f"steps (default: 25000{'; 2000 from a log' * from_logs})")
     parser.add_argument("--episodes", type=int, default=100, help="of the final policy (default: %(default)s)")
     parser.add_argument(
         "--threads", type=int, default=1, help="0: one per processor, seldom faster at these widths (default: 1)"
@@ -248,7 +248,7 @@ def _algorithm(options: argparse.Namespace) -> int:
         seed=options.seed,
         source=str(options.source),
         settings=_settings(options.set),
-        checkpoint_every=options.checkpoint_every,
+        checkpoint_every=25_000 if options.checkpoint_every is None else options.checkpoint_every,
         evaluation=options.episodes,
     )
     folder = options.out or Path("runs") / f"{plan.task}_{plan.phase}_{plan.algorithm}_{plan.seed}"
@@ -292,7 +292,7 @@ def _from_log(options: argparse.Namespace, log: Path) -> int:
         steps=20_000 if options.steps is None else options.steps,
         seed=options.seed,
         settings=_settings(options.set),
-        checkpoint_every=options.checkpoint_every,
+        checkpoint_every=2000 if options.checkpoint_every is None else options.checkpoint_every,
         evaluation=options.episodes,
         behaviour=getattr(options, "behaviour", ""),
     )
