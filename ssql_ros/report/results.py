@@ -39,6 +39,7 @@ COLUMNS = {
 }
 # What is drawn against lambda: the first of each that the experiment has.
 OVER_LAMBDA = (("final_reward", "return_mean"), ("final_success", "induced_return_mean"), ("q_bias",), ("q_rank",))
+FAR_OFF = 10.0
 
 Values = dict[str, dict[str, dict[int, float]]]  # method -> figure -> seed -> value
 
@@ -178,6 +179,9 @@ def plot_over_lambda(by_lambda: dict[float, dict[str, dict[int, float]]], path: 
             axes.set_title(COLUMNS.get(name, (name, 0))[0], loc="left", fontsize=9)
             axes.set_xscale("log")
             axes.set_xlabel("λ")
+            if name == "q_bias" and max(abs(value) for _, value in seeds) > FAR_OFF:
+                # A seed that runs away must not hide the others.
+                axes.set_yscale("symlog", linthresh=1.0)
             axes.grid(color=GRID)
             axes.spines[["top", "right"]].set_visible(False)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,9 +203,13 @@ def write_results(results: Path) -> list[Path]:
         "Mean over seeds ± standard deviation over seeds. Written by `ssql report`.",
     ]
     for experiment, values in summary.items():
+        by_lambda = over_lambda(values)
+        if by_lambda:
+            # Ascending, not as the names are spelt.
+            values = {f"lambda {t:g}": figures for t, figures in by_lambda.items()}
         sections += ["", f"## {experiment}", "", table(values)]
         picture = results / f"{experiment}.png"
-        if by_lambda := over_lambda(values):
+        if by_lambda:
             plot_over_lambda(by_lambda, picture)
             told = "`ssql report`; mean, standard deviation and every seed."
         elif any(row["experiment"] == experiment for row in curves):
