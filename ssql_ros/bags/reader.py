@@ -284,7 +284,8 @@ def mcap_files(path: Path) -> list[Path]:
 def _remedy(path: Path) -> str:
     """Return what to do about an unfinished bag, where something can be done."""
     folder = path if path.is_dir() else path.parent
-    return f"; `ssql bag recover {shlex.quote(str(folder))}` finishes it" if mcap_files(folder) else ""
+    # Of a bag that is split, and of a database, everything is read as it is.
+    return f"; `ssql bag recover {shlex.quote(str(folder))}` finishes it" if len(mcap_files(folder)) == 1 else ""
 
 
 def _msg_text(connection: Connection) -> str:
