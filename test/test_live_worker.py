@@ -14,6 +14,7 @@ from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.bundle import load_bundle
 from ssql_ros.learning.gates import calibration_gate, returns_of, support_gate
 from ssql_ros.learning.live_buffer import LiveBuffer
+from ssql_ros.learning.live_worker import LiveWorker, read_settings
 from ssql_ros.policy import SupportedPolicy
 from ssql_ros.tasks import find_task
 from ssql_ros.transitions import LiveTransition
@@ -177,6 +178,31 @@ def test_a_broken_configuration_is_told_and_ends_the_worker(tmp_path: Path) -> N
     worker = Worker(tmp_path)
     assert "unknown key 'surprise'" in worker.until("problem")["words"]
     assert worker.process.wait(60) == 2
+
+
+@pytest.mark.parametrize("offered", [None, b"damaged"])
+def test_the_return_is_judged_against_what_acts_also_where_that_cannot_be_read(
+    tmp_path: Path, episodes: list, offered: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    buffer = prepare(tmp_path, value_updates=5)
+    for episode in episodes[:3]:
+        buffer.append(episode)
+    if offered is not None:
+        (tmp_path / "offered").mkdir()
+        (tmp_path / "offered" / "round_001.safetensors").write_bytes(offered)
+    worker = LiveWorker(tmp_path, read_settings(tmp_path / "live.json"))
+    worker.take_in()
+    exported = worker._algorithm() and worker.export()["path"]
+    worker._pending = load_bundle(exported, TASK.contract())
+    (chunk, *_) = LiveBuffer(tmp_path / "buffer", SIZES).unread()
+    gate = worker._judge_return(chunk)
+    assert gate.name == "return"
+    # Of 500 steps, those that see 90 % of their rest at a discount of 0.8: all but 10.
+    assert gate.figures["n"] == 490
+    recorded = returns_of(chunk.reward, chunk.first, chunk.incident, 0.8)[:490].mean()
+    assert gate.figures["recorded"] == pytest.approx(recorded, abs=1e-5)
+    assert (gate.figures["fit_error"] == 0.0) == (offered is not None)
+    assert ("cannot be judged" in capsys.readouterr().out) == (offered is not None)
 
 
 def test_returns_are_cut_where_episodes_begin_and_at_incidents() -> None:

@@ -9,7 +9,7 @@ import torch
 from ssql_ros.behaviour.policy import UniformBox
 from ssql_ros.bundle import Bundle
 from ssql_ros.learning.gates import return_gate
-from ssql_ros.learning.policy_value import drawn_by_behaviour, drawn_by_policy, fitted_value, taken_from, values
+from ssql_ros.learning.policy_value import drawn_by_behaviour, drawn_by_policy, fitted_value, taken_from
 from ssql_ros.learning.replay import Batch
 from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind
 from ssql_ros.policy import supported_policy
@@ -81,9 +81,11 @@ def test_a_policy_that_is_worse_than_what_acts_is_refused(
     candidate: float, service: float | None, passes: bool
 ) -> None:
     algorithm, rng = learner(), np.random.default_rng(1)
-    acting = None if service is None else leaning(service)
-    states = rng.normal(size=(200, 1))
-    found = values(algorithm, leaning(candidate), acting, batches(rng), 400, states, seed=0)
+    states = torch.as_tensor(rng.normal(size=(200, 1)), dtype=torch.float32)
+    draws = [drawn_by_policy(taken_from(leaning(candidate), algorithm, 0)), drawn_by_behaviour(algorithm)]
+    if service is not None:
+        draws[1] = drawn_by_policy(taken_from(leaning(service), algorithm, 0))
+    found = [fitted_value(algorithm, draw, batches(rng), 400, states) for draw in draws]
     acts = rng.uniform(-0.5, 0.5, 4000) if service is None else np.full(4000, 0.5 * math.tanh(service))
     recorded = np.convolve(SLOPE * acts, GAMMA ** np.arange(20))[19:-19]
     # What is recorded of a policy that hardly varies has hardly a range.

@@ -29,7 +29,7 @@ from ssql_ros.learning.algorithms import settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.gates import Gate, calibration_gate, return_gate, returns_of, shadow_gate, support_gate
 from ssql_ros.learning.live_buffer import Chunk, LiveBuffer
-from ssql_ros.learning.policy_value import values
+from ssql_ros.learning.policy_value import Draw, drawn_by_behaviour, drawn_by_policy, fitted_value, taken_from
 from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.sac import NO_CLOCK
 from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind
@@ -284,13 +284,23 @@ class LiveWorker:
         if not whole.any():
             return return_gate(0.0, 0.0, np.zeros(0))
         states = np.concatenate([shadow.observation, shadow.context], axis=1)[whole]
-        offered = sorted((self.folder / "offered").glob("round_*.safetensors"))
-        service = load_bundle(offered[-1], self.contract) if offered else None
-        found = values(
-            algorithm, self._pending, service, lambda: self._batch(algorithm), s.value_updates, states, s.seed
-        )
-        returns = returns_of(shadow.reward, shadow.first, shadow.incident, self.ssql_settings.gamma)
-        return return_gate(*found, returns[whole], s.return_margin)
+        returns = returns_of(shadow.reward, shadow.first, shadow.incident, self.ssql_settings.gamma)[whole]
+
+        def judge(draw: Draw) -> float:
+            seen = torch.as_tensor(states, device=algorithm.device)
+            return fitted_value(algorithm, draw, lambda: self._batch(algorithm), s.value_updates, seen)
+
+        candidate = judge(drawn_by_policy(taken_from(self._pending, algorithm, s.seed)))
+        service = drawn_by_behaviour(algorithm)
+        try:
+            if offered := sorted((self.folder / "offered").glob("round_*.safetensors")):
+                bundle = load_bundle(offered[-1], self.contract)
+                service = drawn_by_policy(taken_from(bundle, algorithm, s.seed))
+        except ValueError as error:
+            # Of other settings, or damaged: what it has recorded is known all the same.
+            tell({"event": "problem", "words": f"the policy in service cannot be judged, only its returns: {error}"})
+            return return_gate(candidate, float(returns.mean()), returns, s.return_margin)
+        return return_gate(candidate, judge(service), returns, s.return_margin)
 
     def _verdict(self) -> dict[str, Any]:
         passed = len(self._gates) == 4 and all(gate.passed for gate in self._gates)

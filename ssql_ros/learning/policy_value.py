@@ -93,20 +93,3 @@ def fitted_value(
         seen = algorithm.standardise(states)
         found = [critics(torch.cat([seen, draw(states)], dim=1)).mean() for _ in range(DRAWS)]
     return float(torch.stack(found).mean())
-
-
-def values(
-    algorithm: SSQL,
-    candidate: Bundle,
-    service: Bundle | None,
-    batches: Callable[[], Batch],
-    updates: int,
-    states: np.ndarray,
-    seed: int,
-) -> tuple[float, float]:
-    """Return v of the candidate and of the policy in service (None: b itself) in states (N, n_state)."""
-    seen = torch.as_tensor(states, dtype=torch.float32, device=algorithm.device)
-    acting = drawn_by_behaviour(algorithm) if service is None else drawn_by_policy(taken_from(service, algorithm, seed))
-    draws = (drawn_by_policy(taken_from(candidate, algorithm, seed)), acting)
-    first, second = (fitted_value(algorithm, draw, batches, updates, seen) for draw in draws)
-    return first, second
