@@ -235,18 +235,23 @@ def test_a_bag_in_which_nothing_can_be_used_makes_no_data_set(bag: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_data_set_of_a_bag_is_made_once_and_never_mistaken_for_another(bag: Path, tmp_path: Path) -> None:
+def test_the_data_set_of_a_bag_is_made_once_and_never_mistaken_for_another(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, source = tmp_path / "set", Source((bag,), MINITAUR, reward_of(MINITAUR))
     made = data_set_of(source, out, {})
     before = (out / "manifest.json").stat().st_mtime_ns
     assert len(data_set_of(source, out, {})) == len(made) > 900
     assert (out / "manifest.json").stat().st_mtime_ns == before
+    # The same bag, from where one stands in its folder.
+    monkeypatch.chdir(bag.parent)
+    assert len(data_set_of(replace(source, bags=(Path(bag.name),)), out, {})) == len(made)
     for changed, what in (({"reward": None}, "reward"), ({"recovery": 1.0}, "recovery")):
         with pytest.raises(DataSetError, match=f"holds a data set with another {what}"):
             data_set_of(replace(source, **changed), out, {})
     other = tmp_path / "other"
     make_bag(other, "minitaur", 0.3, 1)
-    with pytest.raises(DataSetError, match="holds a data set with another sources"):
+    with pytest.raises(DataSetError, match="holds a data set of other bags than"):
         data_set_of(replace(source, bags=(other,)), out, {})
     with pytest.raises(BagError, match=r"no transition comes of \d+ periods"):
         data_set_of(Source((bag,), find_task("spider").contract(), None), tmp_path / "none", {})

@@ -136,13 +136,19 @@ def data_set_of(source: Source, out: Path, facts: Mapping[str, Any], show: bool 
             )
         return DataSet(out)
     data = DataSet(out)
-    wanted = {**source.told(), "sources": digests(source.bags)}
-    for name, value in wanted.items():
+    for name, value in source.told().items():
         if data.manifest.get(name) != value:
             raise DataSetError(
                 f"{out}: holds a data set with another {name}: {data.manifest.get(name)!r}, not {value!r}; "
                 "remove it, or name another folder"
             )
+    # Wherever the bags lie, and however they are named from here, it is their content that counts.
+    made_of = [entry.get("sha256") for entry in data.manifest.get("sources", [])]
+    if made_of != [entry["sha256"] for entry in digests(source.bags)]:
+        raise DataSetError(
+            f"{out}: holds a data set of other bags than {', '.join(map(str, source.bags))}; "
+            "remove it, or name another folder"
+        )
     return data
 
 
