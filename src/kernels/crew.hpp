@@ -28,11 +28,16 @@ class Crew {
         crew->share(count, [](const void* context, std::int64_t i) { (*static_cast<const Work*>(context))(i); }, &work);
     }
 
-    // Call every phase for each member's parts; a part may need all parts of its member's phases before.
-    template <class... Phases>
-    static void run_phases(std::int64_t members, std::int64_t parts, std::int64_t threads, const Phases&... phases) {
-        if (parts == 1) return run(members, threads, [&](std::int64_t m) { (phases(m, 0), ...); });
-        (run(members * parts, threads, [&](std::int64_t i) { phases(i / parts, i % parts); }), ...);
+    // Call work(phase, member, part) for all; a part may need all parts of its member's phases before.
+    template <class Work>
+    static void run_phases(std::int64_t phases, std::int64_t members, std::int64_t parts, std::int64_t threads,
+                           const Work& work) {
+        if (parts == 1)
+            return run(members, threads, [&](std::int64_t m) {
+                for (std::int64_t phase = 0; phase < phases; phase++) work(phase, m, 0);
+            });
+        for (std::int64_t phase = 0; phase < phases; phase++)
+            run(members * parts, threads, [&](std::int64_t i) { work(phase, i / parts, i % parts); });
     }
 
    private:

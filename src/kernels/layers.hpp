@@ -171,24 +171,29 @@ struct Shape {
     bool is_half(Index i) const { return half && i > 0 && i < layers - 1; }
     Index rows() const { return filled(batch, LANES); }
     Index width(Index i) const { return filled(sizes[i], i == 0 || i == layers ? LANES : 2 * LANES); }
-    // Elements of the activations that one perceptron keeps for its gradients.
-    Index kept() const {
+    // Elements of one perceptron, up to layer `end`: activations kept for the gradients, weights and their transposes
+    // packed.
+    Index kept(Index end) const {
         Index sum = 0;
-        for (Index i = 1; i < layers; i++) sum += width(i) * rows();
+        for (Index i = 1; i < end; i++) sum += width(i) * rows();
         return sum;
     }
-    // Elements of all layers' weights, packed, of their gradients g, and multiplications of a pass.
-    Index packed() const {
+    Index packed(Index end) const {
         Index sum = 0;
-        for (Index i = 0; i < layers; i++) sum += (is_half(i) ? width(i) / 2 : sizes[i]) * width(i + 1);
+        for (Index i = 0; i < end; i++) sum += (is_half(i) ? width(i) / 2 : sizes[i]) * width(i + 1);
         return sum;
     }
-    Index packed_transposed() const {
+    Index packed_transposed(Index end) const {
         Index sum = 0;
-        for (Index i = 0; i < layers; i++) sum += (is_half(i) ? width(i + 1) / 2 : sizes[i + 1]) * width(i);
+        for (Index i = 0; i < end; i++) sum += (is_half(i) ? width(i + 1) / 2 : sizes[i + 1]) * width(i);
         return sum;
     }
-    Index gradients() const { return kept() + width(layers) * rows(); }
+    Index widest() const {
+        Index most = 0;
+        for (Index i = 0; i <= layers; i++) most = width(i) > most ? width(i) : most;
+        return most;
+    }
+    // Multiplications of a pass.
     Index products() const {
         Index sum = 0;
         for (Index i = 0; i < layers; i++) sum += sizes[i] * sizes[i + 1];

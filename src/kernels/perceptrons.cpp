@@ -28,6 +28,27 @@ float* workspace(Index elements) {
     return buffer.data;
 }
 
+// Room for each member's work. One that is nobody else's is the working thread's own, which its caches hold.
+class Rooms {
+   public:
+    Rooms(Index elements, Index members, Index parts)
+        : elements_(elements), shared_(parts > 1 ? workspace(members * elements) : nullptr), in_parts_(parts > 1) {}
+
+    // Null where memory is out.
+    float* of(Index m) const {
+        float* room = in_parts_ ? shared_ : workspace(elements_);
+        if (!room) missed_.store(1);
+        return room && in_parts_ ? room + m * elements_ : room;
+    }
+    int missed() const { return missed_.load(); }
+
+   private:
+    const Index elements_;
+    float* const shared_;
+    const bool in_parts_;
+    mutable std::atomic<int> missed_{0};
+};
+
 // Rows of the outputs of a perceptron. x: panels of inputs; packed: every layer's weights; kept: room for activations.
 void forward_rows(const Shape& shape, const Layer* layers, Span rows, const float* x, const float* packed, float* kept,
                   float* out) {
@@ -56,51 +77,37 @@ void forward_rows(const Shape& shape, const Layer* layers, Span rows, const floa
     }
 }
 
-// Rows of every layer's g, the last one's given, and of the gradient for x where it is wanted.
-// found: layer after layer, panels; packed: every layer's transposed weights.
-void backward_rows(const Shape& shape, const Layer* layers, Span rows, const float* kept, const float* packed,
-                   float* found, float* to_x) {
-    const float *after = kept + shape.kept(), *weights = packed + shape.packed_transposed();
-    float* g = found + shape.gradients() - shape.width(shape.layers) * shape.rows();
-    for (Index i = shape.layers - 1; i >= (to_x ? 0 : 1); i--) {
-        const Layer& l = layers[i];
-        weights -= l.depth_out() * l.in;
-        if (i == 0)
-            return layer_product<false>(l, g, l.rows, weights, rows, l.depth_out(), {0, l.in},
-                                        [&](auto r, auto c, auto& sum) { put_rows(to_x, l.batch, l.n_in, r, c, sum); });
-        const float* a = after -= l.in * l.rows;
-        float* below = g - l.in * l.rows;
-        layer_product<false>(l, g, l.rows, weights, rows, l.depth_out(), {0, l.in}, [&](Index r, Index c, auto& sum) {
+// The part'th of `parts` pieces of what layer i's g says: gradients for its weights and biases, where there is a `to`,
+// and rows of the gradient for what enters it, masked, to `below` (panels), or to_x for the first layer.
+// a: what entered; packed: transposed weights.
+void backward_layer(const Layer* layers, Index i, const Layer* to, Index part, Index parts, const float* a,
+                    const float* packed, const float* g, float* below, float* to_x) {
+    const Layer& l = layers[i];
+    if (to) {
+        float *weight = const_cast<float*>(to[i].weight), *bias = const_cast<float*>(to[i].bias);
+        const Index depth = l.depth_batch();
+        const Span columns = piece(l.out, 2 * LANES, part, parts);
+        // Paired along the batch these matrices are in the second half.
+        const Index skip_a = l.half ? l.in / 2 * l.rows : 0, skip_g = l.half ? l.out / 2 * l.rows : 0;
+        if (l.n_out > 1 || l.half)
+            layer_product<true>(l, a + skip_a, depth, g + skip_g, {0, filled(l.n_in, TILE)}, depth, columns,
+                                [&](Index r, Index c, auto& sum) { put_rows(weight, l.n_in, l.n_out, r, c, sum); });
+        else if (columns.first < columns.end)
+            single_gradient(l, a, g, weight);
+        sum_batch(l, g, l.out, columns, l.n_out, bias);
+    }
+    const Span rows = piece(l.rows, LANES, part, parts);
+    if (i > 0)
+        layer_product<false>(l, g, l.rows, packed, rows, l.depth_out(), {0, l.in}, [&](Index r, Index c, auto& sum) {
             constexpr int width = sizeof(sum[0]) / sizeof(sum[0][0]);
             for (int n = 0; n < TILE; n++)
                 for (int j = 0; j < width; j++)
                     sum[n][j] = _mm512_maskz_mov_ps(positive<width>(l, a, r, c, n, j), sum[n][j]);
             keep(layers[i - 1], l.in, below, r, c, sum);
         });
-        g = below;
-    }
-}
-
-// The part'th of `parts` pieces of the gradients for the weights and biases of every layer, to `to`.
-void backward_weights(const Shape& shape, const Layer* layers, const Layer* to, Index part, Index parts, const float* x,
-                      const float* kept, const float* g) {
-    const float* a = x;
-    for (Index i = 0; i < shape.layers; i++) {
-        const Layer& l = layers[i];
-        const Index depth = l.depth_batch();
-        const Span columns = piece(l.out, 2 * LANES, part, parts);
-        float* found = const_cast<float*>(to[i].weight);
-        // Paired along the batch these matrices are in the second half.
-        const Index skip_a = l.half ? l.in / 2 * l.rows : 0, skip_g = l.half ? l.out / 2 * l.rows : 0;
-        if (l.n_out > 1 || l.half)
-            layer_product<true>(l, a + skip_a, depth, g + skip_g, {0, filled(l.n_in, TILE)}, depth, columns,
-                                [&](Index r, Index c, auto& sum) { put_rows(found, l.n_in, l.n_out, r, c, sum); });
-        else if (columns.first < columns.end)
-            single_gradient(l, a, g, found);
-        sum_batch(l, g, l.out, columns, l.n_out, const_cast<float*>(to[i].bias));
-        a = i ? a + l.in * l.rows : kept;
-        g += l.out * l.rows;
-    }
+    else if (to_x)
+        layer_product<false>(l, g, l.rows, packed, rows, l.depth_out(), {0, l.in},
+                             [&](Index r, Index c, auto& sum) { put_rows(to_x, l.batch, l.n_in, r, c, sum); });
 }
 
 // Every member in pieces, as many as the threads that would have none otherwise.
@@ -126,7 +133,7 @@ int ssql_interface() { return 1; }
 
 // Elements of `kept` for all members.
 Index ssql_kept(const Index* sizes, Index layers, Index members, Index batch) {
-    return members * Shape{sizes, layers, members, batch, false}.kept();
+    return members * Shape{sizes, layers, members, batch, false}.kept(layers);
 }
 
 // out (members, batch, n_out) of x (batch, n_in), or (members, batch, n_in) unless `shared`, on up to so many threads.
@@ -135,28 +142,23 @@ int ssql_forward(const Index* sizes, Index layers, Index members, Index batch, I
                  const float* flat, const float* x, float* out, float* kept) {
     const Shape shape{sizes, layers, members, batch, half != 0};
     const Index n_in = sizes[0], rows = shape.rows(), inputs = shape.width(0) * rows, parts = pieces(shape, threads);
-    const Index own = inputs + shape.packed() + (kept ? 0 : shape.kept());
-    float* room = workspace(members * own);
-    if (!room) return 1;
-    const auto input = [&](Index m) { return room + (shared ? 0 : m * own); };
-    const auto prepare = [&](Index m, Index part) {
-        Layer found[MOST_LAYERS];
-        shape.layers_of(m, flat, found);
-        if (!shared && part == 0) pack_rows(x + m * batch * n_in, batch, n_in, rows, input(m));
-        float* packed = room + m * own + inputs;
-        for (const Layer* l = found; l < found + layers; packed += l->depth_in() * l->out, l++)
-            pack(*l, piece(l->out, LANES, part, parts), packed);
+    const Index packed = shape.packed(layers), own = inputs + packed + (kept ? 0 : shape.kept(layers));
+    const Rooms rooms(own, members, parts);
+    const auto work = [&](Index phase, Index m, Index part) {
+        float* room = rooms.of(m);
+        if (!room) return;
+        Layer list[MOST_LAYERS];
+        shape.layers_of(m, flat, list);
+        if (phase == 1)
+            return forward_rows(shape, list, piece(rows, LANES, part, parts), room, room + inputs,
+                                kept ? kept + m * shape.kept(layers) : room + inputs + packed,
+                                out + m * batch * sizes[layers]);
+        if (part == 0) pack_rows(x + (shared ? 0 : m * batch * n_in), batch, n_in, rows, room);
+        for (Index i = 0; i < layers; i++)
+            pack(list[i], piece(list[i].out, LANES, part, parts), room + inputs + shape.packed(i));
     };
-    const auto work = [&](Index m, Index part) {
-        Layer found[MOST_LAYERS];
-        shape.layers_of(m, flat, found);
-        float *packed = room + m * own + inputs, *own_kept = kept ? kept + m * shape.kept() : packed + shape.packed();
-        forward_rows(shape, found, piece(rows, LANES, part, parts), input(m), packed, own_kept,
-                     out + m * batch * sizes[layers]);
-    };
-    if (shared) pack_rows(x, batch, n_in, rows, input(0));
-    Crew::run_phases(members, parts, threads, prepare, work);
-    return 0;
+    Crew::run_phases(2, members, parts, threads, work);
+    return rooms.missed();
 }
 
 // Gradients of a loss whose gradient for `out` is `gradient`: to_flat (as flat) and to_x (members, batch, n_in), each
@@ -165,40 +167,29 @@ int ssql_backward(const Index* sizes, Index layers, Index members, Index batch, 
                   const float* flat, const float* x, const float* kept, const float* gradient, float* to_flat,
                   float* to_x) {
     const Shape shape{sizes, layers, members, batch, half != 0};
-    const Index n_in = sizes[0], n_out = sizes[layers], rows = shape.rows(), inputs = shape.width(0) * rows;
-    const Index parts = pieces(shape, threads), own = inputs + shape.packed_transposed() + shape.gradients();
-    float* room = workspace(members * own);
-    if (!room) return 1;
-    const auto input = [&](Index m) { return room + (shared ? 0 : m * own); };
-    const auto packed = [&](Index m) { return room + m * own + inputs; };
-    const auto found = [&](Index m) { return packed(m) + shape.packed_transposed(); };
-    const auto prepare = [&](Index m, Index part) {
-        Layer list[MOST_LAYERS];
-        shape.layers_of(m, flat, list);
-        float* to = packed(m);
-        for (const Layer* l = list; l < list + layers; to += l->depth_out() * l->in, l++)
-            if (l > list || to_x) pack_transposed(*l, piece(l->in, LANES, part, parts), to);
-        if (part) return;
-        const Index last = shape.width(layers) * rows;
-        pack_rows(gradient + m * batch * n_out, batch, n_out, rows, found(m) + shape.gradients() - last);
-        if (to_flat && !shared) pack_rows(x + m * batch * n_in, batch, n_in, rows, input(m));
-    };
-    const auto propagate = [&](Index m, Index part) {
-        Layer list[MOST_LAYERS];
-        shape.layers_of(m, flat, list);
-        backward_rows(shape, list, piece(rows, LANES, part, parts), kept + m * shape.kept(), packed(m), found(m),
-                      to_x ? to_x + m * batch * n_in : nullptr);
-    };
-    const auto collect = [&](Index m, Index part) {
-        if (!to_flat) return;
+    const Index n_in = sizes[0], n_out = sizes[layers], rows = shape.rows(), parts = pieces(shape, threads);
+    const Index inputs = shape.width(0) * rows, packed = shape.packed_transposed(layers), g = shape.widest() * rows;
+    const Rooms rooms(inputs + packed + 2 * g, members, parts);
+    const auto work = [&](Index phase, Index m, Index part) {
+        float* room = rooms.of(m);
+        if (!room) return;
+        float *weights = room + inputs, *gradients[] = {weights + packed, weights + packed + g};
         Layer list[MOST_LAYERS], to[MOST_LAYERS];
         shape.layers_of(m, flat, list);
-        shape.layers_of(m, to_flat, to);
-        backward_weights(shape, list, to, part, parts, input(m), kept + m * shape.kept(), found(m));
+        if (phase > 0) {
+            const Index i = layers - phase;
+            if (to_flat) shape.layers_of(m, to_flat, to);
+            const float* a = i ? kept + m * shape.kept(layers) + shape.kept(i) : room;
+            return backward_layer(list, i, to_flat ? to : nullptr, part, parts, a, weights + shape.packed_transposed(i),
+                                  gradients[i % 2], gradients[1 - i % 2], to_x ? to_x + m * batch * n_in : nullptr);
+        }
+        if (part == 0) pack_rows(gradient + m * batch * n_out, batch, n_out, rows, gradients[(layers - 1) % 2]);
+        if (part == 0 && to_flat) pack_rows(x + (shared ? 0 : m * batch * n_in), batch, n_in, rows, room);
+        for (Index i = to_x ? 0 : 1; i < layers; i++)
+            pack_transposed(list[i], piece(list[i].in, LANES, part, parts), weights + shape.packed_transposed(i));
     };
-    if (to_flat && shared) pack_rows(x, batch, n_in, rows, input(0));
-    Crew::run_phases(members, parts, threads, prepare, propagate, collect);
-    return 0;
+    Crew::run_phases(1 + layers, members, parts, threads, work);
+    return rooms.missed();
 }
 
 }  // extern "C"

@@ -71,11 +71,30 @@ def serves(*tensors: torch.Tensor) -> bool:
     return available() and all(t.is_cpu and t.dtype is torch.float32 for t in tensors)
 
 
-@lru_cache(maxsize=64)
-def _widths(sizes: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
-    if len(sizes) > _MOST_LAYERS + 1:
-        raise ValueError(f"expected at most {_MOST_LAYERS} layers, got {len(sizes) - 1}")
-    return (_COUNT * len(sizes))(*sizes)
+class _Shape:
+    """Several perceptrons, as the library takes them."""
+
+    def __init__(self, sizes: tuple[int, ...], members: int) -> None:
+        if not 1 <= len(sizes) - 1 <= _MOST_LAYERS:
+            raise ValueError(f"expected 1 to {_MOST_LAYERS} layers, got {len(sizes) - 1}")
+        self.sizes, self.members = sizes, members
+        self.n_in, self.n_out = sizes[0], sizes[-1]
+        self.total = members * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+        self.described = (_COUNT * len(sizes))(*sizes), len(sizes) - 1, members
+
+    def check(self, x: torch.Tensor, flat: torch.Tensor) -> None:
+        """Raise ValueError for inputs or parameters that are not of these perceptrons."""
+        inputs, fits = x.shape, x.dim() == 2 or (x.dim() == 3 and len(x) in (1, self.members))
+        if not fits or inputs[-1] != self.n_in or flat.shape != (self.total,):
+            raise ValueError(
+                f"expected {self.n_in} inputs of {self.members} members, and {self.total} parameters, "
+                f"got inputs {tuple(inputs)} and parameters {tuple(flat.shape)}"
+            )
+
+
+@lru_cache(maxsize=256)
+def _shape(sizes: tuple[int, ...], members: int) -> _Shape:
+    return _Shape(sizes, members)
 
 
 def _check(status: int) -> None:
@@ -83,15 +102,13 @@ def _check(status: int) -> None:
         raise MemoryError("no memory for the products of a network")
 
 
-def _forward(
-    x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], members: int, half: bool, kept: torch.Tensor | None
-) -> torch.Tensor:
+def _forward(x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool, kept: torch.Tensor | None) -> torch.Tensor:
     batch, library = x.shape[-2], _library()
     assert library is not None
-    out = torch.empty(members, batch, sizes[-1])
-    shape = (_widths(tuple(sizes)), len(sizes) - 1, members, batch, torch.get_num_threads())
+    out = torch.empty(shape.members, batch, shape.n_out)
+    how = (batch, torch.get_num_threads(), half, x.dim() == 2)
     room = None if kept is None else kept.data_ptr()
-    _check(library.ssql_forward(*shape, half, x.dim() == 2, flat.data_ptr(), x.data_ptr(), out.data_ptr(), room))
+    _check(library.ssql_forward(*shape.described, *how, flat.data_ptr(), x.data_ptr(), out.data_ptr(), room))
     return out
 
 
@@ -99,15 +116,13 @@ class _Perceptrons(torch.autograd.Function):
     """`perceptrons` where gradients are wanted."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, flat: torch.Tensor, sizes: tuple[int, ...], members: int, half: bool
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool) -> torch.Tensor:
         library = _library()
         assert library is not None
-        ctx.sizes, ctx.members, ctx.half = sizes, members, half
-        kept = torch.empty(library.ssql_kept(_widths(sizes), len(sizes) - 1, members, x.shape[-2]))
+        ctx.shape, ctx.half = shape, half
+        kept = torch.empty(library.ssql_kept(*shape.described, x.shape[-2]))
         ctx.save_for_backward(x, flat, kept)
-        return _forward(x, flat, sizes, members, half, kept)
+        return _forward(x, flat, shape, half, kept)
 
     @staticmethod
     @once_differentiable
@@ -115,17 +130,17 @@ class _Perceptrons(torch.autograd.Function):
         library = _library()
         assert library is not None
         x, flat, kept = ctx.saved_tensors
-        gradient = gradient.contiguous()
+        shape, shared, gradient = ctx.shape, x.dim() == 2, gradient.contiguous()
         # Each member's own, whether or not they share x, so that they can be found side by side.
-        to_x = torch.empty(ctx.members, *x.shape[-2:]) if ctx.needs_input_grad[0] else None
+        to_x = torch.empty(shape.members, *x.shape[-2:]) if ctx.needs_input_grad[0] else None
         to_flat = torch.empty_like(flat) if ctx.needs_input_grad[1] else None
-        shape = (_widths(ctx.sizes), len(ctx.sizes) - 1, ctx.members, x.shape[-2], torch.get_num_threads())
-        given = (tensor.data_ptr() for tensor in (flat, x, kept, gradient))
+        how = (x.shape[-2], torch.get_num_threads(), ctx.half, shared)
+        given = (flat.data_ptr(), x.data_ptr(), kept.data_ptr(), gradient.data_ptr())
         found = (None if tensor is None else tensor.data_ptr() for tensor in (to_flat, to_x))
-        _check(library.ssql_backward(*shape, ctx.half, x.dim() == 2, *given, *found))
-        if to_x is not None and x.dim() == 2:
-            to_x = to_x[0] if ctx.members == 1 else to_x.sum(dim=0)
-        return to_x, to_flat, None, None, None
+        _check(library.ssql_backward(*shape.described, *how, *given, *found))
+        if to_x is not None and shared:
+            to_x = to_x[0] if shape.members == 1 else to_x.sum(dim=0)
+        return to_x, to_flat, None, None
 
 
 def perceptrons(x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], members: int, half: bool) -> torch.Tensor:
@@ -139,18 +154,14 @@ def perceptrons(x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], membe
     Raises:
         ValueError: x or flat are of other shapes.
     """
-    total = members * sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
-    wanted = f"{sizes[0]} inputs of {members} members, and {total} parameters"
-    if x.dim() not in (2, 3) or x.shape[-1] != sizes[0] or flat.shape != (total,):
-        raise ValueError(f"expected {wanted}, got inputs {tuple(x.shape)} and parameters {tuple(flat.shape)}")
-    if x.dim() == 3 and len(x) not in (1, members):
-        raise ValueError(f"expected {wanted}, got inputs {tuple(x.shape)}")
+    shape = _shape(tuple(sizes), members)
+    shape.check(x, flat)
     if x.dim() == 3 and len(x) != members:
         x = x.expand(members, -1, -1)
     x, flat = x.contiguous(), flat.contiguous()
     if torch.is_grad_enabled() and (x.requires_grad or flat.requires_grad):
-        return _Perceptrons.apply(x, flat, tuple(sizes), members, half)
-    return _forward(x, flat, sizes, members, half, None)
+        return _Perceptrons.apply(x, flat, shape, half)
+    return _forward(x, flat, shape, half, None)
 
 
 class _Draw(torch.autograd.Function):
@@ -182,7 +193,7 @@ def _draw(raw: torch.Tensor, z: torch.Tensor, low: float, high: float) -> tuple[
     library = _library()
     assert library is not None
     action, log_probability = torch.empty_like(z), torch.empty(len(z))
-    places = (tensor.data_ptr() for tensor in (action, log_probability))
+    places = (action.data_ptr(), log_probability.data_ptr())
     library.ssql_draw(*z.shape, raw.data_ptr(), z.data_ptr(), low, high, *places)
     return action, log_probability
 
