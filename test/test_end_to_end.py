@@ -41,10 +41,13 @@ def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(tmp_path: Path
     assert account["episodes"] == EPISODES
     assert len(DataSet(data)) == STEPS * EPISODES
 
+    # The bag's transitions are there already, and taken as they are.
     train = [
         "train",
         "safefql",
-        "--data",
+        "--bag",
+        str(bag),
+        "--transitions",
         str(data),
         "--task",
         "minitaur",
