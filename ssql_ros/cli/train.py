@@ -271,7 +271,7 @@ def _grid(options: argparse.Namespace) -> int:
         steps=20_000 if options.steps is None else options.steps,
         seed=options.seed,
         settings=_settings(options.set),
-        checkpoint_every=options.checkpoint_every,
+        checkpoint_every=25_000 if options.checkpoint_every is None else options.checkpoint_every,
         evaluation=options.episodes,
     )
     folder = options.out or Path("runs") / f"{plan.task}_{plan.algorithm}_{plan.seed}"
