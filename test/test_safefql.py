@@ -110,7 +110,14 @@ def test_transitions_over_n_steps_do_not_cross_episodes():
     rows = rows_of(OfflineData(log_of([4, 3]), n_step=2, gamma=0.5, device=CPU))
     # Rows 0, 1 of the first and row 4 of the second have a state two steps on.
     assert sorted(rows) == [0.0, 1.0, 4.0]
-    assert rows[1.0] == {"observation": 1.0, "reward": 2.0, "margin": -1.0, "following": 3.0, "terminal": 0.0}
+    assert rows[1.0] == {
+        "observation": 1.0,
+        "reward": 2.0,
+        "margin": -1.0,
+        "following": 3.0,
+        "terminal": 0.0,
+        "cost": 0.0,
+    }
     assert rows[4.0]["reward"] == pytest.approx(4.0 + 0.5 * 5.0)
 
 
@@ -157,7 +164,7 @@ def test_flow_of_a_known_gaussian_has_its_moments():
     states = torch.zeros((256, 2))
     for _ in range(500):
         action = centre + 0.1 * torch.randn((256, 2), generator=generator)
-        made.update_actors(OfflineBatch(states, action, *[torch.zeros(256)] * 2, states, torch.zeros(256)))
+        made.update_actors(OfflineBatch(states, action, *[torch.zeros(256)] * 2, states, *[torch.zeros(256)] * 2))
     with torch.no_grad():
         noise, state = torch.randn((2000, 2), generator=generator), made.standardise(torch.zeros((2000, 2)))
         for drawn in (made.teach(state, noise), made.act(state, noise)):

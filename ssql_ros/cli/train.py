@@ -38,7 +38,8 @@ def add_parser(verbs: Any) -> None:
 
     for name, text in _ALGORITHMS.items():
         _add_algorithm(subjects, name, text)
-    _add_safefql(subjects)
+    for name, (text, more, example) in _OFFLINE.items():
+        _add_offline(subjects, name, text, more, example)
     _add_behaviour(subjects)
 
 
@@ -110,35 +111,51 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     parser.set_defaults(run=_algorithm, algorithm=name)
 
 
-def _add_safefql(subjects: Any) -> None:
-    parser = subjects.add_parser(
-        "safefql",
-        help="SafeFQL: from a log alone; a policy of one forward pass, gated by reachability",
-        description="SafeFQL: learns from a data set alone, nothing is driven. The run lies in one folder: "
-        "configuration, checkpoint, TensorBoard curves, and in the end figures and a bundle with policy and safety "
-        "critic. The same command goes on from the last checkpoint. `ssql calibrate` then certifies the bundle.",
-        epilog="example: ssql collect --task boat --out data/boat; "
+# Those that learn from a log alone: in a line, what comes of it, an example.
+_OFFLINE = {
+    "safefql": (
+        "SafeFQL: from a log alone; a policy of one forward pass, gated by reachability",
+        "The bundle has policy and safety critic; `ssql calibrate` then certifies it.",
+        "example: ssql collect --task boat --out data/boat; "
         "ssql train safefql --data data/boat --task boat --out runs/boat; ssql calibrate runs/boat/bundle.safetensors; "
         "or straight from what a robot has recorded: ssql train safefql --bag bags/monday --task minitaur",
+    ),
+    "iql_lagrangian": (
+        "IQL with a Lagrangian: from a log alone; a step in the failure set has a price, found by dual ascent",
+        "The price rises while the policy's estimated steps in the failure set an episode are above the setting "
+        "cost_budget (1), and falls below it. The bundle has the policy, and no safety critic.",
+        "example: ssql collect --task boat --out data/boat; "
+        "ssql train iql_lagrangian --data data/boat --task boat --steps 16000 --set cost_budget=0.5",
+    ),
+}
+
+
+def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -> None:
+    parser = subjects.add_parser(
+        name,
+        help=text,
+        description=f"{text}. Nothing is driven. The run lies in one folder: configuration, checkpoint, TensorBoard "
+        f"curves, and in the end figures and a bundle. The same command goes on from the last checkpoint. {more}",
+        epilog=example,
     )
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
     parser.add_argument("--task", required=True, help="which world, e.g. boat")
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_safefql_SEED)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: runs/TASK_{name}_SEED)")
     parser.add_argument(
         "--set",
         nargs="*",
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="settings of the algorithm, e.g. gate=0.05",
+        help="settings of the algorithm, e.g. gamma=0.99",
     )
     parser.add_argument("--checkpoint-every", type=int, default=2000, help="steps (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_json(parser)
-    parser.set_defaults(run=_safefql)
+    parser.set_defaults(run=_offline, algorithm=name)
 
 
 def _add_behaviour(subjects: Any) -> None:
@@ -195,7 +212,7 @@ def _set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _safefql(options: argparse.Namespace) -> int:
+def _offline(options: argparse.Namespace) -> int:
     from ssql_ros.learning.offline_runs import OfflinePlan, run_offline
     from ssql_ros.tasks import find_task
 
@@ -207,8 +224,9 @@ def _safefql(options: argparse.Namespace) -> int:
         seed=options.seed,
         settings=_settings(options.set),
         checkpoint_every=options.checkpoint_every,
+        algorithm=options.algorithm,
     )
-    folder = options.out or Path("runs") / f"{plan.task}_safefql_{plan.seed}"
+    folder = options.out or Path("runs") / f"{plan.task}_{plan.algorithm}_{plan.seed}"
     figures = run_offline(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
     report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
     return 0

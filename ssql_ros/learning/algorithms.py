@@ -235,7 +235,7 @@ _CHOICES = {
     "critic_activation": ("relu", "gelu"),
 }
 # Numbers from 0 on.
-_WEIGHTS = {"alpha", "gate", "conservative_weight"}
+_WEIGHTS = {"alpha", "gate", "conservative_weight", "cost_budget"}
 
 
 def _checked(name: str, default: Any, value: Any) -> Any:

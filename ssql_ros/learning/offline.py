@@ -133,6 +133,7 @@ class OfflineBatch:
         margin: (batch,), max of l(s_t) ... l(s_(t+n-1)), and of the state that ended the episode where one did.
         following: s_(t+n).
         terminal: (batch,), 1 where the episode ended for good within these steps.
+        cost: (batch,), c_t + gamma c_(t+1) + ..., c = 1 where l > 0; of a state that ended the episode too.
     """
 
     observation: torch.Tensor
@@ -141,10 +142,16 @@ class OfflineBatch:
     margin: torch.Tensor
     following: torch.Tensor
     terminal: torch.Tensor
+    cost: torch.Tensor
 
 
 class OfflineData:
-    """A log in memory, ready to draw from."""
+    """A log in memory, ready to draw from.
+
+    Attributes:
+        starts: (count, n_observation), where episodes begin, of those that do not begin in the failure set.
+        length: steps of an episode, in the mean.
+    """
 
     def __init__(self, log: Log, n_step: int, gamma: float, device: torch.device) -> None:
         """Sum up n steps from every row. Raises ValueError: no episode has n steps."""
@@ -153,14 +160,17 @@ class OfflineData:
         ends = np.flatnonzero(np.append(log.episode[1:] != log.episode[:-1], True))
         last = ends[np.searchsorted(ends, rows)]
         ended_at = log.terminal.astype(bool)
-        reward, margin = np.zeros(len(rows)), np.full(len(rows), -np.inf)
+        reward, cost, margin = np.zeros(len(rows)), np.zeros(len(rows)), np.full(len(rows), -np.inf)
         for k in range(n_step):
             at = np.minimum(rows + k, last)
             within = rows + k <= last
             reward += np.where(within, gamma**k * log.reward[at], 0.0)
+            cost += np.where(within, gamma**k * (log.margin[at] > 0.0), 0.0)
             margin = np.maximum(margin, log.margin[at])
             if log.ending is not None:
-                margin = np.where((rows + k == last) & ended_at[last], np.maximum(margin, log.ending[last]), margin)
+                ends_here = (rows + k == last) & ended_at[last]
+                margin = np.where(ends_here, np.maximum(margin, log.ending[last]), margin)
+                cost += np.where(ends_here, gamma ** (k + 1) * (log.ending[last] > 0.0), 0.0)
         # Complete: s_(t+n) has a row, or the episode ended for good before.
         reaches = rows + n_step <= last
         ended = ended_at[last] & ~reaches
@@ -179,6 +189,12 @@ class OfflineData:
             tensor(margin),
             tensor(log.observation[np.minimum(rows + n_step, last)]),
             tensor(ended),
+            tensor(cost),
+        )
+        firsts = np.append(0, ends[:-1] + 1)
+        self.length = len(rows) / len(ends)
+        self.starts = torch.as_tensor(
+            log.observation[firsts[log.margin[firsts] <= 0.0]], dtype=torch.float32, device=device
         )
 
     def __len__(self) -> int:
