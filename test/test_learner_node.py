@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
         yield running
 
 
+@pytest.mark.timeout(600)
 def test_a_robot_learns_on_the_job_and_nothing_that_befalls_the_learner_reaches_it(
     graph: Graph, tmp_path: Path
 ) -> None:
@@ -81,11 +83,12 @@ def test_a_robot_learns_on_the_job_and_nothing_that_befalls_the_learner_reaches_
         conductor.configure_shield()
         conductor.wait_for_listener("learner_node", ["joint_states", "odom", "joint_commands", "joint_proposals"])
         walked = incidents = 0
-        # Until a policy has passed every gate and both have taken it.
+        # Until a policy has passed every gate and both have taken it: how long it walks for that is the machine's.
+        end = time.monotonic() + 400.0
         while not {"policy_node", "shield_node"} <= conductor.accepted():
             for episode in conductor.episodes("enforce", walked, 1):
                 walked, incidents = walked + 1, incidents + episode.incident
-            assert walked < 60, conductor.learner
+            assert time.monotonic() < end, conductor.learner
         assert incidents == 0
         offered = sorted((tmp_path / "learner" / "offered").iterdir())
         bundle = load_bundle(offered[0], TASK.contract())
