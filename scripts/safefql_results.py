@@ -3,7 +3,8 @@
 
     scripts/safefql_results.py runs/boat_safefql_0 runs/half_cheetah_velocity_safefql_0 ...
 
-Each run is calibrated first. Columns as in summary.csv: experiment, method, task, seed, figure, value.
+Each run of SafeFQL is calibrated first; of IQL with a Lagrangian the policy alone is judged. Columns as in summary.csv:
+experiment, method, task, seed, figure, value.
 """
 
 import json
@@ -33,13 +34,15 @@ def rows_of(run: Path) -> list[str]:
     task, seed, bundle = plan["task"], str(plan["seed"]), str(run / "bundle.safetensors")
     judged = ["eval", "policy", "--task", task, "--bundle", bundle, "--seed", seed, "--quiet"]
     judged += ["--episodes", EPISODES.get(task, FEWER_EPISODES)]
-    # Calibrated first: the shield holds actions against the delta that this stores.
-    found = {
-        "calibration": figures("calibrate", bundle, "--quiet", *CALIBRATION.get(task, FEWER)),
-        "safefql": figures(*judged, "--unshielded"),
-        "safefql_conformal": figures(*judged),
-    }
-    if task == "boat":
+    # Runs from before there was a choice do not name their algorithm.
+    learned = plan.get("algorithm", "safefql")
+    found = {}
+    if learned == "safefql":
+        # Before all else: the shield holds actions against the delta that this stores.
+        found["calibration"] = figures("calibrate", bundle, "--quiet", *CALIBRATION.get(task, FEWER))
+        found["safefql_conformal"] = figures(*judged)
+    found[learned] = figures(*judged, "--unshielded")
+    if learned == "safefql" and task == "boat":
         found["feasible_set"] = figures("eval", "feasible", "--bundle", bundle, "--seed", seed)
     return [
         f"{task}_offline,{method},{task},{seed},{name},{value:.6g}"
