@@ -5,9 +5,10 @@ line and answers each with seconds, after a line `ready`. It imports nothing of 
 that the peers' environment needs none of it.
 """
 
-import os
 import sys
-import time
+
+# Beside this program.
+from update_worker import keep_to, serve
 
 WARM_UP = 64
 BATCH, HIDDEN, STEPS = 256, (256, 256), 5000
@@ -81,16 +82,9 @@ def peer(name, seed, threads, n_observation, n_action):
 def main():
     """Serve updates until the input ends."""
     name, seed, threads, n_observation, n_action = sys.argv[1], *map(int, sys.argv[2:])
-    # JAX knows no number of threads: it makes one for each processor that it may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    keep_to(threads)
     make = ours if name == "ours" else lambda *shape: peer(name, *shape)
-    updates = make(seed, threads, n_observation, n_action)
-    updates(WARM_UP)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        begin = time.perf_counter()
-        updates(int(line))
-        print(time.perf_counter() - begin, flush=True)
+    serve(make(seed, threads, n_observation, n_action), WARM_UP)
 
 
 if __name__ == "__main__":

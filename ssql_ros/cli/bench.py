@@ -51,13 +51,27 @@ def add_parser(verbs: Any) -> None:
     train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
     train.set_defaults(run=_train)
 
+    offline = subjects.add_parser("offline", help="updates of SafeFQL against FQL in JAX (`make peers` first)")
+    offline.add_argument(
+        "--size",
+        default="published",
+        choices=("published", "boat"),
+        help="critics 2x256 and actors 4x512, or the boat's 2x128 and 3x128 (default: %(default)s)",
+    )
+    offline.add_argument("--actor-batch", type=int, default=256, help="the critics' is 256 (default: %(default)s)")
+    offline.add_argument("--fql", type=Path, metavar="CLONE", help="of github.com/seohongpark/fql: the authors' own too")
+    offline.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
+    offline.add_argument("--updates", type=int, default=16, help="of one turn (default: %(default)s)")
+    offline.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
+    offline.set_defaults(run=_offline)
+
     policy = subjects.add_parser("policy", help="one pass of a flow policy against ten, and against a diffusion's")
     policy.add_argument("--task", default="boat", help="whose bundle (default: %(default)s)")
     policy.add_argument("--bundle", type=Path, help="with a policy one_step_flow (default: the task's)")
     policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
     policy.set_defaults(run=_policy)
 
-    for subject in (sim, shield, ros, swap, bag, train, policy):
+    for subject in (sim, shield, ros, swap, bag, train, offline, policy):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -101,6 +115,15 @@ def _train(options: argparse.Namespace) -> int:
     from ssql_ros.bench.train import bench_train
 
     report(bench_train(options.rounds, options.threads, options.seed), options.seed, options.json)
+    return 0
+
+
+def _offline(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.offline import bench_offline
+
+    o = options
+    figures = bench_offline(o.size, o.rounds, o.updates, o.threads, o.seed, o.actor_batch, o.fql)
+    report(figures, o.seed, o.json)
     return 0
 
 
