@@ -110,6 +110,11 @@ __mmask16 positive(const Layer& l, const float* kept, Index r, Index c, int i, i
     return _mm512_cmp_ps_mask(row, _mm512_setzero_ps(), _CMP_GT_OQ);
 }
 
+// Slopes of an activation, float32, in panels: a tile's place.
+inline float* slope_at(const Layer& l, float* slopes, Index r, Index c, int i, int j) {
+    return slopes + (c + j * LANES) * l.rows + (r + i) * LANES;
+}
+
 template <bool TRANSPOSED, class Put>
 void layer_product(const Layer& l, const float* a, Index a_rows, const float* b, Span rows, Index depth, Span columns,
                    Put put) {
@@ -166,7 +171,7 @@ constexpr Index MOST_LAYERS = 16;
 struct Shape {
     const Index* sizes;
     Index layers, members, batch;
-    bool half;
+    bool half, gelu;
 
     bool is_half(Index i) const { return half && i > 0 && i < layers - 1; }
     Index rows() const { return filled(batch, LANES); }
@@ -178,6 +183,8 @@ struct Shape {
         for (Index i = 1; i < end; i++) sum += width(i) * rows();
         return sum;
     }
+    // With the slopes of GELU, which lie after them in the same order; those of ReLU are seen in what is kept.
+    Index all_kept() const { return gelu ? 2 * kept(layers) : kept(layers); }
     Index packed(Index end) const {
         Index sum = 0;
         for (Index i = 0; i < end; i++) sum += (is_half(i) ? width(i) / 2 : sizes[i]) * width(i + 1);

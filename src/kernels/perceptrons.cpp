@@ -1,4 +1,4 @@
-// Several multilayer perceptrons of one shape, ReLU between the layers: outputs, and gradients.
+// Several multilayer perceptrons of one shape, ReLU or GELU between the layers: outputs, and gradients.
 //
 // Three products make a layer out = a W:
 //     forward   out = a W        dW = a^T g        da = g W^T        (g: gradient of the loss for out)
@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "crew.hpp"
+#include "gelu.hpp"
 #include "layers.hpp"
 
 namespace {
@@ -49,23 +50,32 @@ class Rooms {
     mutable std::atomic<int> missed_{0};
 };
 
-// Rows of the outputs of a perceptron. x: panels of inputs; packed: every layer's weights; kept: room for activations.
+// Rows of the outputs of a perceptron. x: panels of inputs; packed: every layer's weights; kept: room for activations;
+// slopes: null, or room for GELU's.
+template <bool GELU>
 void forward_rows(const Shape& shape, const Layer* layers, Span rows, const float* x, const float* packed, float* kept,
-                  float* out) {
+                  float* slopes, float* out) {
     for (Index i = 0; i < shape.layers; i++) {
         const Layer& l = layers[i];
         const bool last = i == shape.layers - 1;
         if (last && l.n_out == 1) return single_forward(l, x, rows, out);
         layer_product<false>(l, x, l.rows, packed, rows, l.depth_in(), {0, l.out}, [&](Index r, Index c, auto& sum) {
-            for (auto& row : sum) {
-                Index column = c;
-                for (auto& part : row) {
+            constexpr int width = sizeof(sum[0]) / sizeof(sum[0][0]);
+            for (int n = 0; n < TILE; n++)
+                for (int j = 0; j < width; j++) {
+                    __m512& part = sum[n][j];
+                    const Index column = c + j * LANES;
                     part = _mm512_add_ps(part, _mm512_maskz_loadu_ps(lanes_below(l.n_out - column), l.bias + column));
-                    // In this order the maximum of NaN is NaN.
-                    if (!last) part = _mm512_max_ps(_mm512_setzero_ps(), part);
-                    column += LANES;
+                    if (last) continue;
+                    if constexpr (GELU) {
+                        const Gelu found = gelu(part);
+                        part = found.value;
+                        if (slopes) _mm512_store_ps(slope_at(l, slopes, r, c, n, j), found.slope);
+                    } else {
+                        // In this order the maximum of NaN is NaN.
+                        part = _mm512_max_ps(_mm512_setzero_ps(), part);
+                    }
                 }
-            }
             if (last)
                 put_rows(out, l.batch, l.n_out, r, c, sum);
             else
@@ -74,14 +84,15 @@ void forward_rows(const Shape& shape, const Layer* layers, Span rows, const floa
         packed += l.depth_in() * l.out;
         x = kept;
         kept += l.out * l.rows;
+        if (slopes) slopes += l.out * l.rows;
     }
 }
 
 // The part'th of `parts` pieces of what layer i's g says: gradients for its weights and biases, where there is a `to`,
-// and rows of the gradient for what enters it, masked, to `below` (panels), or to_x for the first layer.
-// a: what entered; packed: transposed weights.
+// and rows of the gradient for what enters it, before the activation, to `below` (panels), or to_x for the first layer.
+// a: what entered; slopes: where GELU made it, else null; packed: transposed weights.
 void backward_layer(const Layer* layers, Index i, const Layer* to, Index part, Index parts, const float* a,
-                    const float* packed, const float* g, float* below, float* to_x) {
+                    float* slopes, const float* packed, const float* g, float* below, float* to_x) {
     const Layer& l = layers[i];
     if (to) {
         float *weight = const_cast<float*>(to[i].weight), *bias = const_cast<float*>(to[i].bias);
@@ -102,7 +113,9 @@ void backward_layer(const Layer* layers, Index i, const Layer* to, Index part, I
             constexpr int width = sizeof(sum[0]) / sizeof(sum[0][0]);
             for (int n = 0; n < TILE; n++)
                 for (int j = 0; j < width; j++)
-                    sum[n][j] = _mm512_maskz_mov_ps(positive<width>(l, a, r, c, n, j), sum[n][j]);
+                    sum[n][j] =
+                        slopes ? _mm512_mul_ps(_mm512_load_ps(slope_at(l, slopes, r, c, n, j)), sum[n][j])
+                               : _mm512_maskz_mov_ps(positive<width>(l, a, r, c, n, j), sum[n][j]);
             keep(layers[i - 1], l.in, below, r, c, sum);
         });
     else if (to_x)
@@ -129,30 +142,32 @@ int ssql_supported() {
 }
 
 // Moves with every change of what the functions take.
-int ssql_interface() { return 1; }
+int ssql_interface() { return 2; }
 
 // Elements of `kept` for all members.
-Index ssql_kept(const Index* sizes, Index layers, Index members, Index batch) {
-    return members * Shape{sizes, layers, members, batch, false}.kept(layers);
+Index ssql_kept(const Index* sizes, Index layers, Index members, Index batch, int gelu) {
+    return members * Shape{sizes, layers, members, batch, false, gelu != 0}.all_kept();
 }
 
 // out (members, batch, n_out) of x (batch, n_in), or (members, batch, n_in) unless `shared`, on up to so many threads.
 // kept: null, or 64-byte aligned room for ssql_kept elements, for ssql_backward. Returns 0, or 1: out of memory.
-int ssql_forward(const Index* sizes, Index layers, Index members, Index batch, Index threads, int half, int shared,
-                 const float* flat, const float* x, float* out, float* kept) {
-    const Shape shape{sizes, layers, members, batch, half != 0};
+int ssql_forward(const Index* sizes, Index layers, Index members, Index batch, Index threads, int half, int gelu,
+                 int shared, const float* flat, const float* x, float* out, float* kept) {
+    const Shape shape{sizes, layers, members, batch, half != 0, gelu != 0};
     const Index n_in = sizes[0], rows = shape.rows(), inputs = shape.width(0) * rows, parts = pieces(shape, threads);
     const Index packed = shape.packed(layers), own = inputs + packed + (kept ? 0 : shape.kept(layers));
     const Rooms rooms(own, members, parts);
+    const auto rows_of = gelu ? forward_rows<true> : forward_rows<false>;
     const auto work = [&](Index phase, Index m, Index part) {
         float* room = rooms.of(m);
         if (!room) return;
         Layer list[MOST_LAYERS];
         shape.layers_of(m, flat, list);
         if (phase == 1)
-            return forward_rows(shape, list, piece(rows, LANES, part, parts), room, room + inputs,
-                                kept ? kept + m * shape.kept(layers) : room + inputs + packed,
-                                out + m * batch * sizes[layers]);
+            return rows_of(shape, list, piece(rows, LANES, part, parts), room, room + inputs,
+                           kept ? kept + m * shape.all_kept() : room + inputs + packed,
+                           kept && gelu ? kept + m * shape.all_kept() + shape.kept(layers) : nullptr,
+                           out + m * batch * sizes[layers]);
         if (part == 0) pack_rows(x + (shared ? 0 : m * batch * n_in), batch, n_in, rows, room);
         for (Index i = 0; i < layers; i++)
             pack(list[i], piece(list[i].out, LANES, part, parts), room + inputs + shape.packed(i));
@@ -163,10 +178,10 @@ int ssql_forward(const Index* sizes, Index layers, Index members, Index batch, I
 
 // Gradients of a loss whose gradient for `out` is `gradient`: to_flat (as flat) and to_x (members, batch, n_in), each
 // member's own; either may be null. The rest is as for ssql_forward.
-int ssql_backward(const Index* sizes, Index layers, Index members, Index batch, Index threads, int half, int shared,
-                  const float* flat, const float* x, const float* kept, const float* gradient, float* to_flat,
+int ssql_backward(const Index* sizes, Index layers, Index members, Index batch, Index threads, int half, int gelu,
+                  int shared, const float* flat, const float* x, float* kept, const float* gradient, float* to_flat,
                   float* to_x) {
-    const Shape shape{sizes, layers, members, batch, half != 0};
+    const Shape shape{sizes, layers, members, batch, half != 0, gelu != 0};
     const Index n_in = sizes[0], n_out = sizes[layers], rows = shape.rows(), parts = pieces(shape, threads);
     const Index inputs = shape.width(0) * rows, packed = shape.packed_transposed(layers), g = shape.widest() * rows;
     const Rooms rooms(inputs + packed + 2 * g, members, parts);
@@ -179,8 +194,10 @@ int ssql_backward(const Index* sizes, Index layers, Index members, Index batch, 
         if (phase > 0) {
             const Index i = layers - phase;
             if (to_flat) shape.layers_of(m, to_flat, to);
-            const float* a = i ? kept + m * shape.kept(layers) + shape.kept(i) : room;
-            return backward_layer(list, i, to_flat ? to : nullptr, part, parts, a, weights + shape.packed_transposed(i),
+            float* own = kept + m * shape.all_kept() + shape.kept(i);
+            float* slopes = gelu && i ? own + shape.kept(layers) : nullptr;
+            return backward_layer(list, i, to_flat ? to : nullptr, part, parts, i ? own : room, slopes,
+                                  weights + shape.packed_transposed(i),
                                   gradients[i % 2], gradients[1 - i % 2], to_x ? to_x + m * batch * n_in : nullptr);
         }
         if (part == 0) pack_rows(gradient + m * batch * n_out, batch, n_out, rows, gradients[(layers - 1) % 2]);

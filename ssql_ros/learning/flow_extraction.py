@@ -52,7 +52,7 @@ class FlowExtraction:
         self._draws, self._generator, self._reverse, self._n_action = draws, generator, reverse, n_action
 
         def network(n_in: int) -> Ensemble:
-            made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu")
+            made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu", twice=reverse)
             with torch.no_grad():
                 made.weights[-1].mul_(0.1)
             return made.to(draws.device)

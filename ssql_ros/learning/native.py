@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 _FOLDERS = [Path(__file__).parents[1], Path(sysconfig.get_path("platlib"), "ssql_ros")]
 _PATTERN = "_kernels*.so"
 # As src/kernels/perceptrons.cpp has it: a library of older sources is not used.
-_INTERFACE = 1
+_INTERFACE = 2
 _MOST_LAYERS = 16
 
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -32,9 +32,9 @@ _SHAPE = [_POINTER, _COUNT, _COUNT, _COUNT]
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ssql_supported": (_FLAG, []),
     "ssql_interface": (_FLAG, []),
-    "ssql_kept": (_COUNT, _SHAPE),
-    "ssql_forward": (_FLAG, [*_SHAPE, _COUNT, _FLAG, _FLAG, *[_POINTER] * 4]),
-    "ssql_backward": (_FLAG, [*_SHAPE, _COUNT, _FLAG, _FLAG, *[_POINTER] * 6]),
+    "ssql_kept": (_COUNT, [*_SHAPE, _FLAG]),
+    "ssql_forward": (_FLAG, [*_SHAPE, _COUNT, *[_FLAG] * 3, *[_POINTER] * 4]),
+    "ssql_backward": (_FLAG, [*_SHAPE, _COUNT, *[_FLAG] * 3, *[_POINTER] * 6]),
     "ssql_draw": (None, [_COUNT, _COUNT, _POINTER, _POINTER, _SINGLE, _SINGLE, _POINTER, _POINTER]),
     "ssql_draw_backward": (None, [_COUNT, _COUNT, _POINTER, _POINTER, _SINGLE, _SINGLE, *[_POINTER] * 4]),
     "ssql_average": (None, [_COUNT, _POINTER, _POINTER, _SINGLE]),
@@ -102,11 +102,13 @@ def _check(status: int) -> None:
         raise MemoryError("no memory for the products of a network")
 
 
-def _forward(x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool, kept: torch.Tensor | None) -> torch.Tensor:
+def _forward(
+    x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool, gelu: bool, kept: torch.Tensor | None
+) -> torch.Tensor:
     batch, library = x.shape[-2], _library()
     assert library is not None
     out = torch.empty(shape.members, batch, shape.n_out)
-    how = (batch, torch.get_num_threads(), half, x.dim() == 2)
+    how = (batch, torch.get_num_threads(), half, gelu, x.dim() == 2)
     room = None if kept is None else kept.data_ptr()
     _check(library.ssql_forward(*shape.described, *how, flat.data_ptr(), x.data_ptr(), out.data_ptr(), room))
     return out
@@ -116,13 +118,15 @@ class _Perceptrons(torch.autograd.Function):
     """`perceptrons` where gradients are wanted."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool, gelu: bool
+    ) -> torch.Tensor:
         library = _library()
         assert library is not None
-        ctx.shape, ctx.half = shape, half
-        kept = torch.empty(library.ssql_kept(*shape.described, x.shape[-2]))
+        ctx.shape, ctx.half, ctx.gelu = shape, half, gelu
+        kept = torch.empty(library.ssql_kept(*shape.described, x.shape[-2], gelu))
         ctx.save_for_backward(x, flat, kept)
-        return _forward(x, flat, shape, half, kept)
+        return _forward(x, flat, shape, half, gelu, kept)
 
     @staticmethod
     @once_differentiable
@@ -134,22 +138,25 @@ class _Perceptrons(torch.autograd.Function):
         # Each member's own, whether or not they share x, so that they can be found side by side.
         to_x = torch.empty(shape.members, *x.shape[-2:]) if ctx.needs_input_grad[0] else None
         to_flat = torch.empty_like(flat) if ctx.needs_input_grad[1] else None
-        how = (x.shape[-2], torch.get_num_threads(), ctx.half, shared)
+        how = (x.shape[-2], torch.get_num_threads(), ctx.half, ctx.gelu, shared)
         given = (flat.data_ptr(), x.data_ptr(), kept.data_ptr(), gradient.data_ptr())
         found = (None if tensor is None else tensor.data_ptr() for tensor in (to_flat, to_x))
         _check(library.ssql_backward(*shape.described, *how, *given, *found))
         if to_x is not None and shared:
             to_x = to_x[0] if shape.members == 1 else to_x.sum(dim=0)
-        return to_x, to_flat, None, None
+        return to_x, to_flat, None, None, None
 
 
-def perceptrons(x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], members: int, half: bool) -> torch.Tensor:
+def perceptrons(
+    x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], members: int, half: bool, gelu: bool = False
+) -> torch.Tensor:
     """Return outputs (M, batch, n_out) of M perceptrons with ReLU between the layers; only where `serves(x, flat)`.
 
     Args:
         x: (batch, n_in), or (M, batch, n_in) where each has its own.
         flat: their weights, layer after layer, then their biases, as `networks.Ensemble` has them.
         half: layers between the first and the last multiply bfloat16 (sums are float32).
+        gelu: GELU in the place of ReLU.
 
     Raises:
         ValueError: x or flat are of other shapes.
@@ -160,8 +167,8 @@ def perceptrons(x: torch.Tensor, flat: torch.Tensor, sizes: Sequence[int], membe
         x = x.expand(members, -1, -1)
     x, flat = x.contiguous(), flat.contiguous()
     if torch.is_grad_enabled() and (x.requires_grad or flat.requires_grad):
-        return _Perceptrons.apply(x, flat, shape, half)
-    return _forward(x, flat, shape, half, None)
+        return _Perceptrons.apply(x, flat, shape, half, gelu)
+    return _forward(x, flat, shape, half, gelu, None)
 
 
 class _Draw(torch.autograd.Function):

@@ -131,7 +131,8 @@ class Ensemble(nn.Module):
         members: M.
         generator: seeds the weights (uniform, Kaiming for ReLU).
         precision: of the hidden products; the default is float32.
-        activation: between the layers, "relu", or "gelu", which is always in float32.
+        activation: between the layers, "relu", or "gelu", which torch multiplies in float32 whatever the precision.
+        twice: gradients of gradients are wanted, which only torch's own GELU has.
 
     Attributes:
         flat: every weight and bias in one vector, so that an optimiser's step is one operation.
@@ -144,9 +145,11 @@ class Ensemble(nn.Module):
         generator: torch.Generator,
         precision: torch.dtype = torch.float32,
         activation: str = "relu",
+        twice: bool = False,
     ) -> None:
         super().__init__()
         self.shape, self.precision, self.activation = _Shape(sizes, members), precision, activation
+        self._twice = twice
         self.flat = nn.Parameter(torch.zeros(self.shape.total))
         with torch.no_grad():
             for weight in self.weights:
@@ -172,10 +175,9 @@ class Ensemble(nn.Module):
         return self._outputs(x, self.flat.detach())
 
     def _outputs(self, x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        if self.activation == "relu" and native.serves(x, flat):
-            return native.perceptrons(
-                x, flat, self.shape.sizes, self.shape.members, half=self.precision == torch.bfloat16
-            )
+        if not self._twice and native.serves(x, flat):
+            half, gelu = self.precision == torch.bfloat16, self.activation == "gelu"
+            return native.perceptrons(x, flat, self.shape.sizes, self.shape.members, half, gelu)
         if self.activation == "relu":
             return _Perceptrons.apply(x, flat, self.shape, self.precision)
         weights, biases = self.shape.views(flat)
