@@ -2,18 +2,22 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from toy_robot import toy_bundle, toy_contract
 
+from ssql_ros.bench.offline import SHAPES, bench_offline
 from ssql_ros.bench.ros import bench_ros
 from ssql_ros.bench.ros import record as record_steps
 from ssql_ros.bench.shield import SIZES, TorchDecision, bench_shield
+from ssql_ros.bench.side import PEERS, Side, compare
 from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.cli.main import main as ssql
 from ssql_ros.critic import SafetyCritic
@@ -161,3 +165,51 @@ def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
         assembler.executed(verdict.action)
     figures = judged(record, bundles, contract)
     assert (figures["foreign_commands"], figures["unanswered"], figures["held"]) == (wanted, 0, 0)
+
+
+def offline_side(name, **changed):
+    shape = SHAPES["boat"] | {"actor_batch": 64, "batch": 32, "critics": [8], "actors": [8, 8]} | changed
+    return Side(name, sys.executable, "offline_worker.py", ["0", "1", json.dumps(shape)])
+
+
+def test_updates_of_sides_are_compared_in_turn():
+    """The same learner as `ours` and as a peer would share a name; SAC stands in for one."""
+    sac = Side("ours", sys.executable, "sac_worker.py", ["0", "1", "3", "2"])
+    for side in (offline_side("ours"), sac):
+        figures = compare([side], rounds=2, updates=2, threads=1)
+        assert set(figures) == {"updates_per_s_ours"}
+        assert finite(figures)
+        assert figures["updates_per_s_ours"] > 0.0
+
+
+def test_a_side_that_does_not_start_says_why():
+    with pytest.raises(ValueError, match=r"bench: nobody ended before it was ready: .*KeyError: 'nobody'"):
+        compare([offline_side("ours"), offline_side("nobody")], rounds=1, updates=1, threads=1)
+
+
+def test_bench_offline_says_what_it_lacks(tmp_path):
+    def bench(size="boat", rounds=1, updates=1, actor_batch=256, clone=None, peers=Path(sys.executable)):
+        return bench_offline(size, rounds, updates, 1, 0, actor_batch, clone, peers)
+
+    (tmp_path / "agents").mkdir()
+    for said, given in {
+        "rounds: expected at least 1, got 0": {"rounds": 0},
+        "updates: expected at least 1, got 0": {"updates": 0},
+        "size: expected one of published, boat, got large": {"size": "large"},
+        "`make peers`": {"peers": tmp_path / "python"},
+        "no agents/fql.py there": {"clone": tmp_path},
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(said)):
+            bench(**given)
+    (tmp_path / "agents" / "fql.py").touch()
+    with pytest.raises(ValueError, match="the authors' program has one batch, 256; got 1024"):
+        bench(actor_batch=1024, clone=tmp_path)
+
+
+@pytest.mark.skipif(not PEERS.exists(), reason="no peers: `make peers` makes them")
+def test_offline_ratio_is_of_the_two_sides(capfd):
+    command = "bench offline --size boat --rounds 1 --updates 2 --threads 1 --json"
+    assert ssql(command.split()) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    ratio = figures["updates_per_s_ours"] / figures["updates_per_s_fql"]
+    assert figures["ratio_to_fql"] == pytest.approx(ratio)

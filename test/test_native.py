@@ -126,6 +126,49 @@ def test_perceptrons_and_their_gradients_are_torchs(sizes, members, shared, half
 
 
 @needs_kernels
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("sizes", SHAPES)
+def test_gelu_and_its_gradients_are_torchs(sizes, half):
+    """Exact GELU to float32's rounding, on one thread and on two alike, bit for bit."""
+    for members, batch, shared in ((1, 17, True), (2, 256, True), (3, 40, False)):
+        layers = Ensemble(sizes, members, torch.Generator(), activation="gelu", twice=True).double()
+        x, flat, gradient = problem(sizes, members, batch, shared)
+        torch.set_num_threads(2)
+        found = results(native.perceptrons(4.0 * x, flat, sizes, members, half, gelu=True), x, flat, gradient)
+        torch.set_num_threads(1)
+        again = results(native.perceptrons(4.0 * x, flat, sizes, members, half, gelu=True), x, flat, gradient)
+        assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+        with torch.no_grad():
+            quick = native.perceptrons(4.0 * x, flat, sizes, members, half, gelu=True)
+        assert torch.equal(quick, found[0])
+        x, flat, gradient = problem(sizes, members, batch, shared, dtype=torch.float64)
+        expected = results(layers._outputs(4.0 * x, flat), x, flat, gradient)
+        assert max(map(error, found, expected)) < (2e-2 if half and len(sizes) > 3 else EXACT)
+
+
+@needs_kernels
+def test_gelu_far_out_and_of_nan():
+    x = torch.tensor([-1e30, -40.0, -6.0, -1e-3, 0.0, 1e-3, 6.0, 40.0, 1e30, math.nan])
+    # 1 -> 1 -> 1 with weights 1 and biases 0.
+    flat = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    x.requires_grad_()
+    value, _, slope = results(
+        native.perceptrons(x[:, None], flat.requires_grad_(), (1, 1, 1), 1, False, True),
+        x,
+        flat,
+        torch.ones(1, len(x), 1),
+    )
+    exact = x.detach().double().requires_grad_()
+    expected = torch.nn.functional.gelu(exact)
+    (exact_slope,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(
+        value[0, :, 0].detach().double(), expected.detach(), rtol=1e-6, atol=2e-7, equal_nan=True
+    )
+    torch.testing.assert_close(slope[:-1].double(), exact_slope[:-1], rtol=1e-6, atol=1e-6)
+    assert slope[-1].isnan()
+
+
+@needs_kernels
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5),

@@ -158,7 +158,7 @@ def fql(seed, shape):
 
 def authors(seed, shape, clone):
     """Return a function that makes updates by the loop of the authors' main.py: draw, update."""
-    import importlib.util
+    import runpy
     import types
 
     import jax
@@ -166,16 +166,14 @@ def authors(seed, shape, clone):
 
     # Their file of networks has a Gaussian policy too, which FQL does not use, in classes that come from there.
     stand_in = types.ModuleType("distrax")
-    stand_in.Transformed = stand_in.Distribution = object
+    vars(stand_in).update(Transformed=object, Distribution=object)
     sys.modules.setdefault("distrax", stand_in)
     sys.path.insert(0, clone)
     # Not as a module of its package, which would import all their algorithms.
-    specification = importlib.util.spec_from_file_location("fql_agent", f"{clone}/agents/fql.py")
-    theirs = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(theirs)
+    theirs = runpy.run_path(f"{clone}/agents/fql.py")
     from utils.datasets import Dataset
 
-    config = theirs.get_config()
+    config = theirs["get_config"]()
     config.actor_hidden_dims, config.value_hidden_dims = tuple(shape["actors"]), tuple(shape["critics"])
     # As in ours.
     config.layer_norm = False
@@ -188,8 +186,9 @@ def authors(seed, shape, clone):
         masks=1 - terminal,
         terminals=terminal,
     )
-    np.random.seed(seed)
-    agent = theirs.FQLAgent.create(seed, observation[:1], action[:1], config)
+    # Their draws are of numpy's global generator.
+    np.random.seed(seed)  # noqa: NPY002
+    agent = theirs["FQLAgent"].create(seed, observation[:1], action[:1], config)
 
     def updates(count):
         nonlocal agent

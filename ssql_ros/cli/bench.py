@@ -59,7 +59,9 @@ def add_parser(verbs: Any) -> None:
         help="critics 2x256 and actors 4x512, or the boat's 2x128 and 3x128 (default: %(default)s)",
     )
     offline.add_argument("--actor-batch", type=int, default=256, help="the critics' is 256 (default: %(default)s)")
-    offline.add_argument("--fql", type=Path, metavar="CLONE", help="of github.com/seohongpark/fql: the authors' own too")
+    offline.add_argument(
+        "--fql", type=Path, metavar="CLONE", help="of github.com/seohongpark/fql: the authors' own too"
+    )
     offline.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
     offline.add_argument("--updates", type=int, default=16, help="of one turn (default: %(default)s)")
     offline.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")

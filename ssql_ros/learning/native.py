@@ -118,9 +118,7 @@ class _Perceptrons(torch.autograd.Function):
     """`perceptrons` where gradients are wanted."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool, gelu: bool
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, shape: _Shape, half: bool, gelu: bool) -> torch.Tensor:
         library = _library()
         assert library is not None
         ctx.shape, ctx.half, ctx.gelu = shape, half, gelu
