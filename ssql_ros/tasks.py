@@ -142,8 +142,9 @@ def _spider(
     )
 
 
-def _velocity(robot: str) -> Task:
-    return Task(f"{robot}_velocity", "ssql/Velocity-v0", robot, pretrain={"robot": robot}, finetune={"robot": robot})
+def _velocity(robot: str, bundle: str = "") -> Task:
+    world = {"robot": robot}
+    return Task(f"{robot}_velocity", "ssql/Velocity-v0", robot, pretrain=world, finetune=world, bundle=bundle)
 
 
 TASKS = {
@@ -171,7 +172,7 @@ TASKS = {
         Task(
             "boat", "ssql/Boat-v0", "boat", bundle="boat_safefql.safetensors", centre=(-0.5, 0.0), spread=(1.45, 1.15)
         ),
-        _velocity("half_cheetah"),
+        _velocity("half_cheetah", bundle="half_cheetah_safefql.safetensors"),
         _velocity("swimmer"),
     )
 }
