@@ -139,3 +139,12 @@ def test_bad_input_is_named(changed, said):
     for k, m, p in ((-1, 5, 0.1), (6, 5, 0.1), (1, 5, 1.5)):
         with pytest.raises(ValueError, match="expected 0 <= k"):
             binomial_tail(k, m, p)
+
+
+def test_states_of_equal_scores_lie_below_the_thresholds_that_are_their_quantiles():
+    scores = np.full(200, -0.25)
+    sequence = thresholds(scores)
+    assert (scores < sequence[0]).all()
+    # A robot that always begins alike, and never fails, is certified.
+    found = calibrated(scores, np.zeros(200, bool), sequence, 0.05, 0.01)
+    assert (found.below, found.unsafe, found.delta) == (200, 0, 0.0)

@@ -91,7 +91,9 @@ def thresholds(scores: np.ndarray, count: int = 40, least: float = 0.5) -> np.nd
     below = scores[scores < 0.0]
     if not len(below):
         raise ValueError("no score is below 0: there is no state that the critic takes for safe")
-    return np.unique([*np.quantile(below, np.linspace(least, 1.0, count, endpoint=False)), 0.0])
+    quantiles = np.quantile(below, np.linspace(least, 1.0, count, endpoint=False))
+    # A score counts when it is less than the threshold: where many are equal, all of them are to lie below it.
+    return np.unique([*np.minimum(np.nextafter(quantiles, np.inf), 0.0), 0.0])
 
 
 def calibrated(
