@@ -142,8 +142,8 @@ def test_bad_input_is_named(changed, said):
 
 
 def test_states_of_equal_scores_lie_below_the_thresholds_that_are_their_quantiles():
-    scores = np.full(200, -0.25)
-    sequence = thresholds(scores)
+    sequence = thresholds(np.full(200, -0.25))
+    scores = np.full(200, np.nextafter(np.float32(-0.25), np.float32(0.0)), float)
     assert (scores < sequence[0]).all()
     # A robot that always begins alike, and never fails, is certified.
     found = calibrated(scores, np.zeros(200, bool), sequence, 0.05, 0.01)

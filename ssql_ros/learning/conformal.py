@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -92,8 +94,10 @@ def thresholds(scores: np.ndarray, count: int = 40, least: float = 0.5) -> np.nd
     if not len(below):
         raise ValueError("no score is below 0: there is no state that the critic takes for safe")
     quantiles = np.quantile(below, np.linspace(least, 1.0, count, endpoint=False))
-    # A score counts when it is less than the threshold: where many are equal, all of them are to lie below it.
-    return np.unique([*np.minimum(np.nextafter(quantiles, np.inf), 0.0), 0.0])
+    # A score counts when it is less than the threshold: where many are equal up to the rounding of float32, as of a
+    # robot that always begins alike, all of them are to lie below it.
+    above = quantiles + ROUNDING * np.maximum(1.0, np.abs(quantiles))
+    return np.unique([*np.minimum(above, 0.0), 0.0])
 
 
 def calibrated(
