@@ -71,7 +71,7 @@ class VelocityEnv(gymnasium.Env):
             raise ValueError(f"reset options: expected none, got {', '.join(map(repr, options))}")
         observation, _ = self._world.reset(seed=seed)
         self._steps = 0
-        return self._observed(observation, 0.0), self._info(0.0)
+        return np.append(observation, 0.0), self._info(0.0)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Act for one control period; see gymnasium.Env.step.
@@ -93,15 +93,11 @@ class VelocityEnv(gymnasium.Env):
         truncated = self._steps == self.max_steps
         if truncated:
             self._steps = None
-        return self._observed(observation, speed), float(reward), False, truncated, self._info(speed)
+        return np.append(observation, speed), float(reward), False, truncated, self._info(speed)
 
     def close(self) -> None:
         """Release the simulator."""
         self._world.close()
-
-    @staticmethod
-    def _observed(observation: np.ndarray, speed: float) -> np.ndarray:
-        return np.append(observation, speed)
 
     def _info(self, speed: float) -> dict[str, Any]:
         margin = speed - self.limit

@@ -1,5 +1,7 @@
 """What tests of real graphs share."""
 
+from pathlib import Path
+
 import pytest
 
 from ssql_ros.graph import isolate
@@ -10,3 +12,23 @@ def domain(monkeypatch):
     """A ROS domain of this test's own; processes and files of an earlier test are never met."""
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
     return isolate()
+
+
+@pytest.fixture(scope="session")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bag of a short walk of the Minitaur; nobody writes into it."""
+    from ssql_ros.bench.bag import make_bag
+
+    path = tmp_path_factory.mktemp("walk") / "walk"
+    make_bag(path, "minitaur", 0.3, 0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def walk_rows(walk: Path) -> list[dict]:
+    """Its transitions."""
+    from bag_forms import converted
+
+    rows, outcome = converted(walk)
+    assert (len(rows), outcome.problems) == (499, [])
+    return rows

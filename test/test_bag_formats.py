@@ -20,34 +20,19 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from ssql_ros.bags import BagError, open_bag, raw_messages, survey
 from ssql_ros.bags.conversion import convert
-from ssql_ros.bench.bag import make_bag
 from ssql_ros.cli.main import main
 from ssql_ros.rewards import reward_of
 
 
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("walk") / "walk"
-    make_bag(path, "minitaur", 0.3, 0)
-    return path
-
-
-@pytest.fixture(scope="module")
-def expected(walk: Path) -> list[dict]:
-    rows, outcome = converted(walk)
-    assert (len(rows), outcome.problems) == (499, [])
-    return rows
-
-
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_every_form_of_a_bag_gives_the_same_transitions(
-    walk: Path, expected: list[dict], tmp_path: Path, form: Form
+    walk: Path, walk_rows: list[dict], tmp_path: Path, form: Form
 ) -> None:
     bag = write_as(form, walk, tmp_path / "bag")
     rows, outcome = converted(bag)
     assert outcome.problems == []
-    assert len(rows) == len(expected)
-    for mine, its in zip(rows, expected, strict=True):
+    assert len(rows) == len(walk_rows)
+    for mine, its in zip(rows, walk_rows, strict=True):
         assert all(np.array_equal(mine[name], value) for name, value in its.items())
     seen = survey(bag)
     assert sum(topic.count for topic in seen.topics.values()) == 2000
@@ -56,11 +41,11 @@ def test_every_form_of_a_bag_gives_the_same_transitions(
 
 @pytest.mark.parametrize("storage", [SQLITE, MCAP])
 def test_a_type_that_nobody_knows_stands_in_no_one_s_way(
-    walk: Path, expected: list[dict], tmp_path: Path, storage: StoragePlugin, capsys
+    walk: Path, walk_rows: list[dict], tmp_path: Path, storage: StoragePlugin, capsys
 ) -> None:
     bag = write_as(Form(storage), walk, tmp_path / "bag", namespace="/robot", strangers=True)
     rows, outcome = converted(bag)
-    assert (len(rows), outcome.problems) == (len(expected), [])
+    assert (len(rows), outcome.problems) == (len(walk_rows), [])
     assert main(["bag", "info", str(bag), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["topics"]["/mystery"] == {"type": MYSTERY, "messages": 1}
@@ -73,7 +58,7 @@ def test_a_type_that_nobody_knows_stands_in_no_one_s_way(
         converted(tmp_path / "odd")
 
 
-def test_topics_that_the_contract_s_yaml_names_serve_as_any(walk: Path, expected: list[dict], tmp_path: Path) -> None:
+def test_topics_that_the_contract_s_yaml_names_serve_as_any(walk: Path, walk_rows: list[dict], tmp_path: Path) -> None:
     from ssql_ros.spec import find_contract, load_contract
 
     # Somebody's robot, recorded by `ros2 bag record`: other names, absolute and relative, in a namespace.
@@ -100,11 +85,11 @@ def test_topics_that_the_contract_s_yaml_names_serve_as_any(walk: Path, expected
     contract = load_contract(path)
     rows: list[dict] = []
     outcome = convert([bag], contract, reward_of(contract), rows.append)
-    assert (len(rows), outcome.problems) == (len(expected), [])
-    assert all(np.array_equal(a["observation"], b["observation"]) for a, b in zip(rows, expected, strict=True))
+    assert (len(rows), outcome.problems) == (len(walk_rows), [])
+    assert all(np.array_equal(a["observation"], b["observation"]) for a, b in zip(rows, walk_rows, strict=True))
 
 
-def test_of_several_robots_in_a_bag_one_must_be_named(walk: Path, expected: list[dict], tmp_path: Path) -> None:
+def test_of_several_robots_in_a_bag_one_must_be_named(walk: Path, walk_rows: list[dict], tmp_path: Path) -> None:
     store, bag = make_store(), tmp_path / "bag"
     with open_bag(walk) as opened:
         kinds = {topic: info.type for topic, info in opened.topics.items()}
@@ -120,6 +105,6 @@ def test_of_several_robots_in_a_bag_one_must_be_named(walk: Path, expected: list
     with pytest.raises(BagError, match=r"several robots: .* under /a, /b; say which with --namespace"):
         converted(bag)
     rows, _ = converted(bag, namespace="a")
-    assert len(rows) == len(expected)
+    assert len(rows) == len(walk_rows)
     with pytest.raises(BagError, match="has no topic /c/imu/data"):
         converted(bag, namespace="/c/")

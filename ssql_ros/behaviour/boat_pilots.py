@@ -27,6 +27,13 @@ class Chart:
     high: tuple[float, float]
 
 
+def boat_chart() -> Chart:
+    """Return the chart of the simulated boat's world."""
+    from ssql_sim import boat  # only those who simulate need it
+
+    return Chart(boat.GOAL, boat.ROCKS, boat.LOW, boat.HIGH)
+
+
 class Pilots:
     """One pilot for each of N boats.
 

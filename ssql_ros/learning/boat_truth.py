@@ -7,13 +7,12 @@ from functools import lru_cache
 import numpy as np
 from tqdm import tqdm
 
-from ssql_ros.behaviour.boat_pilots import PILOTS, Chart, Pilots
+from ssql_ros.behaviour.boat_pilots import PILOTS, Pilots, boat_chart
 from ssql_ros.learning.offline import Log
 from ssql_ros.learning.reachability import Grid, Solution, World, safe_starts, solve
 from ssql_sim import boat
 
 WORLD = World(boat.moved, boat.margin_of, boat.reward_of, boat.LOW, boat.HIGH, boat.MAX_STEPS)
-CHART = Chart(boat.GOAL, boat.ROCKS, boat.LOW, boat.HIGH)
 
 
 @lru_cache(maxsize=1)
@@ -33,7 +32,7 @@ def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     rng = np.random.default_rng([seed, 7])
     position = rng.uniform(WORLD.low, WORLD.high, (episodes, 2))
-    pilots = Pilots(CHART, np.arange(episodes) % len(PILOTS), rng)
+    pilots = Pilots(boat_chart(), np.arange(episodes) % len(PILOTS), rng)
     observations, actions = [], []
     for _ in tqdm(range(WORLD.steps), unit="step", disable=not show):
         observations.append(position)

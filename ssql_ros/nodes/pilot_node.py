@@ -8,15 +8,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
 
-from ssql_ros.behaviour.boat_pilots import PILOTS, Chart, Pilots
+from ssql_ros.behaviour.boat_pilots import PILOTS, Pilots, boat_chart
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
 from ssql_ros.spec import find_contract, load_contract
 from ssql_ros.spec.messages import fill_joint_command, stamp_of
 from ssql_ros.spec.observation import NANOSECONDS
-from ssql_sim import boat
 
-CHART = Chart(boat.GOAL, boat.ROCKS, boat.LOW, boat.HIGH)
 TURNS = "turns"
 PARAMETERS = (
     Parameter("pilot", TURNS, "which pilot; turns: another with each episode", choices=(TURNS, *PILOTS)),
@@ -35,6 +33,7 @@ class PilotNode(Node):
         self.contract = load_contract(find_contract("boat"))
         self._gap = round(self.contract.observed.episode_gap * NANOSECONDS)
         self._stamp: int | None = None
+        self._chart = boat_chart()
         self._pilots = self._new_episode()
         self._action = np.zeros(2)
         self._commands = self.create_publisher(JointState, self.value_of("output_topic"), COMMAND)
@@ -58,7 +57,7 @@ class PilotNode(Node):
         seed, pilot = self.value_of("seed"), self.value_of("pilot")
         kind = seed % len(PILOTS) if pilot == TURNS else PILOTS.index(pilot)
         self.set_parameters([RosParameter("seed", value=seed + 1)])
-        return Pilots(CHART, np.array([kind]), np.random.default_rng([seed, 8]))
+        return Pilots(self._chart, np.array([kind]), np.random.default_rng([seed, 8]))
 
 
 def main() -> int:
