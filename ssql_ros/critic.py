@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from ssql_ros.activation import gelu
-from ssql_ros.bundle import Bundle, Network
+from ssql_ros.bundle import Bundle, BundleError, Network
 
 
 def logit(probability: float) -> float:
@@ -90,6 +90,22 @@ class SafetyCritic:
             binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         return binding, actions, logits
+
+
+def shielding_critic(bundle: Bundle) -> SafetyCritic:
+    """Return the critic of a bundle that a shield is to enforce.
+
+    Raises:
+        BundleError: it has no critic, or it was calibrated and no threshold could be certified: every action would then
+            be refused, and what is left, the least margin at every step, is nothing that anybody has tried or promised.
+    """
+    if bundle.rule == "margin" and bundle.certificate.get("below") == 0:
+        statement = bundle.certificate.get("statement", "")
+        raise BundleError(
+            f"{bundle.path}: certificate: expected a certified threshold, got none: {statement} "
+            f"A shield would refuse every action; train on, or calibrate with more --states or a larger --epsilon-s"
+        )
+    return SafetyCritic(bundle)
 
 
 class _AloneCritic:

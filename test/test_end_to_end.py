@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
-from ssql_ros.bundle import load_bundle
+import pytest
+
+from ssql_ros.bundle import BundleError, load_bundle
 from ssql_ros.cli.main import main
+from ssql_ros.critic import shielding_critic
 from ssql_ros.dataset import DataSet
 from ssql_ros.graph import Graph
 from ssql_ros.msg import ShieldState
@@ -59,6 +62,8 @@ def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(tmp_path: Path
     ]
     assert main([*train, "--set", *SMALL]) == 0
     path = run / "bundle.safetensors"
+    trained = tmp_path / "trained.safetensors"
+    trained.write_bytes(path.read_bytes())
     calibrate = ["calibrate", str(path), "--states", "6", "--epsilon-s", "0.5", "--beta-s", "0.2", "--quiet"]
     assert main(calibrate) == 0
     # What six states allow to say depends on the walk; that it is said does not.
@@ -66,6 +71,11 @@ def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(tmp_path: Path
     bundle = load_bundle(path, TASK.contract())
     assert bundle.rule == "margin"
     assert bundle.certificate["n"] == 6
+    if not bundle.certificate["below"]:
+        # Nothing is certified after so little: a shield refuses it, and serves what is not calibrated.
+        with pytest.raises(BundleError, match="expected a certified threshold"):
+            shielding_critic(bundle)
+        path, bundle = trained, load_bundle(trained, TASK.contract())
 
     states: list[ShieldState] = []
     with Graph(tmp_path / "second") as graph:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssql_ros.bundle import Bundle, Layer, Network
-from ssql_ros.critic import SafetyCritic
+from ssql_ros.bundle import Bundle, BundleError, Layer, Network
+from ssql_ros.critic import SafetyCritic, shielding_critic
 from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
 from ssql_ros.tasks import find_task
 
@@ -96,3 +96,13 @@ def test_served_margin_is_the_largest_of_the_ensemble_a_probability_the_mean(act
         scores = np.stack([critic.logits(np.ones(2), few).copy() for critic in alone])
         assert both.logits(np.ones(2), few) == pytest.approx(scores.max(axis=0), abs=1e-5)
         assert mean.logits(np.ones(2), few) == pytest.approx(scores.mean(axis=0), abs=1e-5)
+
+
+def test_a_shield_refuses_a_bundle_of_which_nothing_is_certified():
+    nothing = {"below": 0, "statement": "No threshold could be certified."}
+    bundle = replace(two_members("relu", "margin"), certificate=nothing, delta=-1e9)
+    with pytest.raises(BundleError, match=r"No threshold could be certified.*--states"):
+        shielding_critic(bundle)
+    # One that was never calibrated, or has a threshold, serves.
+    for certificate in ({}, {"below": 3}):
+        assert shielding_critic(replace(bundle, certificate=certificate)).delta == -1e9

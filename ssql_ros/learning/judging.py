@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.trot_mixture import TrotMixture
 from ssql_ros.bundle import Bundle, load_bundle
-from ssql_ros.critic import SafetyCritic, logit
+from ssql_ros.critic import SafetyCritic, logit, shielding_critic
 from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
 from ssql_ros.learning.q_calibration import calibrate_q, has_objective
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
@@ -182,7 +182,7 @@ def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: in
 
 def mask_of(bundle: Bundle, epsilon: float | None = None) -> Mask:
     """Return the bundle's shield as a mask."""
-    return Mask(SafetyCritic(bundle), ShieldSettings(epsilon or bundle.epsilon, NO_CLOCK, NO_CLOCK))
+    return Mask(shielding_critic(bundle), ShieldSettings(epsilon or bundle.epsilon, NO_CLOCK, NO_CLOCK))
 
 
 def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Bundle:

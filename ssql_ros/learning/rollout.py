@@ -15,7 +15,7 @@ import numpy as np
 
 from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_ros.bundle import load_bundle
-from ssql_ros.critic import SafetyCritic
+from ssql_ros.critic import SafetyCritic, shielding_critic
 from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
 from ssql_ros.spec import Contract
 from ssql_ros.tasks import find_task
@@ -89,7 +89,7 @@ def _world(task: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Contra
 def _critic(bundle: str, contract_path: str) -> SafetyCritic:
     from ssql_ros.spec import load_contract
 
-    return SafetyCritic(load_bundle(bundle, load_contract(contract_path)))
+    return shielding_critic(load_bundle(bundle, load_contract(contract_path)))
 
 
 def run_episode(job: EpisodeJob) -> Episode:

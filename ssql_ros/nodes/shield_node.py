@@ -19,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.bundle import Bundle, load_bundle
-from ssql_ros.critic import SafetyCritic
+from ssql_ros.critic import SafetyCritic, shielding_critic
 from ssql_ros.msg import ShieldState
 from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
@@ -130,7 +130,7 @@ class ShieldNode(LifecycleNode):
         path = self.value_of("bundle")
         if not path:
             path = find_contract(self.contract.robot).parent / "bundles" / f"{self.contract.robot}_critic.safetensors"
-        critic = SafetyCritic(load_bundle(path, self.contract))
+        critic = shielding_critic(load_bundle(path, self.contract))
         self._try(critic)
         return critic
 
@@ -151,7 +151,7 @@ class ShieldNode(LifecycleNode):
 
     def _serve(self, bundle: Bundle) -> SafetyCritic:
         """Return the critic of an announced bundle, verified and tried. In the receiver's thread."""
-        critic = SafetyCritic(bundle)
+        critic = shielding_critic(bundle)
         rest()
         check_critic(critic)
         rest()
