@@ -11,7 +11,7 @@ import torch
 from learner_helpers import COMMON, CPU, FLOAT32, close, drawn, judged, made, sigmoid, some_batch, standardised
 
 from ssql_ros.critic import logit
-from ssql_ros.learning.replay import Transition
+from ssql_ros.learning.replay import Replay, Transition
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC
 from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
@@ -125,6 +125,26 @@ def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
     # Half of all actions rise, whatever the policy does.
     assert q_safe(learner, before, 0.0) == pytest.approx(GAMMA * 0.5, abs=0.05)
     assert q_safe(learned(choice_episodes(), 2, target_uniform=True, target_candidates=16), before, 0.0) < 0.05
+
+
+def test_last_fit_teaches_the_mask_what_only_the_replay_has_seen():
+    choice, there = np.array([0.0, 1.0]), np.array([0.0, 0.0])
+    harmless = [[step(choice, [action], there, terminal=True)] for action in (-0.5, 0.5)]
+    learner = learned(harmless, 2, offline_share=0.0, near_share=0.0, final_safety_updates=1500)
+    assert q_safe(learner, choice, 0.7) == pytest.approx(0.0, abs=0.05)
+    episodes = choice_episodes()
+    learner.replay = Replay(400, 2, 1)
+    for transition in (transition for episode in episodes for transition in episode):
+        learner.replay.add(transition)
+    for work in learner.finish():
+        for _ in range(work.count):
+            work.step()
+    assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
+    assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
+    served = learner.mask(1).critic.logits(choice, np.array([[0.7], [-0.7]], np.float32))
+    assert served[0] > logit(0.9)
+    assert served[1] < logit(0.1)
+    assert made(SQRLPretraining, SETTINGS).finish() == made(SQRLFineTuning, SETTINGS).finish() == []
 
 
 def test_critic_behind_the_mask_says_what_the_learned_one_says():

@@ -249,7 +249,9 @@ def _checked(name: str, default: Any, value: Any) -> Any:
     elif name in _CHOICES:
         fine, expected = value in _CHOICES[name], " or ".join(_CHOICES[name])
     elif isinstance(default, int):
-        fine, expected = type(value) is int and value >= 1, "a whole number of at least 1"
+        # What is not done by default need not be done.
+        least = min(default, 1)
+        fine, expected = type(value) is int and value >= least, f"a whole number of at least {least}"
     elif name in _FRACTIONS:
         fine, expected = number and 0.0 < value < 1.0, "a number between 0 and 1"
     elif name in _SHARES:

@@ -9,9 +9,9 @@ import torch
 
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.bundle import Network
-from ssql_ros.learning.learner import Work
 from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.sac import Mask
+from ssql_ros.learning.work import Work
 from ssql_ros.shield import Proposal
 
 

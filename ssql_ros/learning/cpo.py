@@ -25,7 +25,6 @@ import torch
 
 from ssql_ros.bundle import Network
 from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.learning.learner import Work
 from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported
 from ssql_ros.learning.on_policy import OnPolicyBuffer, Steps, generalised_advantage
@@ -33,6 +32,7 @@ from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Transition
 from ssql_ros.learning.sac import Mask
 from ssql_ros.learning.trust_region import FLAT, GaussianPolicy, conjugate_gradient
+from ssql_ros.learning.work import Work
 from ssql_ros.shield import Proposal
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,16 +10,8 @@ import torch
 from ssql_ros.bundle import Network
 from ssql_ros.learning.replay import Replay, Transition
 from ssql_ros.learning.sac import SAC, Mask
+from ssql_ros.learning.work import Work
 from ssql_ros.shield import Proposal
-
-
-@dataclass(frozen=True)
-class Work:
-    """Learning after collection: `step` is called `count` times, and returns losses."""
-
-    name: str
-    count: int
-    step: Callable[[], dict[str, torch.Tensor]]
 
 
 class Learner(Protocol):
@@ -156,8 +146,8 @@ class OffPolicyLearner:
         return self.algorithm.learn_safety(episodes)
 
     def finish(self) -> list[Work]:
-        """Return that nothing is left to do."""
-        return []
+        """Return what its algorithm still has to do."""
+        return self.algorithm.finish()
 
     def figures(self) -> dict[str, float]:
         """Return alpha of the objective r - alpha log pi, as it is now: what Q is held against."""

@@ -24,6 +24,7 @@ from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
 from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch, Replay, Transition
+from ssql_ros.learning.work import Work
 from ssql_ros.shield import Critic, ShieldSettings
 
 TAKEN_TEMPERATURE = 0.1
@@ -199,6 +200,10 @@ class SAC:
     def learn_safety(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Learn from the extra episodes."""
         return {}
+
+    def finish(self) -> list[Work]:
+        """Return what is left to do when collection is complete: nothing."""
+        return []
 
     def take(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle: fine-tuning.

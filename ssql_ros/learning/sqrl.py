@@ -28,6 +28,7 @@ from ssql_ros.learning.policy import log_probability
 from ssql_ros.learning.replay import Batch, Replay, Transition, Unrolled, joined
 from ssql_ros.learning.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.learning.safety_critic import bellman_target
+from ssql_ros.learning.work import Work
 from ssql_ros.shield import ShieldSettings
 
 
@@ -40,6 +41,8 @@ class SQRLSettings(SACSettings):
         off_policy_steps: n_off, steps between two refreshments of D_safe.
         rollouts: k, masked episodes of each.
         safety_updates: gradient steps of the safety critic after each.
+        final_safety_updates: gradient steps of the safety critic on all of D_offline, once pre-training has collected
+            everything: what early episodes showed is then known as well as what the last ones did.
         safety_replay: how many steps D_safe keeps.
         offline_share: fraction of each of its batches that comes from D_offline; 0 is the paper's. The target takes
             a' from the policy of today, so old actions are no bias, and they show what the policy no longer does.
@@ -71,6 +74,7 @@ class SQRLSettings(SACSettings):
     off_policy_steps: int = 1000
     rollouts: int = 5
     safety_updates: int = 100
+    final_safety_updates: int = 0
     safety_replay: int = 5_000
     offline_share: float = 0.5
     near_share: float = 0.1
@@ -177,15 +181,30 @@ class SQRLPretraining(SAC):
     def _fit_safety(self) -> dict[str, torch.Tensor]:
         loss = torch.zeros(())
         for _ in range(self.settings.safety_updates):
-            batch = self._safety_batch()
-            state = self.standardise(batch.observation)
-            with torch.no_grad():
-                target = self._safety_target_value(batch)
-            logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
-            loss = functional.binary_cross_entropy_with_logits(logits, target)
-            self.safety_optimiser.descend(loss)
-            update_average(self.safety_target, self.safety, self.settings.safety_tau)
-        return {"safety_loss": loss.detach()}
+            loss = self._update_safety(self._safety_batch())
+        return {"safety_loss": loss}
+
+    def _update_safety(self, batch: Batch | Unrolled) -> torch.Tensor:
+        state = self.standardise(batch.observation)
+        with torch.no_grad():
+            target = self._safety_target_value(batch)
+        logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
+        loss = functional.binary_cross_entropy_with_logits(logits, target)
+        self.safety_optimiser.descend(loss)
+        update_average(self.safety_target, self.safety, self.settings.safety_tau)
+        return loss.detach()
+
+    def finish(self) -> list[Work]:
+        """Return the last fit of the safety critic to D_offline, where one is wanted, and its way behind the mask."""
+        count = self.settings.final_safety_updates
+        return [Work("safety critic", count, self._final_safety), Work("mask", 1, self._serve)] if count else []
+
+    def _final_safety(self) -> dict[str, torch.Tensor]:
+        return {"safety_loss": self._update_safety(self._offline_safety_batch())}
+
+    def _serve(self) -> dict[str, torch.Tensor]:
+        self.serve()
+        return {}
 
     def _safety_target_value(self, batch: Batch | Unrolled) -> torch.Tensor:
         """Return y (M, batch) of eq. 2, unrolled along the record where that is wanted."""
@@ -230,16 +249,29 @@ class SQRLPretraining(SAC):
 
     def _safety_batch(self) -> Batch | Unrolled:
         s = self.settings
-        near = self.replay.drawn_near(round(s.near_share * s.batch), s.near_steps, self.draws)
-        n_near = 0 if near is None else len(near)
+        near = self._near()
         n_offline = round(s.offline_share * s.batch) if len(self.replay) > 1 else 0
-        parts = [(self.safety_replay, self.safety_replay.drawn(s.batch - n_offline - n_near, self.draws))]
+        n_safe = s.batch - n_offline - sum(len(index) for _, index in near)
+        parts = [(self.safety_replay, self.safety_replay.drawn(n_safe, self.draws))]
         if n_offline:
             parts.append((self.replay, self.replay.drawn(n_offline, self.draws)))
-        if near is not None:
-            parts.append((self.replay, near))
-        if s.safety_lookahead > 1:
-            return reduce(joined, (of.unrolled(index, s.safety_lookahead, self.device) for of, index in parts))
+        return self._rows(parts + near)
+
+    def _offline_safety_batch(self) -> Batch | Unrolled:
+        near = self._near()
+        n_uniform = self.settings.batch - sum(len(index) for _, index in near)
+        return self._rows([(self.replay, self.replay.drawn(n_uniform, self.draws)), *near])
+
+    def _near(self) -> list[tuple[Replay, torch.Tensor]]:
+        """Return the rows of a batch that come from shortly before incidents; none where there was none."""
+        s = self.settings
+        near = self.replay.drawn_near(round(s.near_share * s.batch), s.near_steps, self.draws)
+        return [] if near is None else [(self.replay, near)]
+
+    def _rows(self, parts: list[tuple[Replay, torch.Tensor]]) -> Batch | Unrolled:
+        ahead = self.settings.safety_lookahead
+        if ahead > 1:
+            return reduce(joined, (of.unrolled(index, ahead, self.device) for of, index in parts))
         return reduce(joined, (of.batch(index, self.device) for of, index in parts))
 
     def serve(self) -> None:
@@ -306,6 +338,10 @@ class SQRLFineTuning(SQRLPretraining):
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
         """Return that no extra episodes are wanted: all of fine-tuning is masked, and serves the critic too."""
+        return []
+
+    def finish(self) -> list[Work]:
+        """Return that nothing is left to do: the critic is as frozen, or as fresh, as it was."""
         return []
 
     def observe(self, transition: Transition) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.learning.behaviour_learner import BehaviourLearner
-from ssql_ros.learning.learner import Work
 from ssql_ros.learning.ssql import SSQL
+from ssql_ros.learning.work import Work
 from ssql_ros.shield import Proposal
 
 # First observations of episodes that are kept, to judge how b should begin.
