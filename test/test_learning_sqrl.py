@@ -171,6 +171,28 @@ def test_pretraining_masks_from_its_setting_on_and_draws_part_of_the_episodes_at
     assert [due.settings.riskiest for due in learner.rollouts_due(600)] == [True, True, False, False, False]
 
 
+def test_episodes_of_the_safety_critic_are_masked_before_collection_is():
+    settings = replace(
+        SETTINGS, mask_from=0.8, rollouts_masked_from=0.3, off_policy_steps=100, rollouts=2, risky_share=0.5
+    )
+    learner = made(SQRLPretraining, settings, steps=1000)
+    assert learner.rollouts_due(400) == [None] * 2  # nothing was learned yet
+    learner.serve()
+    assert learner.rollouts_due(200) == [None] * 2
+    assert [due.settings.riskiest for due in learner.rollouts_due(300)] == [True, False]
+    assert learner.mask(300) is None
+    assert learner.mask(800) is not None
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_episodes_of_the_safety_critic_go_into_the_replay_where_asked_for(kept):
+    learner = made(SQRLPretraining, replace(SETTINGS, keep_rollouts=kept, safety_updates=1, batch=4))
+    learner.replay = Replay(10, 2, 2)
+    learner.learn_safety([[step([0.3, -0.8], [0.5, -0.5], [1.0, -1.2], incident=True)]] * 3)
+    assert len(learner.safety_replay) == 3
+    assert len(learner.replay) == (3 if kept else 0)
+
+
 # Eq. 4: fine-tuning
 
 

@@ -110,7 +110,8 @@ def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Lea
     def made(start: Start, settings: Any) -> Learner:
         initial = settings.initial_steps if start.phase == "pretrain" else settings.explore_steps
         algorithm = make(start, settings)
-        hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, start.steps)
+        # Room for D_safe's episodes too; what is not written takes no memory.
+        hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, 2 * start.steps)
         share = settings.explore_share if start.phase == "pretrain" else 0.0
         return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, hold, replay, share)
 
@@ -216,6 +217,7 @@ _SHARES = {
     "near_share",
     "risky_share",
     "mask_from",
+    "rollouts_masked_from",
     "pessimism",
     "policy_share",
     "policy_from",

@@ -61,6 +61,9 @@ class SQRLSettings(SACSettings):
         prior: Q_safe that the network says everywhere before it has learned anything.
         explore_masked: the first, uniform actions of pre-training are masked too: who lives longer sees more.
         mask_from: fraction of pre-training after which collection is masked too.
+        rollouts_masked_from: the same of D_safe's own episodes, which are masked as soon as collection is. Earlier: the
+            critic learns what follows where the mask steps in, and the policy does not learn to lean on it.
+        keep_rollouts: whether D_safe's episodes are put into D_offline as well.
         candidates, rounds, growth: of the mask (see ShieldSettings).
         online: whether the safety critic goes on learning while fine-tuning.
         dual_rate: learning rate of nu.
@@ -88,6 +91,8 @@ class SQRLSettings(SACSettings):
     prior: float = 0.02
     explore_masked: bool = False
     mask_from: float = 0.5
+    rollouts_masked_from: float = 1.0
+    keep_rollouts: bool = False
     candidates: int = 50
     rounds: int = 6
     growth: float = 1.5
@@ -143,13 +148,17 @@ class SQRLPretraining(SAC):
         s = self.settings
         begun = step >= s.mask_from * self._steps or (s.explore_masked and step < s.initial_steps)
         self._masked = self._serving is not None and begun
-        return Mask(self._serving, self._shield()) if self._masked and self._serving is not None else None
+        return self._own_mask() if self._masked else None
+
+    def _own_mask(self) -> Mask | None:
+        return None if self._serving is None else Mask(self._serving, self._shield())
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
         """Return the masks of the on-policy episodes that D_safe wants after this step, some just below epsilon."""
-        s, mask = self.settings, self.mask(step)
+        s = self.settings
         if step % s.off_policy_steps:
             return []
+        mask = self._own_mask() if step >= s.rollouts_masked_from * self._steps else self.mask(step)
         risky = None if mask is None else Mask(mask.critic, replace(mask.settings, riskiest=True))
         n_risky = round(s.risky_share * s.rollouts)
         return [risky] * n_risky + [mask] * (s.rollouts - n_risky)
@@ -158,6 +167,8 @@ class SQRLPretraining(SAC):
         """Add masked episodes to D_safe and learn Q_safe from it."""
         for transition in (transition for episode in episodes for transition in episode):
             self.safety_replay.add(transition)
+            if self.settings.keep_rollouts:
+                self.replay.add(transition)
         losses = self._fit_safety()
         self.serve()
         return losses
@@ -334,7 +345,7 @@ class SQRLFineTuning(SQRLPretraining):
     def mask(self, step: int) -> Mask | None:
         """Return the mask: from the first step on."""
         self._masked = self._serving is not None
-        return Mask(self._serving, self._shield()) if self._serving is not None else None
+        return self._own_mask()
 
     def rollouts_due(self, step: int) -> list[Mask | None]:
         """Return that no extra episodes are wanted: all of fine-tuning is masked, and serves the critic too."""
