@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import command_line, versions
+from ssql_ros.cli.options import add_quiet
 
 DAMAGED = 3
 _STATUS = (
@@ -65,7 +66,7 @@ def add_parser(verbs: Any) -> None:
         rewards = subject.add_mutually_exclusive_group()
         rewards.add_argument("--goal", type=float, help="m/s, in place of the contract's, of robots that walk")
         rewards.add_argument("--no-reward", action="store_true", help="rewards are 0; nothing is needed for them")
-        subject.add_argument("--quiet", action="store_true", help="no progress bar")
+        add_quiet(subject)
     recover = subjects.add_parser("recover", help="finish a bag that its recorder could not close")
     recover.add_argument("bag", type=Path, help="folder of a bag with one .mcap file")
     recover.set_defaults(run=_recover)

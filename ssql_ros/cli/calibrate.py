@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_quiet
 
 if TYPE_CHECKING:
     from ssql_ros.tasks import Task
@@ -59,7 +60,7 @@ def add_parser(verbs: Any) -> None:
         "--plot", type=Path, metavar="FILE", help="picture of Q against its return (.png), where it has"
     )
     parser.add_argument("--dry-run", action="store_true", help="leave the bundle as it is")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_calibrate)
 

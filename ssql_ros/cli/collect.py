@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
+from ssql_ros.cli.options import add_quiet, add_seed
 
 if TYPE_CHECKING:
     from ssql_ros.learning.offline import Log
@@ -33,14 +34,14 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--task", default="boat", help="which world (default: %(default)s)")
     counts = ", ".join(f"{count} of {task}" for task, count in EPISODES.items()) + f", {OF_OTHERS} of others"
     parser.add_argument("--episodes", type=int, help=f"how many (default: {counts})")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
     parser.add_argument(
         "--bag",
         action="store_true",
         help="drive over ROS 2 and let the recorder write a bag, for `ssql bag convert`; the boat only",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_collect)
 

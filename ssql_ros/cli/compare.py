@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_quiet, add_results
 
 
 def add_parser(verbs: Any) -> None:
@@ -25,8 +26,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--updates", type=int, default=5000, help="of each learner (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=6, help="of each learned policy (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="of the first RUN (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_results(parser)
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_compare)
 
@@ -39,8 +40,8 @@ def add_parser(verbs: Any) -> None:
     study.add_argument("--tasks", nargs="+", default=["gridworld", "spider_grid"], help="(default: both)")
     study.add_argument("--steps", type=int, default=20_000, help="of each seed (default: %(default)s)")
     study.add_argument("--seeds", type=int, default=10, help="(default: %(default)s)")
-    study.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
-    study.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_results(study)
+    add_quiet(study)
     add_json(study)
     study.set_defaults(run=_temperatures)
 

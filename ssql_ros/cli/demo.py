@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.cli.figures import command_line, versions
+from ssql_ros.cli.options import add_seed
 
 RECORDED = ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_commands", "episode", "incident")
 ACCOUNT = "shield_node/shielded_action"
@@ -31,7 +32,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--task", help="which robot (default: minitaur, or minitaur_trots to learn)")
     parser.add_argument("--episodes", type=int, default=20, help="shield: of each mode (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="learn: for how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    add_seed(parser, "of the first episode")
     parser.add_argument("--out", type=Path, help="folder to make (default: runs/demo_TIME)")
     parser.set_defaults(run=_demo)
 

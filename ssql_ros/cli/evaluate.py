@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_quiet, add_seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +29,8 @@ def add_parser(verbs: Any) -> None:
     shield.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     shield.add_argument("--sigma", type=float, help="noise of the controller (default: the task's)")
     shield.add_argument("--rho", type=float, help="its correlation from step to step (default: the task's)")
-    shield.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
-    shield.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_seed(shield, "of the first episode")
+    add_quiet(shield)
     add_json(shield)
     shield.set_defaults(run=_shield)
 
@@ -51,8 +52,8 @@ def add_parser(verbs: Any) -> None:
     policy.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     policy.add_argument("--unshielded", action="store_true", help="without the safety critic")
     policy.add_argument("--drawn", action="store_true", help="draw actions (default: the most probable ones)")
-    policy.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
-    policy.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_seed(policy, "of the first episode")
+    add_quiet(policy)
     add_json(policy)
     policy.set_defaults(run=_policy)
 
@@ -63,8 +64,8 @@ def add_parser(verbs: Any) -> None:
     )
     behaviour.add_argument("--task", default="minitaur_trots", help="which world (default: %(default)s)")
     behaviour.add_argument("--episodes", type=int, default=10, help="of each (default: %(default)s)")
-    behaviour.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
-    behaviour.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_seed(behaviour, "of the first episode")
+    add_quiet(behaviour)
     add_json(behaviour)
     behaviour.set_defaults(run=_behaviour)
 
@@ -80,8 +81,8 @@ def add_parser(verbs: Any) -> None:
     )
     promise.add_argument("--steps", type=int, default=100_000, help="(default: %(default)s)")
     promise.add_argument("--dishonest", action="store_true", help="it breaks its promise, to see it caught")
-    promise.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
-    promise.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_seed(promise, "of everything that is drawn")
+    add_quiet(promise)
     add_json(promise)
     promise.set_defaults(run=_promise)
 
@@ -93,7 +94,7 @@ def add_parser(verbs: Any) -> None:
     )
     feasible.add_argument("--bundle", type=Path, required=True, help="of the boat")
     feasible.add_argument("--plot", type=Path, metavar="FILE", help="picture of one over the other (.png)")
-    feasible.add_argument("--seed", type=int, default=0, help="of the starts (default: %(default)s)")
+    add_seed(feasible, "of the starts")
     add_json(feasible)
     feasible.set_defaults(run=_feasible)
 
@@ -109,7 +110,7 @@ def add_parser(verbs: Any) -> None:
     rivals.add_argument("--steps", type=int, default=4000, help="of the diffusion policy (default: %(default)s)")
     rivals.add_argument("--episodes", type=int, default=100, help="of each (default: %(default)s)")
     rivals.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    rivals.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(rivals)
     add_json(rivals)
     rivals.set_defaults(run=_rivals)
 

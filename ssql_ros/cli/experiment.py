@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_quiet, add_results
 
 
 def add_parser(verbs: Any) -> None:
@@ -24,11 +25,11 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--seeds", type=int, help="how many (default: as the experiment states)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; 0: one per processor")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+    add_results(parser)
     parser.add_argument(
         "--collect-only", action="store_true", help="run nothing, only write the tables of what is there"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_experiment)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_results, add_seed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ def add_parser(verbs: Any) -> None:
         description="Reads summary.csv and curves.csv of a folder of results, and writes a plot of each experiment "
         "and tables.md beside them. With --trajectories, draws the ways of spider policies over the map instead.",
     )
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+    add_results(parser)
     parser.add_argument(
         "--trajectories", nargs="+", metavar="TITLE=BUNDLE", help="draw these policies' ways, behind their shields"
     )
@@ -37,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--task", default="spider_threshold", help="of the trajectories (default: %(default)s)")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="of the trajectories")
     parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    add_seed(parser, "of the first episode")
     parser.add_argument("--out", type=Path, help="picture of the trajectories (default: RESULTS/trajectories.png)")
     add_json(parser)
     parser.set_defaults(run=_report)

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.cli.options import add_seed
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
@@ -26,7 +28,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--sigma", type=float, default=0.1, help="noise of the trot (default: %(default)s)")
     parser.add_argument("--rho", type=float, default=0.0, help="its correlation (default: %(default)s)")
     parser.add_argument("--bound", type=float, default=0.3, help="its bound; 2: none (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first episode (default: %(default)s)")
+    add_seed(parser, "of the first episode")
     parser.add_argument("--lock-step", action="store_true", help="simulate as fast as possible, not in real time")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="record a bag into FOLDER")
     parser.add_argument("--no-simulator", action="store_true", help="a driver publishes the sensors")

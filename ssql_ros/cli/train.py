@@ -9,6 +9,7 @@ from typing import Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
+from ssql_ros.cli.options import add_quiet, add_seed
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,7 +23,7 @@ def add_parser(verbs: Any) -> None:
         "ten minutes on two cores. The bundle carries the command, seed, versions, data and held-out figures.",
     )
     critic.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
-    critic.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    add_seed(critic, "of everything that is drawn")
     critic.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
     critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
     critic.add_argument("--rounds", type=int, default=3, help="of masked rollouts (default: %(default)s)")
@@ -32,7 +33,7 @@ def add_parser(verbs: Any) -> None:
     critic.add_argument("--gamma-safe", type=float, default=0.95, help="discount (default: %(default)s)")
     critic.add_argument("--epsilon", type=float, default=0.02, help="threshold in the bundle (default: %(default)s)")
     critic.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
-    critic.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_quiet(critic)
     add_json(critic)
     critic.set_defaults(run=_critic)
 
@@ -89,7 +90,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
     of_log = "; updates from a log, or on a grid (default: 20000)" if from_logs else ""
     parser.add_argument("--steps", type=int, help=f"of collection (default: 500000){of_log}")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    add_seed(parser, "of everything that is drawn")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED; PHASE is log from a log)"
     )
@@ -106,7 +107,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="0: one per processor, seldom faster at these widths (default: 1)"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_algorithm, algorithm=name)
 
@@ -141,7 +142,7 @@ def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
     parser.add_argument("--task", required=True, help="which world, e.g. boat")
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: runs/TASK_{name}_SEED)")
     parser.add_argument(
         "--set",
@@ -153,7 +154,7 @@ def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -
     )
     parser.add_argument("--checkpoint-every", type=int, default=2000, help="steps (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_offline, algorithm=name)
 
@@ -174,7 +175,7 @@ def _add_behaviour(subjects: Any) -> None:
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
     parser.add_argument("--task", required=True, help="which world's contract, e.g. spider")
     parser.add_argument("--steps", type=int, default=5000, help="updates (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: %(default)s)")
+    add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_behaviour_SEED)")
     parser.add_argument(
         "--set",
@@ -185,7 +186,7 @@ def _add_behaviour(subjects: Any) -> None:
         help="settings, e.g. components=8 quantile=0.05",
     )
     parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_behaviour)
 
