@@ -31,6 +31,8 @@ TINY = {
     "rollouts": 2,
     "safety_updates": 5,
     "mask_from": 0.3,
+    "rollouts_masked_from": 0.2,
+    "keep_rollouts": True,
     "prior": 0.1,  # at epsilon: the mask changes about half of the actions from the first step on
     "online": True,
     "critics": 3,

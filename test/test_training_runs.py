@@ -26,6 +26,7 @@ TINY = [
     "safety_updates=5",
     "rollouts=2",
     "mask_from=0.3",
+    "final_safety_updates=20",
 ]
 COMMON = ["--seed", "3", "--threads", "1", "--quiet", "--episodes", "3", "--checkpoint-every", "300"]
 

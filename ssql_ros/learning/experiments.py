@@ -72,7 +72,7 @@ _BASELINES = {
     "rs": Method("rs", before="sqrl"),
     "cpo": Method("cpo"),
 }
-# With and without the mask, from the same pre-trained policy: the difference is the mask's alone.
+# With and without the mask, from the same pre-trained policy: the difference is fine-tuning's alone.
 _SAME_START = {"sqrl": Method("sqrl"), "sac": Method("sac", before="sqrl")}
 
 
@@ -80,17 +80,8 @@ def _spider(task: str, methods: dict[str, Method]) -> Experiment:
     return Experiment(task, task, methods, pretrain_steps=15_000, finetune_steps=10_000, seeds=5)
 
 
-def _minitaur(task: str) -> Experiment:
-    return Experiment(
-        task,
-        "minitaur",
-        _SAME_START,
-        pretrain_steps=150_000,
-        finetune_steps=30_000,
-        seeds=3,
-        # Three times slower than pre-training, either method: a frozen critic knows the gaits near those it has seen.
-        finetune={"learning_rate": 1e-4},
-    )
+def _minitaur(task: str, methods: dict[str, Method] = _SAME_START) -> Experiment:
+    return Experiment(task, "minitaur", methods, pretrain_steps=150_000, finetune_steps=30_000, seeds=3)
 
 
 # One pre-training serves both thresholds; its policy has chosen a way already, and only its critics are handed over.
@@ -145,7 +136,7 @@ def _at(temperature: float) -> Method:
 EXPERIMENTS = {
     "spider": _spider("spider", _BASELINES),
     "spider_threshold": _THRESHOLDS,
-    "minitaur_velocity": _minitaur("minitaur_velocity"),
+    "minitaur_velocity": _minitaur("minitaur_velocity", {**_BASELINES, **_SAME_START}),
     "minitaur_friction": _minitaur("minitaur_friction"),
     "minitaur_physics": _minitaur("minitaur_physics"),
     "critic_online": _spider("spider", {"frozen": Method("sqrl"), "online": Method("sqrl", finetune={"online": True})}),
