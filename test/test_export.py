@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.cli.main import main

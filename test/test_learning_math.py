@@ -17,7 +17,8 @@ from ssql_ros.learning.esac import ESAC, ESACSettings
 from ssql_ros.learning.policy import log_probability
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLSettings
+from ssql_ros.learning.sqrl import SQRLSettings
+from ssql_ros.learning.sqrl_finetuning import SQRLFineTuning
 from ssql_ros.learning.wcpg import SERVED_LEVEL, WCPG, WCPGSettings, tail
 from ssql_ros.policy import Policy
 

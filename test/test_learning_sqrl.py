@@ -14,7 +14,8 @@ from ssql_ros.critic import logit
 from ssql_ros.learning.replay import Replay, Transition
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC
-from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
+from ssql_ros.learning.sqrl import SQRLPretraining, SQRLSettings
+from ssql_ros.learning.sqrl_finetuning import SQRLFineTuning
 
 SETTINGS = SQRLSettings(**COMMON)
 GAMMA = 0.7

@@ -18,7 +18,8 @@ from ssql_ros.learning.iql import IQL, IQLSettings
 from ssql_ros.learning.learner import Learner, OffPolicyLearner
 from ssql_ros.learning.rs import RS
 from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.learning.sqrl import SQRLFineTuning, SQRLPretraining, SQRLSettings
+from ssql_ros.learning.sqrl import SQRLPretraining, SQRLSettings
+from ssql_ros.learning.sqrl_finetuning import SQRLFineTuning
 from ssql_ros.learning.ssql import EXTRACTIONS, SSQL, SSQLSettings
 from ssql_ros.learning.ssql_learner import SSQLLearner
 from ssql_ros.learning.wcpg import WCPG, WCPGSettings

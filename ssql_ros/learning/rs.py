@@ -10,7 +10,7 @@ import torch
 
 from ssql_ros.learning.replay import Batch
 from ssql_ros.learning.sac import SAC, Mask
-from ssql_ros.learning.sqrl import SQRLFineTuning
+from ssql_ros.learning.sqrl_finetuning import SQRLFineTuning
 
 
 class RS(SQRLFineTuning):
