@@ -137,6 +137,15 @@ EXPERIMENTS = {
     "spider": _spider("spider", _BASELINES),
     "spider_threshold": _THRESHOLDS,
     "minitaur_velocity": _minitaur("minitaur_velocity", {**_BASELINES, **_SAME_START}),
+    "minitaur_ablations": _minitaur(
+        "minitaur_velocity",
+        {
+            "frozen": Method("sqrl"),
+            "online": Method("sqrl", finetune={"online": True}),
+            **{f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.02, 0.2)},
+            "price gone": Method("sqrl", finetune={"dual_rate": 1e-3}),
+        },
+    ),
     "minitaur_friction": _minitaur("minitaur_friction"),
     "minitaur_physics": _minitaur("minitaur_physics"),
     "critic_online": _spider("spider", {"frozen": Method("sqrl"), "online": Method("sqrl", finetune={"online": True})}),
