@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssql_ros.learning import experiments
+from ssql_ros.learning import experiments, result_tables
 from ssql_ros.learning.experiments import Experiment, Method, run_trials, trials_of
 from ssql_ros.learning.result_tables import add_rows, collect
 from ssql_ros.report.results import over_lambda, read_summary, write_results
@@ -61,3 +61,22 @@ def test_an_experiment_of_one_phase_trains_calibrates_and_is_not_run_again(
     # What has ended is not run again: a command that was would fail here.
     monkeypatch.setattr(experiments, "_run", lambda arguments: "was run again")
     assert run_trials(trials, runs, 1, show=False) == []
+
+
+def test_final_policies_are_judged_by_their_draws_where_asked_for_behind_the_mask_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"hidden": [8], "batch": 16, "warm_up": 16}
+    methods = {"sqrl": Method("sqrl", pretrain={"safety_updates": 1}), "sac": Method("sac")}
+    made = Experiment("spider", "w", methods, 200, 100, 1, pretrain=small, finetune=small, drawn=True)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "two", made)
+    monkeypatch.setattr(result_tables, "DRAWN", 4)
+    trials, runs = trials_of(["two"], [], None), tmp_path / "runs"
+    assert run_trials(trials, runs, 1, show=False) == []
+    collect(trials, runs, tmp_path)
+    rows = rows_of(tmp_path / "summary.csv")
+    for method in methods:
+        found = {row[4]: float(row[5]) for row in rows if row[1] == method}
+        assert found["drawn_length"] >= 1.0
+        assert 0.0 <= found["drawn_incident_rate"] <= 1.0
+        assert {"drawn_reward", "pretrain_incidents", "incidents"} <= set(found)

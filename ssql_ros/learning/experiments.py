@@ -46,6 +46,8 @@ class Experiment:
             all there is, and its bundle's Q is held against its own objective.
         pretrain, finetune: settings of every method that differ from the robot's.
         ways: whether it is of interest which way round the spider's pools a policy goes.
+        drawn: whether the final policy is judged by its draws as well, which are what a robot gets: a gait that was
+            learned with its noise is another one without.
     """
 
     task: str
@@ -57,6 +59,7 @@ class Experiment:
     pretrain: dict[str, Any] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
     ways: bool = False
+    drawn: bool = False
 
     @property
     def single(self) -> bool:
@@ -81,7 +84,7 @@ def _spider(task: str, methods: dict[str, Method]) -> Experiment:
 
 
 def _minitaur(task: str, methods: dict[str, Method] = _SAME_START) -> Experiment:
-    return Experiment(task, "minitaur", methods, pretrain_steps=150_000, finetune_steps=30_000, seeds=3)
+    return Experiment(task, "minitaur", methods, pretrain_steps=150_000, finetune_steps=30_000, seeds=3, drawn=True)
 
 
 # One pre-training serves both thresholds; its policy has chosen a way already, and only its critics are handed over.

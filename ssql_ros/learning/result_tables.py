@@ -17,6 +17,7 @@ from ssql_ros.tasks import find_task
 
 STRETCHES = 20
 WAYS = 100  # episodes that show which way a policy goes
+DRAWN = 50  # episodes of a final policy's draws
 SUMMARY = ("experiment", "method", "task", "seed", "figure", "value")
 CURVES = ("experiment", "method", "task", "seed", "step", "reward", "success", "velocity", "incidents", "episodes")
 # What `ssql calibrate` stores in a bundle: of Q_safe, and of Q.
@@ -48,6 +49,8 @@ def collect(trials: Sequence[Trial], runs: Path, results: Path) -> None:
             summary += [[*names, f"{prefix}{name}", f"{value:.6g}"] for name, value in figures.items()]
         if experiment.ways:
             summary += [[*names, "goes_round", f"{_goes_round(trial, after):.6g}"]]
+        if experiment.drawn:
+            summary += [[*names, name, f"{value:.6g}"] for name, value in _drawn(trial, after).items()]
         summary += [[*names, name, f"{value:.6g}"] for name, value in _calibration(after).items()]
         curves += [[*names, *row] for row in _curve(after / "episodes.csv")]
     _merge(results / "summary.csv", SUMMARY, summary)
@@ -61,6 +64,20 @@ def _calibration(folder: Path) -> dict[str, float]:
     numbers = {f"calibration_{name}": safety.get(name) for name in CALIBRATION}
     numbers |= {name: rewards.get(name) for name in Q_CALIBRATION}
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _drawn(trial: Trial, folder: Path) -> dict[str, float]:
+    """Return what the final policy comes to by its draws, as it was while it learned: behind the mask or not."""
+    from ssql_ros.learning.judging import evaluate_policy
+
+    experiment = EXPERIMENTS[trial.experiment]
+    task = find_task(experiment.task)
+    bundle = load_bundle(folder / "bundle.safetensors", task.contract())
+    masked = experiment.methods[trial.method].algorithm == "sqrl"
+    found = evaluate_policy(task, bundle, task.world("finetune"), DRAWN, trial.seed, masked, drawn=True)
+    names = {"return_mean": "reward", "velocity_mean": "velocity", "length_mean": "length"}
+    figures = {f"drawn_{to}": found[name] for name, to in names.items() if name in found}
+    return figures | {"drawn_incident_rate": found["falls"] / DRAWN}
 
 
 def _goes_round(trial: Trial, folder: Path) -> float:
