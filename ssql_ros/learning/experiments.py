@@ -142,8 +142,8 @@ EXPERIMENTS = {
     "minitaur_velocity": _minitaur("minitaur_velocity", {**_BASELINES, **_SAME_START}),
     "minitaur_ablations": _minitaur(
         "minitaur_velocity",
+        # Against "sqrl" of minitaur_velocity, whose pre-training they share.
         {
-            "frozen": Method("sqrl"),
             "online": Method("sqrl", finetune={"online": True}),
             **{f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.02, 0.2)},
             "price gone": Method("sqrl", finetune={"dual_rate": 1e-3}),
