@@ -167,6 +167,10 @@ def test_graph_repeats_the_episode_that_one_process_computes(domain, tmp_path):
         graph.start("shield_node", autostart=False, mode="monitor", use_sim_time=True)
         with Conductor(graph.check) as conductor:
             conductor.configure_shield()
+            # What it answers first it takes for an episode of its own, with whatever seed it has by then.
+            answers: list[JointState] = []
+            conductor.node.create_subscription(JointState, "joint_commands_raw", answers.append, COMMAND)
+            conductor.wait(lambda: answers, "the controller's first answer")
             heard = next(conductor.episodes("monitor", 4, 1))
     held = sum(decision == HELD for decision in heard.decisions)
     assert held or (heard.steps, heard.incident) == (len(alone), True)

@@ -183,10 +183,10 @@ def test_any_shape(sizes, members, batch, shared, half, threads):
     x, flat, gradient = problem(sizes, members, batch, shared)
     found = results(native.perceptrons(x, flat, sizes, members, half), x, flat, gradient)
     x, flat, gradient = problem(sizes, members, batch, shared, dtype=torch.float64)
-    expected = results(by_torch(x, flat, sizes, members), x, flat, gradient)
-    # A unit whose input is within the rounding of 0 may be on in the one and off in the other.
-    limit = 0.2 if half else 1e-3
-    assert max(map(error, found, expected)) < limit
+    # Rounded where the kernels round: against exact numbers a unit that is nearly off may be on in the one alone, which
+    # is most of the gradient where there are few units and few rows.
+    expected = results(by_torch(x, flat, sizes, members, half), x, flat, gradient)
+    assert max(map(error, found, expected)) < (5e-2 if half else 1e-3)
 
 
 @needs_kernels
