@@ -40,7 +40,9 @@ def rows_of(run: Path) -> list[str]:
     if learned == "safefql":
         # Before all else: the shield holds actions against the delta that this stores.
         found["calibration"] = figures("calibrate", bundle, "--quiet", *CALIBRATION.get(task, FEWER))
-        found["safefql_conformal"] = figures(*judged)
+        # A shield refuses a bundle of which nothing is certified.
+        if found["calibration"]["below_delta"]:
+            found["safefql_conformal"] = figures(*judged)
     found[learned] = figures(*judged, "--unshielded")
     if learned == "safefql" and task == "boat":
         found["feasible_set"] = figures("eval", "feasible", "--bundle", bundle, "--seed", seed)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from offline_helpers import whole_and_broken
 
 from ssql_ros.bundle import load_bundle
 from ssql_ros.cli.main import main
@@ -148,25 +149,11 @@ def test_it_learns_what_rocks_cost_in_seconds():
 
 
 def test_a_run_ends_in_a_policy_and_goes_on_from_its_checkpoint_to_the_same(data_set, tmp_path, capsys):
-    class Stop(RuntimeError):
-        pass
-
     def plan(steps: int = 30) -> OfflinePlan:
         return OfflinePlan(str(data_set), "boat", steps, 1, dict(TINY), 10, "iql_lagrangian")
 
-    whole = run_offline(plan(), tmp_path / "whole", {}, show=False)
-    learned = IQLLagrangian.learn
-
-    def killed(self, step, steps, data):
-        if step == 25:
-            raise Stop
-        return learned(self, step, steps, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IQLLagrangian, "learn", killed)
-        with pytest.raises(Stop):
-            run_offline(plan(), tmp_path / "broken", {}, show=False)
-    assert run_offline(plan(), tmp_path / "broken", {}, show=False) == whole
+    whole, again = whole_and_broken(IQLLagrangian, plan, tmp_path)
+    assert again == whole
     assert whole["price"] > 0.0
     bundle = load_bundle(tmp_path / "whole" / "bundle.safetensors", CONTRACT)
     assert (bundle.policy_kind, bundle.critic, bundle.behaviour) == ("squashed_gaussian", None, {})

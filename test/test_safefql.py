@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from offline_helpers import whole_and_broken
 
 from ssql_ros.activation import gelu
 from ssql_ros.bundle import load_bundle, save_bundle
@@ -238,25 +239,10 @@ def test_learns_where_the_rocks_are_in_seconds(data_set):
 
 
 def test_run_goes_on_from_its_checkpoint_to_the_same_bundle(data_set, tmp_path):
-    class Stop(RuntimeError):
-        pass
-
     def plan(steps: int = 30) -> OfflinePlan:
         return OfflinePlan(str(data_set), "boat", steps, 1, dict(TINY), checkpoint_every=10)
 
-    whole = run_offline(plan(), tmp_path / "whole", {}, show=False)
-    learned = SafeFQL.learn
-
-    def killed(self, step, steps, data):
-        if step == 25:
-            raise Stop
-        return learned(self, step, steps, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SafeFQL, "learn", killed)
-        with pytest.raises(Stop):
-            run_offline(plan(), tmp_path / "broken", {}, show=False)
-    again = run_offline(plan(), tmp_path / "broken", {}, show=False)
+    whole, again = whole_and_broken(SafeFQL, plan, tmp_path)
     assert again == whole
     bundles = [load_bundle(tmp_path / name / "bundle.safetensors", CONTRACT) for name in ("whole", "broken")]
     for one, other in zip(*(b.policy.members[0] for b in bundles), strict=True):

@@ -42,7 +42,7 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         "extraction_updates": 4000,
     },
     # Rewards are below 0.4 a step, so Q is of the order of 20 to 40. A fall adds 20 to the sum of Q_safe over steps, so
-    # the mean is below epsilon with one in 400 steps. At the default rate nu would be gone after 5,000 updates.
+    # the mean is below epsilon with one in 400 steps. Below it nu falls, by e every 1,000 updates at 1e-3.
     ("sqrl", "minitaur"): {"initial_nu": 100.0, "dual_rate": 1e-4},
     # Rewards are about -0.5 a step and 30 at the goal.
     ("ssql", "spider"): {"temperature": 0.3, "final_updates": 5000, "extraction_updates": 3000},
@@ -76,8 +76,8 @@ ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
         "safety_lookahead": 10,
         "safety_members": 2,
         "epsilon": 0.05,
-        # A policy that collects behind the mask leans on it. The safety critic's own episodes are masked instead, and
-        # show critic and policy what follows where the mask steps in.
+        # Collection is not masked, so that the policy cannot lean on it. The safety critic's own episodes are, and show
+        # critic and policy what follows where the mask steps in.
         "rollouts": 3,
         "mask_from": 1.0,
         "rollouts_masked_from": 0.3,
@@ -117,7 +117,7 @@ def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Lea
     def made(start: Start, settings: Any) -> Learner:
         initial = settings.initial_steps if start.phase == "pretrain" else settings.explore_steps
         algorithm = make(start, settings)
-        # Room for D_safe's episodes too; what is not written takes no memory.
+        # Room for D_safe's episodes, where they are kept: beyond as many steps again the oldest go.
         hold, replay = INITIAL_HOLD.get(start.robot, 1), min(REPLAY, 2 * start.steps)
         share = settings.explore_share if start.phase == "pretrain" else 0.0
         return OffPolicyLearner(algorithm, start.n_action, start.seed, initial, hold, replay, share)

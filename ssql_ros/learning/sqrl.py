@@ -38,8 +38,8 @@ class SQRLSettings(SACSettings):
         off_policy_steps: n_off, steps between two refreshments of D_safe.
         rollouts: k, masked episodes of each.
         safety_updates: gradient steps of the safety critic after each.
-        final_safety_updates: gradient steps of the safety critic on all of D_offline, once pre-training has collected
-            everything: what early episodes showed is then known as well as what the last ones did.
+        final_safety_updates: gradient steps of the safety critic on D_offline alone, once pre-training has collected
+            everything.
         safety_replay: how many steps D_safe keeps.
         offline_share: fraction of each of its batches that comes from D_offline; 0 is the paper's. The target takes
             a' from the policy of today, so old actions are no bias, and they show what the policy no longer does.
