@@ -1,29 +1,53 @@
-"""Assembles transitions (s, a, r, s') from what a robot publishes, by stamps: live, in whatever order it arrives.
+"""Assembles transitions (s, a, r, s') from what a robot publishes: beside the robot, and from its bags.
 
-Everything about one control period carries the stamp of its observation: readings, the proposal that answers it with
-its context, the action that was executed, the position that the reward is taken from. Messages wait until all of their
-period is there, or until newer ones are so far ahead that the missing will not come. Pure: no messages, no clock.
-
-Counted, never hidden: duplicates, late messages (their period is over), periods without an action or a reading, and
-transitions that were dropped for it.
+Frames are those of `spec.frames`, one a control period; observations are those of `spec.observation`, as the shield and
+the policy have them. A row joins two frames one period apart. What the reward reads is held like any other input. The
+action is the newest command not later than half a period after the frame, and not older than the driver's time-out.
+An episode ends at an incident, where whoever ran it says so, and at a gap. After an incident the next one begins when
+the state has been safe for `RECOVERY`: what trembles on the edge of the failure set is one incident, and a state that
+is back is no less a state. Nothing waits for ever: what is `WINDOW` behind the newest trigger is decided on. Every
+period is accounted for. Pure: no messages, no clock.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from ssql_ros.spec import Contract, ObservationAssembler
-from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.spec.frames import Frame
+from ssql_ros.spec.stamped import HORIZON, JUMP, NANOSECONDS, WINDOW, StampedBuffer
 
-# Transitions join observations whose stamps are one period apart, give or take this fraction of it.
-TOLERANCE = 0.5
+# Beside the names of the contract's inputs: what was executed, what the reward reads, what the behaviour policy knew,
+# what the controller wanted, and where an episode was ended by whoever ran it.
+COMMAND, PLACE, CONTEXT, PROPOSED, ENDING = "command", "place", "context", "proposed", "ending"
 # Actions that a reward may look back on, the newest included.
 REMEMBERED = 3
+RECOVERY = 0.5  # s
+
+# What becomes of a period other than a row, and why.
+LEFT_OUT = {
+    "lost": "no trigger came in this control period",
+    "unobserved": "an input, or what the reward reads, was missing or older than its max_age",
+    "unanswered": "no command within the driver's time-out",
+    "inside": "the state was inside the failure set: it ends a row, and none begins there",
+    "recovering": "after an incident, the state had not been safe for long enough",
+    "unfollowed": "no period followed: an episode's last one, or the next was lost",
+}
+# Messages that were not used.
+UNUSED = {
+    "between": "triggers faster than the control period: another was nearer to it",
+    "duplicates": "messages that were there already",
+    "late": "triggers that came when their period was decided on",
+    "unstamped": "messages without a stamp (commands without one answer the newest trigger)",
+    "unreadable": "messages that are not whole, or hold what the contract refuses",
+    "foreign": "messages that hold nothing that the contract reads, such as another robot's joints",
+    "contradictions": "messages that contradict another of the same stamp",
+}
 
 
 class Reward(Protocol):
@@ -46,203 +70,268 @@ class Reward(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class LiveTransition:
-    """One step.
-
-    Attributes:
-        stamp: ns, of the observation that the action answers.
-        observation, following: (n_observation,).
-        context, following_context: (n_context,), what the behaviour policy knew beside them; zeros at an incident.
-        action: (n_action,), executed.
-        first: True for the first step of an episode.
-        incident: I(s').
-        proposal: (n_action,), what the controller wanted; the action itself where no proposal told it.
-    """
+@dataclass
+class _Step:
+    """A frame with its action, that waits for its successor."""
 
     stamp: int
     observation: np.ndarray
-    context: np.ndarray
+    margin: float
     action: np.ndarray
-    reward: float
-    following: np.ndarray
-    following_context: np.ndarray
-    incident: bool
-    first: bool
+    place: np.ndarray | None
+    context: np.ndarray
     proposal: np.ndarray
 
 
-@dataclass
-class _Period:
-    """What is known of one control period."""
-
-    readings: dict[str, np.ndarray] = field(default_factory=dict)
-    action: np.ndarray | None = None
-    context: np.ndarray | None = None
-    proposal: np.ndarray | None = None
-    place: np.ndarray | None = None
-
-
-@dataclass
-class _Step:
-    """An observation that waits for its successor."""
-
-    stamp: int
-    observation: np.ndarray
-    period: _Period
-    place: np.ndarray
-    first: bool
-
-
 class TransitionAssembler:
-    """Puts together what carries the same stamp, in the order of stamps.
+    """Makes rows (see dataset.transition_columns) of messages in any order that is not too far off.
 
     Args:
-        reward: what a step is worth.
-        n_context: of the behaviour policy; 0: proposals are not waited for.
-        window: s, how far newer messages must be ahead before an incomplete period is given up.
+        reward: None: rewards are 0.
+        sink: takes each row.
+        n_context: numbers of the behaviour policy's context in a row; NaN where it is not known.
+        recovery: s, how long the state must be safe again after an incident before an episode begins.
+        with_proposals: rows have "proposal" too: what the controller wanted, or what was executed where that is not
+            known.
 
     Attributes:
-        counts: duplicates, late, incomplete (periods), dropped and made (transitions), episodes.
+        counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps.
     """
 
-    def __init__(self, contract: Contract, reward: Reward, n_context: int, window: float = 0.2) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        reward: Reward | None,
+        sink: Callable[[dict[str, Any]], None],
+        n_context: int = 0,
+        recovery: float = RECOVERY,
+        with_proposals: bool = False,
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._contract, self._reward, self._n_context = contract, reward, n_context
-        self._window = round(window * NANOSECONDS)
-        self._period = contract.control_period * NANOSECONDS
-        self._gap = round(contract.observed.episode_gap * NANOSECONDS)
-        self._periods: dict[int, _Period] = {}
-        self._assembler = ObservationAssembler(contract)
-        self._waiting: _Step | None = None
-        self._actions: list[np.ndarray] = []
-        self._done: int | None = None
-        self._newest = 0
-        self._episode_over = False
-
-    def read(self, name: str, stamp: int, values: np.ndarray) -> None:
-        """Take in a reading of the contract's input `name`, in the frame's order."""
-        period = self._at(stamp)
-        if period is not None:
-            if name in period.readings:
-                self.counts["duplicates"] += 1
-            period.readings.setdefault(name, values)
-
-    def locate(self, stamp: int, values: np.ndarray) -> None:
-        """Take in the values (n_fields,) that the reward reads."""
-        period = self._at(stamp)
-        if period is not None:
-            if period.place is not None:
-                self.counts["duplicates"] += 1
-            period.place = values if period.place is None else period.place
-
-    def propose(self, stamp: int, action: np.ndarray, context: np.ndarray) -> None:
-        """Take in a proposal: its action (n_action,), and the context (n_context,) that it was drawn in."""
-        period = self._at(stamp)
-        if period is not None and period.context is None:
-            period.context, period.proposal = context, action
-
-    def execute(self, stamp: int, action: np.ndarray) -> None:
-        """Take in the action (n_action,) that went to the robot for this observation. A later one replaces it."""
-        period = self._at(stamp)
-        if period is not None:
-            period.action = action
-
-    def _at(self, stamp: int) -> _Period | None:
-        if self._done is not None and stamp <= self._done:
-            # Time that has jumped far back is a new world's: what came before is over.
-            if self._newest - stamp > max(10 * self._window, self._gap):
-                self._restart()
-            else:
-                self.counts["late"] += 1
-                return None
-        self._newest = max(self._newest, stamp)
-        return self._periods.setdefault(stamp, _Period())
+        self._contract, self._reward, self._sink = contract, reward, sink
+        self._period = round(contract.control_period * NANOSECONDS)
+        self._skew = min(round(contract.observed.max_skew * NANOSECONDS), self._period // 2)
+        self._timeout = round(contract.command_timeout * NANOSECONDS)
+        self._trigger = contract.observed.trigger
+        self._place_age = 0 if reward is None else round(contract.inputs[reward.input].max_age * NANOSECONDS)
+        self._no_context, self._with_proposals = np.full(n_context, np.nan), with_proposals
+        self._recovery = round(recovery * NANOSECONDS)
+        self._episode = -1
+        self._restart()
 
     def _restart(self) -> None:
-        self.counts["dropped"] += self._waiting is not None
-        self._periods.clear()
-        self._waiting, self._done, self._newest, self._episode_over = None, None, 0, False
+        """Forget everything: another beginning of time."""
+        self._assembler = ObservationAssembler(self._contract, self.counts)
+        self._held: dict[str, StampedBuffer[np.ndarray]] = {
+            role: StampedBuffer() for role in (PLACE, CONTEXT, PROPOSED, ENDING)
+        }
+        self._newest: dict[str, int] = {}  # stamp, by role
+        self._settled: int | None = None  # stamp of the newest frame that was decided on
+        self._inside: int | None = None  # newest frame in the failure set, of the history that goes on
+        self._before: _Step | None = None
+        self._actions: list[np.ndarray] = []
 
-    def take(self) -> list[LiveTransition]:
-        """Return the transitions that are complete by now, in the order of stamps."""
-        made = []
-        for stamp in sorted(self._periods):
-            period = self._periods[stamp]
-            # After a gap, a period of which nothing has come yet may still lie between.
-            next_one = self._done is not None and stamp - self._done <= (1.0 + TOLERANCE) * self._period
-            if not (next_one and self._complete(period)) and self._newest - stamp <= self._window:
+    def feed(self, role: str, stamp: int, values: np.ndarray, time: int = 0) -> None:
+        """Take in one message: of an input by name, or in one of the roles above.
+
+        Args:
+            stamp: ns, of the message; 0: not set.
+            values: see `bags.roles.reader_for`.
+            time: ns, when it came; what counts for inputs whose contract says `stamps: arrival`.
+
+        Raises:
+            ContractError: it contradicts another message; neither is used.
+        """
+        source = self._contract.inputs.get(role) or (
+            self._contract.inputs[self._reward.input] if role == PLACE and self._reward is not None else None
+        )
+        if source is not None and source.stamps == "arrival" and time:
+            stamp = time
+        if stamp == 0:
+            if role != COMMAND or self._trigger not in self._newest:
+                self.counts["unstamped"] += 1
+                return
+            stamp = self._newest[self._trigger]
+        newest = self._newest.get(role, stamp)
+        # Each topic against its own past: clocks of different devices may be apart.
+        if self._assembler.frames.restarts_at(role, stamp):
+            self._begin_anew(stamp)
+            newest = stamp
+        elif stamp < newest - JUMP:
+            self._settle_all()
+            newest = stamp
+            if role in self._held:
+                self._held[role].clear()
+        self._newest[role] = max(newest, stamp)
+        if role in self._contract.inputs:
+            self._read(role, stamp, values)
+            return
+        if self._is_pausing(stamp):
+            self._settle_all()
+        if role == COMMAND:
+            self._assembler.executed(values, stamp)
+        elif not self._held[role].add(stamp, values):
+            self.counts["duplicates"] += 1
+        elif role == ENDING:
+            self._assembler.frames.cut_after(stamp + self._period // 2)
+
+    def _is_pausing(self, stamp: int) -> bool:
+        """Tell whether the trigger pauses: what waits for it is about to be forgotten."""
+        trigger = self._assembler.frames.newest_trigger
+        return trigger is not None and stamp > trigger + HORIZON
+
+    def _read(self, name: str, stamp: int, values: np.ndarray) -> None:
+        if name != self._trigger and self._is_pausing(stamp):
+            self._settle_all()
+        self._assembler.read(name, stamp, 0.0, values)
+        if name == self._trigger and (trigger := self._assembler.frames.newest_trigger) is not None:
+            self._settle(trigger - WINDOW)
+
+    def finish(self) -> None:
+        """Decide on what is left, as nothing more will come before a new beginning."""
+        self._settle_all()
+        self._drop_step()
+        self._restart()
+
+    def _begin_anew(self, stamp: int) -> None:
+        """A clock was set back, or a simulation begun again: decide on what was before, and keep what came since."""
+        self._settle_all()
+        self._drop_step()
+        self.counts["clock_jumps"] += 1
+        self._settled, self._inside = None, None
+        for held in self._held.values():
+            held.begin_anew(stamp)
+        self._newest = {role: newest for role, newest in self._newest.items() if newest <= stamp + WINDOW}
+
+    def _settle_all(self) -> None:
+        trigger = self._assembler.frames.newest_trigger
+        if trigger is not None:
+            self._settle(trigger + 1)
+
+    def _settle(self, until: int) -> None:
+        """Decide on the frames before `until`."""
+        aligner = self._assembler.frames
+        frames = aligner.frames
+        at = len(frames)
+        while at and (self._settled is None or frames[at - 1].stamp > self._settled):
+            at -= 1
+        if at == len(frames) or frames[at].stamp >= until:
+            return
+        aligner.refresh()
+        for frame in frames[at:]:
+            if frame.stamp >= until:
                 break
-            del self._periods[stamp]
-            self._done = stamp
-            made += self._end_of_step(stamp, period)
-        return made
+            self._decide(frame)
+            self._settled = frame.stamp
+        # Triggers of which none was a frame, of those that have been decided on.
+        self.counts["between"] = (
+            self.counts["triggers"]
+            - self.counts["frames"]
+            - sum(frame.stamp > (self._settled or 0) for frame in frames)
+        )
 
-    def _complete(self, period: _Period) -> bool:
-        observed = period.place is not None and len(period.readings) == len(self._contract.observed_inputs)
-        answered = period.action is not None and (period.context is not None or self._n_context == 0)
-        return observed and answered
+    def _drop_step(self) -> None:
+        """The step that waits has no successor."""
+        if self._before is not None:
+            self._leave_out("unfollowed")
+        self._before = None
+        self._actions.clear()
 
-    def _end_of_step(self, stamp: int, period: _Period) -> list[LiveTransition]:
-        """Judge one period: it ends the step before it, and begins another."""
-        before, self._waiting = self._waiting, None
-        episode = self._assembler.episode
-        whole = False
-        # The trigger last, as it comes: it completes the frame.
-        trigger = self._contract.observed.trigger
-        for name in sorted(period.readings, key=lambda name: name == trigger):
-            whole = self._assembler.read(name, stamp, 0.0, period.readings[name]) or whole
-        if not whole or period.place is None:
-            self.counts["incomplete"] += 1
-            self.counts["dropped"] += before is not None
-            self._actions.clear()
-            return []
-        new_episode = self._assembler.episode != episode
-        if new_episode:
-            self.counts["episodes"] += 1
-            self._actions.clear()
-            self._episode_over = False
-        observation, incident = self._assembler.vector(), self._contract.margin(self._assembler.frame)[0] > 0.0
-        made = [] if before is None else self._joined(before, stamp, observation, incident, period, new_episode)
-        self._episode_over |= incident
-        if period.action is None or (period.context is None and self._n_context):
-            # An episode's last observation has no answer: that is no loss.
-            self.counts["incomplete"] += not self._episode_over
-            self._actions.clear()
-            return made
-        self._assembler.executed(period.action)
-        if not self._episode_over:
-            self._waiting = _Step(stamp, observation, period, period.place, new_episode)
-        return made
+    def _decide(self, frame: Frame) -> None:
+        """Judge one frame: it ends the step before it, and begins another."""
+        counts, stamp, assembler = self.counts, frame.stamp, self._assembler
+        lost = max(0, frame.steps - 1)
+        counts["periods"] += 1 + lost
+        counts["frames"] += 1
+        counts["lost"] += lost
+        place = self._place_at(stamp)
+        if frame.values is None or (place is None and self._reward is not None):
+            counts["unobserved"] += 1
+            self._drop_step()
+            return
+        begins = assembler.before(frame) is None
+        if begins or frame.steps != 1:
+            self._drop_step()
+        if begins:
+            self._inside = None
+        observation, margin = assembler.vector(frame), self._contract.margin(frame.values)[0]
+        inside, context = margin > 0.0, self._context(stamp)
+        if self._before is not None:
+            self._emit(self._before, observation, inside, place, context)
+        self._before = None
+        command = assembler.action_at(stamp)
+        if command is not None and stamp - command[0] > self._timeout:
+            command = None
+        last = self._is_last(stamp)
+        self._inside = stamp if inside else self._inside
+        if inside:
+            self._leave_out("inside")
+        elif self._inside is not None and stamp - self._inside < self._recovery:
+            self._leave_out("recovering")
+        elif last or command is None:
+            self._leave_out("unfollowed" if last else "unanswered")
+        else:
+            proposal = self._near(PROPOSED, stamp)
+            proposal = command[1] if proposal is None else proposal
+            self._before = _Step(stamp, observation, margin, command[1], place, context, proposal)
+        if last:
+            self._inside = None
 
-    def _joined(
-        self, before: _Step, stamp: int, observation: np.ndarray, incident: bool, period: _Period, new_episode: bool
-    ) -> list[LiveTransition]:
-        apart = abs(stamp - before.stamp - self._period)
-        context = period.context if period.context is not None else np.zeros(self._n_context)
-        unknown = period.context is None and self._n_context > 0 and not incident
-        if new_episode or apart > TOLERANCE * self._period or unknown:
-            # What followed the last observation of an episode is not known: its step says nothing.
-            self.counts["dropped"] += not new_episode
-            return []
-        action, proposal = before.period.action, before.period.proposal
-        if action is None or self._assembler.episode == 0:
-            return []
-        self._actions = [action, *self._actions][:REMEMBERED]
-        reward = self._reward(before.place, period.place, self._actions)  # type: ignore[arg-type]
-        self.counts["made"] += 1
-        known = before.period.context if before.period.context is not None else np.zeros(0)
-        return [
-            LiveTransition(
-                stamp=before.stamp,
-                observation=before.observation,
-                context=known,
-                action=action,
-                reward=reward,
-                following=observation,
-                following_context=context,
-                incident=bool(incident),
-                first=before.first,
-                proposal=action if proposal is None else proposal,
-            )
-        ]
+    def _leave_out(self, why: str) -> None:
+        """No step begins here: an episode is cut."""
+        self.counts[why] += 1
+        self._actions.clear()
+
+    def _place_at(self, stamp: int) -> np.ndarray | None:
+        """Return what the reward reads at a frame, held as any other input is."""
+        held = self._held[PLACE]
+        at = held.choose(stamp, self._skew, self._place_age)
+        return None if at is None else held.values[at]
+
+    def _near(self, role: str, stamp: int) -> np.ndarray | None:
+        """Return what was said in a role within half a period of a frame."""
+        found = self._held[role].until(stamp + self._period // 2)
+        return None if found is None or stamp - found[0] > self._period // 2 else found[1]
+
+    def _context(self, stamp: int) -> np.ndarray:
+        """Return the context of the proposal that answers the frame; NaN where there is none."""
+        found = self._near(CONTEXT, stamp) if len(self._no_context) else None
+        return self._no_context if found is None or len(found) != len(self._no_context) else found
+
+    def _is_last(self, stamp: int) -> bool:
+        """Tell whether whoever ran the episode said that this frame is its last."""
+        return self._near(ENDING, stamp) is not None
+
+    def _emit(
+        self, step: _Step, following: np.ndarray, incident: bool, place: np.ndarray | None, context: np.ndarray
+    ) -> None:
+        first = not self._actions
+        self._actions = [step.action, *self._actions][:REMEMBERED]
+        reward = 0.0
+        if self._reward is not None and step.place is not None and place is not None:
+            reward = self._reward(step.place, place, self._actions)
+        self._episode += first
+        self.counts["episodes"] += first
+        self.counts["rows"] += 1
+        self.counts["incidents"] += incident
+        row = {
+            "observation": step.observation,
+            "action": step.action,
+            "reward": reward,
+            "following": following,
+            "margin": step.margin,
+            "incident": incident,
+            "terminal": incident,
+            "episode": self._episode,
+            "stamp": step.stamp,
+        }
+        if len(self._no_context):
+            row |= {"context": step.context, "following_context": context}
+        if self._with_proposals:
+            row["proposal"] = step.proposal
+        self._sink(row)
+
+
+def account(counts: Counter[str], names: Iterable[str]) -> dict[str, int]:
+    """Return those of `names` that were counted at all."""
+    return {name: counts[name] for name in names if counts[name]}

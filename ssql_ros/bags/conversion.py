@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.bags.alignment import RECOVERY, Aligner
 from ssql_ros.bags.blocks import BlockReader
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, UnfinishedBagWarning, raw_messages, survey
 from ssql_ros.bags.roles import CONTEXT, Reader, block_reader_for, match_topics, reader_for
 from ssql_ros.spec import Contract, ContractError
-from ssql_ros.transitions import Reward
+from ssql_ros.transitions import RECOVERY, Reward, TransitionAssembler
 
 BLOCK = 4096  # messages read at once
 
@@ -27,7 +26,7 @@ class Conversion:
     """What came of bags.
 
     Attributes:
-        counts: see `Aligner`; messages: those that were read.
+        counts: see `TransitionAssembler`; messages: those that were read.
         problems: what could not be read, in words; empty: nothing was wrong.
     """
 
@@ -52,13 +51,13 @@ def convert(
         progress: told how many messages were read since.
         namespace: see `roles.match_topics`.
         n_context: see `context_size`.
-        recovery: s, see `Aligner`.
+        recovery: s, see `TransitionAssembler`.
 
     Raises:
         BagError: none of the bags could be used; the text says why, of each.
     """
     problems: list[str] = []
-    aligner = Aligner(contract, reward, sink, n_context, recovery)
+    aligner = TransitionAssembler(contract, reward, sink, n_context, recovery)
     used = 0
     for bag in bags:
         try:
@@ -104,7 +103,7 @@ def _convert_one(
     bag: Path | Survey,
     contract: Contract,
     reward: Reward | None,
-    aligner: Aligner,
+    aligner: TransitionAssembler,
     problems: list[str],
     progress: Callable[[int], None],
     namespace: str | None,
@@ -151,7 +150,7 @@ class _Topic:
 class _Feeder:
     """Reads blocks of messages topic by topic, and feeds them in the order that they have in the bag."""
 
-    def __init__(self, aligner: Aligner, topics: Mapping[str, list[_Topic]], bag: Path, problems: list[str]) -> None:
+    def __init__(self, aligner: TransitionAssembler, topics: Mapping[str, list[_Topic]], bag: Path, problems: list[str]) -> None:
         self._aligner, self._topics, self._bag, self._problems = aligner, topics, bag, problems
         self._told: set[str] = set()
 

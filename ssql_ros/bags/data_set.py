@@ -11,13 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssql_ros.bags.alignment import LEFT_OUT, RECOVERY, UNUSED
 from ssql_ros.bags.conversion import Conversion, context_size, convert
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, survey
 from ssql_ros.dataset import DataSet, DataSetError, DataSetWriter, transition_columns
 from ssql_ros.spec import Contract
-from ssql_ros.transitions import Reward
+from ssql_ros.transitions import LEFT_OUT, RECOVERY, UNUSED, Reward
 
 Sink = Callable[[dict[str, Any]], None]
 
@@ -30,7 +29,7 @@ class Source:
         bags: in this order.
         reward: None: rewards are 0.
         namespace: of the robot's topics; None: the only one that has all the contract needs.
-        recovery: s, see `Aligner`.
+        recovery: s, see `TransitionAssembler`.
     """
 
     bags: tuple[Path, ...]

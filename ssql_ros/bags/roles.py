@@ -15,11 +15,8 @@ from ssql_ros.spec import Contract, ContractError
 from ssql_ros.spec.contract import JOINT_STATE
 from ssql_ros.spec.messages import CommandReader, InputReader, field_reader, stamp_of
 from ssql_ros.spec.serialised import reader_of
-from ssql_ros.transitions import Reward
+from ssql_ros.transitions import COMMAND, CONTEXT, ENDING, PLACE, Reward
 
-# Beside the names of the contract's inputs: what was executed, what the reward reads, what the behaviour policy knew,
-# and where an episode was ended by whoever ran it.
-COMMAND, PLACE, CONTEXT, ENDING = "command", "place", "context", "ending"
 ACCOUNT_TOPIC, ACCOUNT = "shield_node/shielded_action", "ssql_ros/msg/ShieldedAction"
 PROPOSAL_TOPIC, PROPOSAL = "joint_proposals", "ssql_ros/msg/Proposal"
 EPISODE_TOPIC, EPISODE = "episode", "ssql_ros/msg/Episode"

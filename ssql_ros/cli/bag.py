@@ -113,7 +113,7 @@ def _source(options: argparse.Namespace) -> Any:
 
 
 def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
-    from ssql_ros.bags.alignment import LEFT_OUT, UNUSED, account
+    from ssql_ros.transitions import LEFT_OUT, UNUSED, account
 
     counts = outcome.counts
     if options.json:

@@ -20,7 +20,7 @@ from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
 from ssql_ros.spec import find_contract, load_contract
 from ssql_ros.spec.messages import fill, fill_joint_command, set_stamp, stamp_of
-from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.spec.stamped import NANOSECONDS
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),

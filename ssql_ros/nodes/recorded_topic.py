@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
-from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.spec.stamped import NANOSECONDS
 
 # A reader's queue must last from one take to the next, and through a hiccup of the machine.
 QUEUE_DEPTH = 1000

@@ -29,7 +29,7 @@ from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import COMMAND, EVENT, LATCHED, run_node
 from ssql_ros.spec import ContractError, find_contract, load_contract
 from ssql_ros.spec.messages import CommandReader, fill, set_stamp, stamp_of
-from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.spec.stamped import NANOSECONDS
 from ssql_ros.tasks import TASKS, find_task
 
 WORLDS = tuple(name for name, task in TASKS.items() if task.robot in BODIES)

@@ -13,7 +13,7 @@ from ssql_ros.bags import BagError, read_messages
 from ssql_ros.report.records import NOT_DECIDED, EpisodeRecord, RunRecord
 from ssql_ros.spec import Contract, ContractError, ObservationAssembler
 from ssql_ros.spec.messages import InputReader, stamp_of
-from ssql_ros.spec.observation import NANOSECONDS
+from ssql_ros.spec.stamped import NANOSECONDS
 
 
 @dataclass

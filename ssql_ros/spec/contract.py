@@ -51,12 +51,19 @@ UNITS: dict[str, tuple[str, float]] = {
 
 @dataclass(frozen=True)
 class Input:
-    """One topic that the driver publishes. `max_age` in s: older data is stale."""
+    """One topic that the driver publishes.
+
+    Attributes:
+        max_age: s, older data is stale.
+        stamps: "header": messages carry the time of measurement; "arrival": the driver sets none that can be used, and
+            the time at which a message came stands in for it.
+    """
 
     name: str
     topic: str
     type: str
     max_age: float
+    stamps: str = "header"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ssql_ros.spec.incident import Ball, Box, Limit
 from ssql_ros.spec.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
 from ssql_ros.spec.schema import ContractError, Section, read_yaml
 
+STAMPS = ("header", "arrival")
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
 
 
@@ -72,9 +73,10 @@ def _read_inputs(top: Section) -> dict[str, Input]:
     names = list(raw) if isinstance(raw, dict) else []
     section, inputs = Section(raw, top.place("inputs"), names), {}
     for name in names:
-        entry = Section(section.raw(name), section.place(name), ("topic", "type", "max_age"))
+        entry = Section(section.raw(name), section.place(name), ("topic", "type", "max_age"), ("stamps",))
         kind = entry.text("type", MESSAGE_FIELDS)
-        inputs[name] = Input(name, entry.text("topic"), kind, entry.number("max_age", positive=True))
+        stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[0]
+        inputs[name] = Input(name, entry.text("topic"), kind, entry.number("max_age", positive=True), stamps)
     return inputs
 
 

@@ -14,13 +14,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssql_ros.spec.contract import JOINT_STATE, Contract, Feature, Input
-from ssql_ros.spec.observation import NANOSECONDS
 from ssql_ros.spec.schema import ContractError
+from ssql_ros.spec.stamped import NANOSECONDS
 
 
 def stamp_of(message: Any) -> int:
     """Return the header stamp of `message` in ns."""
     stamp = message.header.stamp
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def check_stamp(message: Any, what: str) -> int:
+    """Return the header stamp of `message` in ns; raise ContractError where it is no time at all."""
+    stamp = message.header.stamp
+    if not (0 <= stamp.nanosec < NANOSECONDS and stamp.sec >= 0):
+        raise ContractError(
+            f"{what}: header.stamp: expected sec >= 0 and nanosec below 10^9, got sec {stamp.sec}, nanosec "
+            f"{stamp.nanosec}; the driver fills it wrongly"
+        )
     return stamp.sec * NANOSECONDS + stamp.nanosec
 
 
@@ -33,21 +44,6 @@ def set_stamp(message: Any, nanoseconds: int) -> None:
     message.header.stamp.nanosec = int(nanoseconds % NANOSECONDS)
 
 
-def _joint_indices(names: Sequence[str], wanted: Sequence[str], what: str, contract_path: str) -> list[int]:
-    names = list(names)
-    for name in wanted:
-        if name not in names:
-            raise ContractError(f"{what} lacks {name}; {contract_path} lists it; it has: {', '.join(names) or 'none'}")
-    return [names.index(name) for name in wanted]
-
-
-def _field_values(message: Any, field: str, what: str) -> Sequence[float]:
-    values = getattr(message, field)
-    if len(values) != len(message.name):
-        raise ContractError(f"{what}: {len(values)} values in {field} for {len(message.name)} names")
-    return values
-
-
 class JointReader:
     """Reads named joints of a JointState; names are mapped to indices once and again only when they change.
 
@@ -55,32 +51,55 @@ class JointReader:
         wanted: joint names, in the order in which values are returned.
         fields: JointState field of each.
         what: the topic, for error texts.
+        partial: a message may lack joints (several publishers share `joint_states`): their values are NaN.
     """
 
-    def __init__(self, wanted: Sequence[str], fields: Sequence[str], what: str, contract_path: str) -> None:
+    def __init__(
+        self, wanted: Sequence[str], fields: Sequence[str], what: str, contract_path: str, partial: bool = False
+    ) -> None:
         self._wanted, self._fields, self._what, self._path = list(wanted), list(fields), what, contract_path
-        self._columns = tuple(dict.fromkeys(fields))
+        self._partial = partial
         self._names: list[str] | None = None
-        self._places: list[tuple[str, int]] = []
+        self._places: list[tuple[str, int]] = []  # field and index of each joint; index -1: the message lacks it
 
     def __call__(self, message: Any) -> np.ndarray:
         """Return the wanted values, SI units.
 
         Raises:
-            ContractError: a joint is missing, a field has the wrong length, or a value is not finite.
+            ContractError: a joint is missing or given twice, it has no value in the field, or one that is not finite.
         """
         return np.array(self.values(message))
 
     def values(self, message: Any) -> list[float]:
         """Return the wanted values as plain floats; raises as a call does."""
         if message.name != self._names:
-            indices = _joint_indices(message.name, self._wanted, self._what, self._path)
-            self._places = list(zip(self._fields, indices, strict=True))
+            self._places = self._find(list(message.name))
             self._names = list(message.name)
-        columns = {field: _field_values(message, field, self._what) for field in self._columns}
-        values = [columns[field][i] for field, i in self._places]
-        _check_finite(values, self._wanted, self._what)
+        values = []
+        for joint, (field, i) in zip(self._wanted, self._places, strict=True):
+            if i < 0:
+                values.append(math.nan)
+                continue
+            column = getattr(message, field)
+            if i >= len(column):
+                raise ContractError(
+                    f"{self._what}: {joint} has no {field}: {len(column)} values for {len(message.name)} names; "
+                    f"{self._path} reads it"
+                )
+            values.append(column[i])
+            if not math.isfinite(values[-1]):
+                raise ContractError(f"{self._what}: {joint} is {values[-1]} in {field}, expected a finite number")
         return values
+
+    def _find(self, names: list[str]) -> list[tuple[str, int]]:
+        for joint in self._wanted:
+            if joint not in names and not self._partial:
+                has = ", ".join(names) or "none"
+                raise ContractError(f"{self._what} lacks {joint}; {self._path} lists it; it has: {has}")
+            if names.count(joint) > 1:
+                raise ContractError(f"{self._what}: {joint} is given {names.count(joint)} times in one message")
+        places = [names.index(joint) if joint in names else -1 for joint in self._wanted]
+        return list(zip(self._fields, places, strict=True))
 
 
 def _check_finite(values: Sequence[float] | np.ndarray, names: Sequence[str], what: str) -> None:
@@ -192,15 +211,15 @@ class InputReader:
         self._measured = _measured(self._fields) if source.type == "sensor_msgs/msg/Imu" else []
         if source.type == JOINT_STATE:
             joints = [feature.joint or "" for feature in features]
-            self._read_joints = JointReader(joints, self._fields, source.topic, contract.path)
+            self._read_joints = JointReader(joints, self._fields, source.topic, contract.path, partial=True)
         else:
             self._values_of = _FIELD_VALUES[source.type]
 
     def __call__(self, message: Any) -> np.ndarray:
-        """Return the features (n_features of this input,).
+        """Return the features (n_features of this input,); NaN: the message lacks this joint, another may have it.
 
         Raises:
-            ContractError: names the topic and the field or joint that is missing, of the wrong length or not finite.
+            ContractError: names the topic and the field or joint that has no value, two, or one that is not finite.
         """
         if self._read_joints is not None:
             values = self._read_joints.values(message)
