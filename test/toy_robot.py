@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssql_ros.bundle import Bundle, Layer, Network
+from ssql_ros.bundle import Bundle, Layer, Network, ProbabilityCritic, Rule
 from ssql_ros.spec import Contract, load_contract
 
 PERIOD = 0.02
@@ -68,6 +68,7 @@ class FormulaCritic:
     """
 
     id = "formula"
+    rule = Rule.PROBABILITY
 
     def __init__(self, formula: Callable[[np.ndarray], np.ndarray]):
         self.formula = formula
@@ -98,4 +99,5 @@ def toy_network(contract: Contract, widths: Sequence[int] = (16, 8), members: in
 
 def toy_bundle(contract: Contract, **network: object) -> Bundle:
     """A bundle around `toy_network`."""
-    return Bundle(contract.id, 0.1, 0.7, toy_network(contract, **network), {"command": "none", "seed": 3})
+    critic = ProbabilityCritic.of(toy_network(contract, **network), 0.1, 0.7)
+    return Bundle(contract.id, critic, {"command": "none", "seed": 3})

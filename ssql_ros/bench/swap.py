@@ -119,8 +119,8 @@ def _bundles(shipped: Bundle, contract: Contract, seed: int) -> Iterator[Bundle]
         # Actions of a few tenths, so that some pass and some do not.
         layers = tuple(Layer(rng.normal(0.0, 0.06, s), np.full(s[1], -0.1)) for s in ((n, 64), (64, 2 * m)))
         policy = Network(np.zeros(n), np.ones(n), 5.0, (_single(layers),))
-        critic = replace(shipped.need("critic"), members=tuple(map(_single, members)))
-        made = replace(shipped, contract_id=contract.id, critic=critic, policy=policy, epsilon=0.05 * (1 + i))
+        critic = replace(shipped.probability_critic(), members=tuple(map(_single, members)), epsilon=0.05 * (2 - i))
+        made = replace(shipped, contract_id=contract.id, critic=critic, policy=policy)
         yield with_probes(made, contract)
 
 
