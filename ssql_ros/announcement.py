@@ -122,8 +122,9 @@ class Trust:
             ValueError: the folder is none, or a file is no public key.
         """
         found = [read_public_key(Path(path)) for path in keys if path]
-        if folder and not Path(folder).is_dir():
-            raise ValueError(f"parameter bundle_folder: expected an existing folder, got {folder!r}")
+        # A learner that starts at the same time may still be about to make it.
+        if folder and not (Path(folder).is_dir() or (Path(folder).parent.is_dir() and not Path(folder).exists())):
+            raise ValueError(f"parameter bundle_folder: expected a folder, got {folder!r}")
         return cls(Path(folder).resolve() if folder else None, {key_id(key): key for key in found})
 
     def __bool__(self) -> bool:
@@ -145,11 +146,9 @@ class Trust:
             return offer.key_id
         if self.folder is None:
             raise Refused("signature: this node takes only announcements signed by one of its announcement_keys")
-        if len(offer.data):
-            raise Refused("data: is taken only with a signature; without one, name a file in bundle_folder")
         # Answered alike whether there is such a file or not.
         if not _inside(offer.path, self.folder):
-            raise Refused("path: expected a file in this node's bundle_folder")
+            raise Refused("path: expected a file in this node's bundle_folder, or a signature")
         return ""
 
 
@@ -220,11 +219,13 @@ def bundle_of(offer: Offer, contract: Contract, max_bytes: int, trust: Trust) ->
         raise Refused(f"bundle_id: expected the first {ID_DIGITS} digits of sha256, got {offer.bundle_id[:80]!r}")
     if len(offer.data) > max_bytes:
         raise Refused(f"has {len(offer.data)} bytes, at most {max_bytes} are taken")
-    content = bytes(offer.data) or _read(offer.path, max_bytes, None if signer else trust.folder)
+    # Data that nobody has signed is not looked at: the file in the folder is what counts.
+    sent = offer.data if signer else b""
+    content = bytes(sent) or _read(offer.path, max_bytes, None if signer else trust.folder)
     if hashlib.sha256(content).hexdigest() != offer.sha256:
         # Not which hash it has: that would tell of files that the announcer cannot read.
         raise Refused("sha256: the content is not what was announced")
-    return parse_bundle(content, contract, "in the announcement" if len(offer.data) else offer.path)
+    return parse_bundle(content, contract, "in the announcement" if len(sent) else offer.path)
 
 
 def _read(path: str, max_bytes: int, folder: Path | None) -> bytes:

@@ -123,10 +123,11 @@ class MarginCritic(Network):
     @property
     def certified(self) -> bool:
         """Tell whether its certificate holds for its delta."""
-        promised, below = self.certificate.get("delta"), self.certificate.get("below")
-        if self.delta is None or not isinstance(promised, float | int) or not isinstance(below, int):
+        promised, below = (self.certificate.get(name) for name in ("delta", "below"))
+        numbers = not isinstance(promised, bool) and isinstance(promised, float | int) and isinstance(below, int)
+        if self.delta is None or promised is None or not numbers:
             return False
-        return below > 0 and self.delta <= promised < math.inf
+        return bool(below) and self.delta <= promised < math.inf
 
 
 def _parts(network: Network) -> dict[str, Any]:

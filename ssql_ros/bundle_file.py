@@ -58,15 +58,16 @@ def opened(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarra
     """
     header = _header(data, path)
     document = _document(header.get("__metadata__"), path)
-    if document["format"] >= 4:
-        _check_digest(data, document, path)
     try:
-        return document, deserialise(data)
+        arrays = deserialise(data)
     except SafetensorError as error:
         raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         # What safetensors itself raises for a type of number that NumPy does not have.
         raise BundleError(f"{path}: has an array of a type that is not read here: {error}") from error
+    if document["format"] >= 4:
+        _check_digest(data, document, path)
+    return document, arrays
 
 
 def format_of(path: Path) -> int:
