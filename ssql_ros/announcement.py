@@ -31,6 +31,10 @@ class Refused(ValueError):
     """An announced bundle does not verify; the text says what was expected and what came."""
 
 
+class TakenBefore(Refused):
+    """The very announcement was taken already; it is told again where a connection was lost and came back."""
+
+
 class Purpose(enum.IntFlag):
     """Whose model an announcement is to replace; the values are those of ModelAnnouncement.msg."""
 
@@ -187,7 +191,7 @@ class Turns:
             raise Refused(f"stamp: is {-ahead:.0f} s old, at most {self._max_age:g} s are allowed; announce it anew")
         newest = self.newest.get(signer, 0)
         if (offer.stamp, offer.sha256) in self._early or offer.stamp == newest:
-            raise Refused("stamp: this announcement was taken already; announce it anew")
+            raise TakenBefore("this announcement was taken already; what it offers can be announced anew")
         if offer.stamp < newest:
             seconds = (newest - offer.stamp) * 1e-9
             raise Refused(f"stamp: was announced {seconds:.3f} s before one that was taken already")

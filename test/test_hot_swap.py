@@ -181,6 +181,7 @@ def test_announcement_told_again_or_older_than_the_last_taken_does_not_undo_a_ro
     assert swapper.answer_to(first).status == ModelStatus.ACCEPTED
     assert swapper.rollback().success
     swapper.announcer.publish(first)  # as a connection that comes back does
+    assert swapper.answer_to(first).status == ModelStatus.IGNORED
     older = replace(first, stamp=first.stamp - 1).signed(swapper.key)
     swapper.announcer.publish(older)
     assert "before one that was taken already" in swapper.answer_to(older).reason

@@ -22,7 +22,7 @@ from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from ssql_ros.announcement import Offer, Purpose, Refused, Trust, Turns, bundle_of
+from ssql_ros.announcement import Offer, Purpose, Refused, TakenBefore, Trust, Turns, bundle_of
 from ssql_ros.announcement_message import read_offer
 from ssql_ros.bundle import Bundle, bundle_bytes
 from ssql_ros.bundle_content import POLICIES
@@ -32,9 +32,9 @@ from ssql_ros.policy import make_policy
 from ssql_ros.probes import check_critic, check_policy
 from ssql_ros.spec import load_contract
 
-# Newest of every announcer; more would only be more memory.
+# Room for a flood while this process, of low priority, waits for its turn: one announcement in it may be good.
 WAITING = QoSProfile(
-    depth=2,
+    depth=100,
     history=HistoryPolicy.KEEP_LAST,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
@@ -60,7 +60,6 @@ class Inspector:
         self._trust = Trust.of(settings["folder"], settings["keys"])
         self._turns = Turns(settings["newest"], settings["max_age"])
         self._network = settings["network"]
-        self._dealt_with: tuple[int, str] | None = None
         self._allowance, self._since, self._untold = float(REPORTS), time.monotonic(), 0
         self.done = False
 
@@ -72,12 +71,10 @@ class Inspector:
         except Refused as error:
             self._tell("refused", Offer(0, "", "", ""), str(error), arrival)
             return
-        # Told again when a connection was lost and came back: no news.
-        if self._dealt_with == (offer.stamp, offer.sha256):
-            return
-        self._dealt_with = (offer.stamp, offer.sha256)
         try:
             self._deal_with(offer, arrival)
+        except TakenBefore as error:
+            self._tell("ignored", offer, str(error), arrival)
         except Exception as error:  # whatever it is, the announcer must hear of it, and the next one its turn
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             self._tell("refused", offer, reason, arrival)

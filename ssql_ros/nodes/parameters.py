@@ -49,6 +49,8 @@ class Parameter:
 
     def fault(self, value: Any) -> str:
         """Return what is wrong with a value, or an empty text. The ranges of rcl let NaN through; this does not."""
+        if self.default is None:
+            return ""  # for `check` of `declare` to say
         if isinstance(value, float) and not math.isfinite(value):
             return f"{self.name}: expected a finite number, got {value}"
         if self.low is not None and not value >= self.low:
