@@ -36,7 +36,8 @@ def generate_launch_description() -> LaunchDescription:
 
     common = {"contract": typed("contract", str), "use_sim_time": typed("use_sim_time", bool)}
     nodes = (
-        ("policy_node", {"bundle": typed("bundle", str)}),
+        # The learner's offers lie in its folder: from there, and from nowhere else, the policy takes them.
+        ("policy_node", {"bundle": typed("bundle", str), "bundle_folder": typed("folder", str)}),
         (
             "learner_node",
             {

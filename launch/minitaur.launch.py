@@ -20,7 +20,7 @@ from launch import LaunchDescription
 SHIELD_ARGUMENTS = (
     ("bundle", "", "path of the bundle with the safety critic; empty: the one shipped"),
     ("mode", "enforce", "enforce: decisions go to the robot; monitor: they are only published"),
-    ("epsilon", "-1.0", "threshold on q_safe, above 0 and below 1; -1: the bundle's own"),
+    ("epsilon", "", "threshold on q_safe, above 0 and below 1; empty: the bundle's own"),
     ("namespace", "", "namespace of all nodes"),
     ("use_sim_time", "true", "true when the simulator publishes /clock"),
     ("record", "false", "true: record everything into a bag"),

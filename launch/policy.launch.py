@@ -19,12 +19,12 @@ ARGUMENTS = (
     ("best", "false", "true: the policy's most probable action instead of a draw"),
     ("output", "proposal", "proposal: joint_proposals for the shield; command: plain joint commands"),
     ("seed", "0", "of the first episode's draws"),
-    ("take_announcements", "true", "take bundles that are announced on model_announcements, once verified"),
+    ("bundle_folder", "", "announced bundle files are taken where they lie in this folder; empty: none are"),
     ("namespace", "", "namespace of the node"),
     ("use_sim_time", "false", "true when a simulator publishes /clock"),
     ("commands_out", "joint_commands", "topic to which the driver listens: what the policy hears of what was executed"),
 )
-TYPES = {"best": bool, "seed": int, "take_announcements": bool, "use_sim_time": bool}
+TYPES = {"best": bool, "seed": int, "use_sim_time": bool}
 
 
 def generate_launch_description() -> LaunchDescription:

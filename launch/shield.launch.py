@@ -17,7 +17,7 @@ ARGUMENTS = (
     ("contract", "minitaur", "robot name or path of its contract YAML"),
     ("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
     ("mode", "enforce", "enforce: decisions go to the robot; monitor: they are only published"),
-    ("epsilon", "-1.0", "threshold on q_safe, above 0 and below 1; -1: the bundle's own"),
+    ("epsilon", "", "threshold on q_safe, above 0 and below 1; empty: the bundle's own"),
     ("namespace", "", "namespace of all nodes"),
     ("use_sim_time", "false", "true when a simulator publishes /clock"),
     ("record", "false", "true: record everything into a bag"),
@@ -50,7 +50,7 @@ def generate_launch_description() -> LaunchDescription:
                         "contract": ParameterValue(value["contract"], value_type=str),
                         "bundle": ParameterValue(value["bundle"], value_type=str),
                         "mode": ParameterValue(value["mode"], value_type=str),
-                        "epsilon": ParameterValue(value["epsilon"], value_type=float),
+                        "epsilon": ParameterValue(value["epsilon"], value_type=str),
                         "use_sim_time": use_sim_time,
                     }
                 ],

@@ -1,137 +1,50 @@
 """The bundle: networks, contract id, thresholds and provenance of a trained shield or policy in one safetensors file.
 
-A safetensors file is a JSON header and raw arrays: reading one runs no code. The header's metadata carries one JSON
-document under the key `ssql_ros`. Loading checks every shape and the contract before anything is used.
+Loading checks the file's digest, every shape and the contract before anything is used (see `bundle_file` for the file,
+`bundle_content` for what it holds).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as deserialise
-from safetensors.numpy import save as serialise
 
+from ssql_ros.bundle_content import (
+    ACTIVATIONS,
+    POLICIES,
+    Bundle,
+    BundleError,
+    Layer,
+    MarginCritic,
+    Network,
+    ProbabilityCritic,
+    Rule,
+)
+from ssql_ros.bundle_file import MAX_BYTES, bundle_id, opened, read_file, sealed, write_whole
 from ssql_ros.spec.contract import Contract
 
-FORMAT = 3
-READABLE = (1, 2, 3)  # format 1 has a safety critic only; 2 knows one kind of policy and of safety critic
-# What a policy network puts out, and what a safety critic does (see Bundle).
-POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour", "supported_flow")
-RULES = ("probability", "margin")
-ACTIVATIONS = ("relu", "gelu")
-_KEY = "ssql_ros"
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Layer",
+    "MarginCritic",
+    "Network",
+    "ProbabilityCritic",
+    "Rule",
+    "bundle_bytes",
+    "bundle_id",
+    "load_bundle",
+    "parse_bundle",
+    "purposes_of",
+    "read_provenance",
+    "save_bundle",
+    "write_whole",
+]
 _PROBES = "probes."
-
-
-class BundleError(ValueError):
-    """A bundle file cannot be used; the text names the file, what was expected and what came."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One affine layer: y = x @ weight + bias, weight (n_in, n_out), bias (n_out,), float32."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-
-
-@dataclass(frozen=True)
-class Network:
-    """Perceptrons of one state: it is standardised, joined with the action where one is judged or refined.
-
-    output = f([clip((s - mean) / scale, -clip, clip), a]) of each member.
-
-    Attributes:
-        observation_mean, observation_scale: (n_observation,), or (n_observation + n_context,) where the network sees
-            the behaviour policy's context too.
-        observation_clip: bound on the standardised values, so that one wild sensor cannot push the network far
-            outside of what it was trained on.
-        members: the ensemble, each a sequence of layers.
-        activation: between the layers, "relu" or "gelu" (the exact one, not its tanh approximation).
-    """
-
-    observation_mean: np.ndarray
-    observation_scale: np.ndarray
-    observation_clip: float
-    members: tuple[tuple[Layer, ...], ...]
-    activation: str = "relu"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What a bundle file holds.
-
-    Attributes:
-        contract_id: id of the contract that the networks were trained against.
-        epsilon: threshold on Q_safe, 0 < epsilon < 1.
-        gamma_safe: discount of the safety critic.
-        critic: the safety critic, one number. None: this bundle cannot shield. By `rule` it is
-            "probability": a logit, Q_safe(s, a) = sigmoid of the mean over members, safe where Q_safe <= epsilon;
-            "margin": Q_c(s, a), the worst signed margin to come, the maximum over members, safe where Q_c < delta.
-        provenance: how it was trained and on what: command, seed, versions, data, held-out figures.
-        policy: by `policy_kind`
-            "squashed_gaussian": mean and log std (2 n_action) of u; the action is tanh(u) over the action's range;
-            "supported_gaussian": the same of u, the action is tanh(u) over the box that the behaviour policy supports;
-            "supported_flow": f (n_action) for noise z ~ N(0, I) that is joined to the state; the action is tanh(z + f)
-                over the same box;
-            "behaviour": the behaviour policy itself acts, and there is no network;
-            "one_step_flow": the action (n_action) for noise z ~ N(0, I) that is joined to the state, clipped.
-        reward: the reward critics, one value each, to go on learning from.
-        behaviour: the behaviour policy whose support the policy keeps to: `kind` and what it is made from; empty: none.
-            `context` is how many numbers it adds to the observation (such as the phase of a gait).
-        delta: threshold of a critic of margins.
-        certificate: what is promised of the thresholds, and on what data (see `ssql calibrate`); empty: nothing.
-        probes: inputs and what the served networks made of them when it was saved, by name (see `ssql_ros.probes`):
-            "observation" (n, n_observation), "action" (n, n_action), "critic" (n, n), "policy" (n, any); empty: none.
-        id: first 16 hex digits of the file's SHA-256; empty for one not saved yet.
-    """
-
-    contract_id: str
-    epsilon: float
-    gamma_safe: float
-    critic: Network | None
-    provenance: dict[str, Any] = field(default_factory=dict)
-    policy: Network | None = None
-    reward: Network | None = None
-    policy_kind: str = POLICIES[0]
-    behaviour: dict[str, Any] = field(default_factory=dict)
-    rule: str = RULES[0]
-    delta: float = 0.0
-    certificate: dict[str, Any] = field(default_factory=dict)
-    probes: dict[str, np.ndarray] = field(default_factory=dict)
-    id: str = ""
-    path: str = ""
-
-    @property
-    def n_context(self) -> int:
-        """Return how many numbers the behaviour policy adds to the observation."""
-        return int(self.behaviour.get("context", 0))
-
-    def networks(self) -> dict[str, Network]:
-        """Return the networks that it has, by name."""
-        named = {"critic": self.critic, "policy": self.policy, "reward": self.reward}
-        return {name: network for name, network in named.items() if network is not None}
-
-    def need(self, name: str) -> Network:
-        """Return a network by name.
-
-        Raises:
-            BundleError: the bundle has none.
-        """
-        networks = self.networks()
-        if name not in networks:
-            found = ", ".join(networks) or "nothing"
-            raise BundleError(f"{self.path or 'bundle'}: expected a network {name!r}, found {found}")
-        return networks[name]
 
 
 def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
@@ -140,6 +53,13 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: the folder cannot be written, or the disk is full. A file that was there before is unharmed.
     """
+    data = bundle_bytes(bundle)
+    write_whole(Path(path), data)
+    return replace(bundle, id=bundle_id(data), path=str(path))
+
+
+def bundle_bytes(bundle: Bundle) -> bytes:
+    """Return the content of a bundle's file. Raises BundleError: its header would be too long."""
     tensors: dict[str, np.ndarray] = {}
     headers: dict[str, Any] = {}
     for name, network in bundle.networks().items():
@@ -156,65 +76,35 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
                 tensors[f"{name}.{m}.{i}.bias"] = layer.bias
     tensors |= {f"{_PROBES}{name}": array for name, array in bundle.probes.items()}
     document = {
-        "format": FORMAT,
         "contract_id": bundle.contract_id,
-        "epsilon": float(bundle.epsilon),
-        "gamma_safe": float(bundle.gamma_safe),
+        "critic": _critic_header(bundle.critic),
         "networks": headers,
         "policy_kind": bundle.policy_kind,
         "behaviour": bundle.behaviour,
-        "rule": bundle.rule,
-        "delta": float(bundle.delta),
-        "certificate": bundle.certificate,
         "provenance": bundle.provenance,
     }
-    arrays = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()}
-    data = serialise(arrays, metadata={_KEY: json.dumps(document, sort_keys=True)})
-    write_whole(Path(path), data)
-    return Bundle(**{**bundle.__dict__, "id": bundle_id(data), "path": str(path)})
+    return sealed(document, {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()})
 
 
-def bundle_id(data: bytes) -> str:
-    """Return the id of a bundle file's content."""
-    return hashlib.sha256(data).hexdigest()[:16]
+def _critic_header(critic: ProbabilityCritic | MarginCritic | None) -> dict[str, Any] | None:
+    if critic is None:
+        return None
+    header: dict[str, Any] = {"rule": critic.rule.name.lower(), "gamma_safe": float(critic.gamma_safe)}
+    if isinstance(critic, ProbabilityCritic):
+        return header | {"epsilon": float(critic.epsilon)}
+    delta = None if critic.delta is None else float(critic.delta)
+    return header | {"delta": delta, "certificate": critic.certificate}
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, sync it, rename it: readers see the old one or the new one, never half.
-
-    Raises:
-        BundleError: the folder cannot be written, or the disk is full.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def load_bundle(path: str | os.PathLike[str], contract: Contract) -> Bundle:
+def load_bundle(path: str | os.PathLike[str], contract: Contract, max_bytes: int = MAX_BYTES) -> Bundle:
     """Read a bundle and check it against `contract`.
 
     Raises:
-        BundleError: the file is missing, truncated, not safetensors, of another format or contract, or an array is
-            missing, of the wrong shape or not finite.
+        BundleError: the file is missing, truncated, damaged, larger than `max_bytes`, not safetensors, of another
+            format or contract, or an array is missing, of the wrong shape or not finite.
     """
     path = Path(path)
-    try:
-        # Read once: id, metadata and arrays are of one file, also when another is put in its place meanwhile.
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return parse_bundle(data, contract, path)
+    return parse_bundle(read_file(path, max_bytes), contract, path)
 
 
 def parse_bundle(data: bytes, contract: Contract, path: str | os.PathLike[str]) -> Bundle:
@@ -224,37 +114,39 @@ def parse_bundle(data: bytes, contract: Contract, path: str | os.PathLike[str]) 
         BundleError: as `load_bundle` does.
     """
     path = Path(path)
-    try:
-        arrays = deserialise(data)
-    except SafetensorError as error:
-        raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
-    except (KeyError, AttributeError, TypeError) as error:
-        # What safetensors itself raises for a type of number that NumPy does not have.
-        raise BundleError(f"{path}: has an array of a type that is not read here: {error}") from error
-    document = _document(_metadata(data), path)
+    document, arrays = opened(data, path)
+    document = _checked(document, path)
     if document["contract_id"] != contract.id:
         raise BundleError(
             f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
         )
     probes = _probes(arrays, contract, path)
     networks = _networks(arrays, document, contract, path)
-    return Bundle(
+    bundle = Bundle(
         contract_id=document["contract_id"],
-        epsilon=_fraction(document, "epsilon", path),
-        gamma_safe=_fraction(document, "gamma_safe", path),
-        critic=networks.get("critic"),
+        critic=_critic(networks.get("critic"), document["critic"], path),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
         policy_kind=document["policy_kind"],
         behaviour=document["behaviour"],
-        rule=document["rule"],
-        delta=document["delta"],
-        certificate=document["certificate"],
         provenance=document["provenance"],
         probes=probes,
         id=bundle_id(data),
         path=str(path),
     )
+    if document["format"] < 4:
+        # Without a digest the probes are all that tells of damage. Here: that module imports this one.
+        from ssql_ros.probes import check_probes
+
+        check_probes(bundle)
+    return bundle
+
+
+def purposes_of(data: bytes, path: str | os.PathLike[str]) -> set[str]:
+    """Return which of "critic" and "policy" a file's content has, without a contract. Raises BundleError."""
+    document = _checked(opened(data, Path(path))[0], Path(path))
+    acts = "policy" in document["networks"] or document["policy_kind"] == "behaviour"
+    return {name for name, has in (("critic", document["critic"] is not None), ("policy", acts)) if has}
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -264,46 +156,25 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         BundleError: the file cannot be read, or is not a bundle.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-        deserialise(data)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, AttributeError, TypeError) as error:
-        raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error
-    return _document(_metadata(data), path)["provenance"]
+    return _checked(opened(read_file(path), path)[0], path)["provenance"]
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file that was deserialised: 8 bytes with the header's length, the header."""
-    length = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-
-
-def _document(metadata: dict[str, str], path: Path) -> dict[str, Any]:
-    if _KEY not in metadata:
-        raise BundleError(f"{path}: is a safetensors file, but not a bundle of ssql_ros (no metadata {_KEY!r})")
-    try:
-        document = json.loads(metadata[_KEY])
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: the metadata {_KEY!r} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") not in READABLE:
-        found = document.get("format") if isinstance(document, dict) else document
-        raise BundleError(
-            f"{path}: bundle format {found!r}, this version reads formats {', '.join(map(str, READABLE))}"
-        )
-    if document["format"] == 1:
-        document["networks"] = {"critic": document.get("critic")}
-    if document["format"] < 3:
-        document |= {"policy_kind": POLICIES[0], "behaviour": {}, "rule": RULES[0], "delta": 0.0, "certificate": {}}
+def _checked(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a file's document with every key that format 4 has, of the right type."""
+    document = _updated(document)
     for key, kind in _EXPECTED.items():
         if not isinstance(document.get(key), kind):
             raise BundleError(f"{path}: metadata {key!r}: expected {kind.__name__}, got {document.get(key)!r}")
-    for key, known in (("policy_kind", POLICIES), ("rule", RULES)):
-        if document[key] not in known:
-            raise BundleError(f"{path}: {key}: expected one of {', '.join(known)}, got {document[key]!r}")
-    if not math.isfinite(document["delta"]):
-        raise BundleError(f"{path}: delta: expected a finite number, got {document['delta']!r}")
+    if document["policy_kind"] not in POLICIES:
+        raise BundleError(
+            f"{path}: policy_kind: expected one of {', '.join(POLICIES)}, got {document['policy_kind']!r}"
+        )
+    if not isinstance(document.get("critic"), dict | None):
+        raise BundleError(f"{path}: metadata 'critic': expected dict or null, got {document['critic']!r}")
+    if ("critic" in document["networks"]) != (document.get("critic") is not None):
+        raise BundleError(
+            f"{path}: metadata 'critic': expected a rule where there is a network 'critic', and only there"
+        )
     context = document["behaviour"].get("context", 0)
     if type(context) is not int or context < 0:
         raise BundleError(f"{path}: behaviour.context: expected a whole number of at least 0, got {context!r}")
@@ -312,23 +183,58 @@ def _document(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 
 _EXPECTED = {
     "contract_id": str,
-    "epsilon": float,
-    "gamma_safe": float,
     "networks": dict,
     "provenance": dict,
     "policy_kind": str,
     "behaviour": dict,
-    "rule": str,
-    "delta": float,
-    "certificate": dict,
 }
 
 
-def _fraction(document: dict[str, Any], key: str, path: Path) -> float:
-    value = document[key]
-    if not (math.isfinite(value) and 0.0 < value < 1.0):
-        raise BundleError(f"{path}: {key}: expected a number between 0 and 1, got {value!r}")
-    return value
+def _updated(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of any format as one of format 4. Before, thresholds of both rules stood in every bundle."""
+    old = dict(document)
+    if old["format"] >= 4:
+        return old
+    if old["format"] == 1:
+        old["networks"] = {"critic": old.get("critic")}
+    if old["format"] < 3:
+        old |= {"policy_kind": POLICIES[0], "behaviour": {}, "rule": "probability", "delta": 0.0, "certificate": {}}
+    critic = {name: old.get(name) for name in ("rule", "gamma_safe", "epsilon")}
+    if old.get("rule") == "margin":
+        certificate = old.get("certificate")
+        critic = {"rule": "margin", "gamma_safe": old.get("gamma_safe"), "delta": old.get("delta")}
+        if isinstance(certificate, dict) and certificate.get("below") == 0:
+            # A delta that nothing is below stood for "nothing is certified".
+            critic["delta"], certificate = None, {**certificate, "delta": None}
+        critic["certificate"] = certificate
+    networks = old.get("networks")
+    return old | {"critic": critic if isinstance(networks, dict) and "critic" in networks else None}
+
+
+def _critic(
+    network: Network | None, header: dict[str, Any] | None, path: Path
+) -> ProbabilityCritic | MarginCritic | None:
+    """Return the safety critic by the rule that its header states; each rule has its own keys and no others."""
+    if network is None or header is None:
+        return None
+    rules: dict[Any, dict[str, Any]] = {
+        "probability": {"epsilon": float, "gamma_safe": float},
+        "margin": {"delta": float, "gamma_safe": float, "certificate": dict},
+    }
+    rule = header.get("rule")
+    if not isinstance(rule, str) or rule not in rules:
+        raise BundleError(f"{path}: critic.rule: expected one of {', '.join(rules)}, got {rule!r}")
+    for key, kind in rules[rule].items():
+        value = header.get(key)
+        if not isinstance(value, kind) and not (key == "delta" and value is None and "delta" in header):
+            raise BundleError(f"{path}: critic.{key}: expected {kind.__name__}, got {value!r}")
+    if unknown := sorted(set(header) - set(rules[rule]) - {"rule"}):
+        raise BundleError(f"{path}: critic.{unknown[0]}: a critic of rule {rule} has only {', '.join(rules[rule])}")
+    values = {key: header[key] for key in rules[rule]}
+    try:
+        return ProbabilityCritic.of(network, **values) if rule == "probability" else MarginCritic.of(network, **values)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def _probes(arrays: dict[str, np.ndarray], contract: Contract, path: Path) -> dict[str, np.ndarray]:

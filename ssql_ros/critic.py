@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from ssql_ros.activation import gelu
-from ssql_ros.bundle import Bundle, BundleError, Network
+from ssql_ros.bundle import Bundle, BundleError, MarginCritic, Network, ProbabilityCritic, Rule
 
 
 def logit(probability: float) -> float:
@@ -39,14 +39,14 @@ class SafetyCritic:
     Attributes:
         bundle: what is served.
         id: the bundle's id, for the account.
-        delta: threshold on margins; None: scores are logits of probabilities.
+        rule: PROBABILITY: scores are logits of Q_safe; MARGIN: they are Q_c.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.id = bundle.id
-        network = bundle.need("critic")
-        self.delta = bundle.delta if bundle.rule == "margin" else None
+        network = bundle.safety_critic()
+        self.rule = network.rule
         shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
         if len(shapes) > 1:
             raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")
@@ -56,10 +56,10 @@ class SafetyCritic:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        model = _onnx_model(network, self._n_observation, bundle.rule)
+        model = _onnx_model(network, self._n_observation, self.rule)
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._observation = np.zeros((1, self._n_observation), np.float32)
-        self._alone = _AloneCritic(network, bundle.rule)
+        self._alone = _AloneCritic(network, self.rule)
         self._bound: dict[int, tuple[ort.IOBinding, np.ndarray, np.ndarray]] = {}
 
     def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -99,13 +99,35 @@ def shielding_critic(bundle: Bundle) -> SafetyCritic:
         BundleError: it has no critic, or it was calibrated and no threshold could be certified: every action would then
             be refused, and what is left, the least margin at every step, is nothing that anybody has tried or promised.
     """
-    if bundle.rule == "margin" and bundle.certificate.get("below") == 0:
-        statement = bundle.certificate.get("statement", "")
+    critic = bundle.critic
+    if isinstance(critic, MarginCritic) and critic.delta is None:
+        statement = critic.certificate.get("statement", "")
         raise BundleError(
             f"{bundle.path}: certificate: expected a certified threshold, got none: {statement} "
             f"A shield would refuse every action; train on, or calibrate with more --states or a larger --epsilon-s"
         )
     return SafetyCritic(bundle)
+
+
+def thresholds_of(bundle: Bundle, epsilon: float | None = None) -> dict[str, float | None]:
+    """Return epsilon and delta for `ShieldSettings`: those of the bundle's critic, of which one is None.
+
+    Args:
+        epsilon: replaces the bundle's own.
+
+    Raises:
+        BundleError: it has no critic, or nothing of it is certified, or an epsilon is given for a critic of margins.
+    """
+    critic = bundle.safety_critic()
+    if isinstance(critic, ProbabilityCritic):
+        return {"epsilon": critic.epsilon if epsilon is None else epsilon, "delta": None}
+    if epsilon is not None:
+        raise BundleError(
+            f"{bundle.path}: epsilon {epsilon:g}: its critic is one of margins, which has a delta instead"
+        )
+    if critic.delta is None:
+        raise BundleError(f"{bundle.path}: certificate: expected a certified threshold, got none")
+    return {"epsilon": None, "delta": critic.delta}
 
 
 class _AloneCritic:
@@ -117,8 +139,8 @@ class _AloneCritic:
     Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights.
     """
 
-    def __init__(self, network: Network, rule: str) -> None:
-        self._relu, self._worst = network.activation == "relu", rule == "margin"
+    def __init__(self, network: Network, rule: Rule) -> None:
+        self._relu, self._worst = network.activation == "relu", rule is Rule.MARGIN
         self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
         self._bound = network.observation_clip
         # (members, n_in + 1, n_out) of each layer; the first of all members side by side: they have one input.
@@ -157,7 +179,7 @@ class _AloneCritic:
             self._inputs[i][..., :-1] = gelu(self._sums[i])
 
 
-def _onnx_model(network: Network, n_observation: int, rule: str) -> bytes:
+def _onnx_model(network: Network, n_observation: int, rule: Rule) -> bytes:
     """Return the network as an ONNX model: (observation [1, n], actions [k, m]) -> logits [k], or margins.
 
     The graph is built from the bundle's own arrays at each load, so it can never be of other weights than the bundle.
@@ -199,7 +221,7 @@ def _onnx_model(network: Network, n_observation: int, rule: str) -> bytes:
             weight, bias = constant(f"{m}.{i}.w", layer.weight), constant(f"{m}.{i}.b", layer.bias)
             x = node("Gemm", [x, weight, bias], f"{m}.{i}.y")
         outputs.append(x)
-    score = node("Max" if rule == "margin" else "Mean", outputs, "score")
+    score = node("Max" if rule is Rule.MARGIN else "Mean", outputs, "score")
     node("Reshape", [score, "flat"], "logits")
     constants.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
     n_action = network.members[0][0].weight.shape[0] - n_observation

@@ -54,6 +54,18 @@ def with_probes(bundle: Bundle, contract: Contract, seed: int = 0) -> Bundle:
     return replace(bundle, probes=probes if len(probes) > 2 else {})
 
 
+def check_probes(bundle: Bundle) -> None:
+    """Compare what a bundle's networks do here with its probes, as far as it has any: the way in of every file.
+
+    Raises:
+        BundleError: outputs differ, as `check_critic` says.
+    """
+    if "critic" in bundle.probes:
+        check_critic(SafetyCritic(bundle))
+    if "policy" in bundle.probes:
+        check_policy(make_policy(bundle), bundle)
+
+
 def check_critic(critic: SafetyCritic) -> None:
     """Compare a served critic with its bundle's probes: every observation with all actions, and with one alone.
 

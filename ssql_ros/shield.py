@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ssql_ros.bundle import Rule
 from ssql_ros.critic import logit, sigmoid
 from ssql_ros.spec.contract import Contract
 
@@ -35,8 +36,11 @@ class Decision(enum.IntEnum):
 class Critic(Protocol):
     """Scores candidate actions.
 
-    Scores are logits of Q_safe; where it has a `delta` that is not None, they are margins Q_c, held against delta.
+    Attributes:
+        rule: PROBABILITY: scores are logits of Q_safe; MARGIN: they are margins Q_c.
     """
+
+    rule: Rule
 
     def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Return scores (k,) for actions (k, n_action) in one observation (n_observation,)."""
@@ -73,7 +77,8 @@ class ShieldSettings:
     """How candidates are drawn and judged.
 
     Attributes:
-        epsilon: threshold on Q_safe, 0 < epsilon < 1.
+        epsilon: threshold on Q_safe, 0 < epsilon < 1; None where the critic is one of margins.
+        delta: threshold on Q_c, in the margin's unit; None where the critic is one of probabilities.
         candidates: how many actions a round draws (k).
         rounds: how many rounds at most; the scale grows by `growth` from one to the next.
         growth: factor on the standard deviation from round to round, at least 1.
@@ -85,7 +90,7 @@ class ShieldSettings:
         max_observation_age, max_proposal_age: s; older ones are stale.
     """
 
-    epsilon: float
+    epsilon: float | None
     max_observation_age: float
     max_proposal_age: float
     candidates: int = 100
@@ -94,11 +99,18 @@ class ShieldSettings:
     spread: float = 0.4
     nearest: bool = False
     riskiest: bool = False
+    delta: float | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """Return the rule that the threshold is of."""
+        return Rule.MARGIN if self.epsilon is None else Rule.PROBABILITY
 
     def __post_init__(self) -> None:
         """Check every setting. Raises ValueError with the name, what was expected and what came."""
         checks = {
-            "epsilon": 0.0 < self.epsilon < 1.0,
+            "epsilon": self.epsilon is None or 0.0 < self.epsilon < 1.0,
+            "delta": self.delta is None or math.isfinite(self.delta),
             "candidates": self.candidates >= 1,
             "rounds": self.rounds >= 1,
             "growth": 1.0 <= self.growth < math.inf,
@@ -109,6 +121,8 @@ class ShieldSettings:
         for name, fine in checks.items():
             if not fine:  # NaN fails every comparison above, so it lands here too
                 raise ValueError(f"shield setting {name}: {getattr(self, name)!r} is out of range")
+        if (self.epsilon is None) == (self.delta is None):
+            raise ValueError(f"shield settings: expected epsilon or delta, got {self.epsilon} and {self.delta}")
 
 
 @dataclass(frozen=True)
@@ -185,9 +199,11 @@ def decide(
     # Clipped before it is scored: what is judged is what the robot gets.
     action = contract.clip(proposal.action)
     clipped = _clipped(proposal.action, action, contract)
-    delta: float | None = getattr(critic, "delta", None)
+    if critic.rule is not settings.rule:
+        raise ValueError(f"critic of rule {critic.rule.name}, but the threshold is of {settings.rule.name}")
+    epsilon, delta = settings.epsilon, settings.delta
     # score < delta is score <= the number before it.
-    threshold = logit(settings.epsilon) if delta is None else math.nextafter(delta, -math.inf)
+    threshold = math.nextafter(delta, -math.inf) if delta is not None else logit(epsilon or 0.0)
     account = sigmoid if delta is None else float
     score = float(critic.logits(observation.vector, action[np.newaxis])[0])
     # A score that is not finite is none: it must not read as a probability of 0 or 1 in the account.
@@ -201,7 +217,7 @@ def decide(
     elif math.isfinite(score) and delta is not None:
         unsafe = f"margin {q_proposal:.3g} of the proposal is not below delta {delta:.3g}"
     elif math.isfinite(score):
-        unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {settings.epsilon:g}"
+        unsafe = f"q_safe {q_proposal:.3g} of the proposal is above epsilon {epsilon:g}"
     else:
         unsafe = f"the critic's score of the proposal is {score}"
     if clipped:

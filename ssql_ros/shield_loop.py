@@ -43,7 +43,7 @@ class Tick:
         enforced: True when `verdict.action` is what goes to the robot.
         proposal: (n_action,), empty when none was fit to be decided on.
         complete: True when a proposal for a new observation caused the tick; False when the period ran out.
-        epsilon, bundle_id: threshold and bundle that were decided with; another may be in force when this is told.
+        settings, bundle_id: thresholds and bundle that were decided with; others may be in force when this is told.
     """
 
     verdict: Verdict
@@ -52,7 +52,7 @@ class Tick:
     enforced: bool
     proposal: np.ndarray
     complete: bool
-    epsilon: float
+    settings: ShieldSettings
     bundle_id: str
 
 
@@ -166,13 +166,7 @@ class ShieldLoop:
         if verdict.decision is not Decision.PASSED:
             self.last_reason = verdict.reason
         proposal = self._proposal.action if self._proposal is not None else np.empty(0)
-        return Tick(verdict, joint_command, stamp, enforced, proposal, complete, self.threshold, self.critic.id)
-
-    @property
-    def threshold(self) -> float:
-        """Return what scores are held against: epsilon of probabilities, delta of margins."""
-        delta = getattr(self.critic, "delta", None)
-        return self.settings.epsilon if delta is None else delta
+        return Tick(verdict, joint_command, stamp, enforced, proposal, complete, self.settings, self.critic.id)
 
     @property
     def holding(self) -> bool:

@@ -137,7 +137,7 @@ def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
     mixed = SafetyCritic(replace(bundles[0], critic=replace(first, members=(first.members[0], second.members[1]))))
     whole, assembler = SafetyCritic(bundles[0]), ObservationAssembler(contract)
     readers = {name: InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
-    settings = ShieldSettings(bundles[0].epsilon, 1.0, 1.0)
+    settings = ShieldSettings(bundles[0].critic.epsilon, 1.0, 1.0)
     record, wanted, rng = Record(), 0, np.random.default_rng(0)
     for i, step in enumerate(record_steps(task, 0)[: WINDOW + 40]):
         stamp = 10**9 + i * 10**7
@@ -157,6 +157,7 @@ def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
             action=verdict.action,
             q_safe_proposal=verdict.q_proposal,
             q_safe_action=verdict.q_action,
+            rule=ShieldedAction.PROBABILITY,
             epsilon=settings.epsilon,
             bundle_id=bundles[0].id,
         )

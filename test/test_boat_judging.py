@@ -68,13 +68,13 @@ def test_certificate_is_stored_read_back_and_true(bundle, capsys):
     assert main(["calibrate", path, "--states", "1500", "--epsilon-s", "0.05", "--quiet", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
     found = load_bundle(path, CONTRACT)
-    assert found.delta == figures["delta"] <= 0.0
-    assert found.certificate["epsilon_s"] == 0.05
-    assert "With confidence 0.99" in found.certificate["statement"]
-    assert found.certificate["n"] == 1500
+    assert found.critic.delta == figures["delta"] <= 0.0
+    assert found.critic.certificate["epsilon_s"] == 0.05
+    assert "With confidence 0.99" in found.critic.certificate["statement"]
+    assert found.critic.certificate["n"] == 1500
     # It holds on states of another seed.
     states = np.random.default_rng(5).uniform(WORLD.low, WORLD.high, (3000, 2))
-    states = states[scores_of(found, states) < found.delta]
+    states = states[scores_of(found, states) < found.critic.delta]
     policy = OneStepFlow(found)
     worst = rolled(WORLD, states, lambda p, _: policy.at(p, np.zeros_like(p)))[1]
     assert np.mean(worst > 0.0) <= 0.05

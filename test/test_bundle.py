@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,11 +15,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.numpy import save_file
-from toy_robot import toy_bundle, toy_contract
+from safetensors.numpy import save
+from toy_robot import resealed, toy_bundle, toy_contract
 
-from ssql_ros.bundle import Bundle, BundleError, Layer, Network, load_bundle, save_bundle, write_whole
+from ssql_ros.bundle import (
+    Bundle,
+    BundleError,
+    Layer,
+    Network,
+    Rule,
+    load_bundle,
+    parse_bundle,
+    read_provenance,
+    save_bundle,
+    write_whole,
+)
 from ssql_ros.critic import SafetyCritic
+from ssql_ros.probes import with_probes
 from ssql_ros.spec import config_folder, find_contract, load_contract
 
 CONTRACT = toy_contract()
@@ -53,13 +66,19 @@ def rewritten(folder: Path, arrays: dict | None = None, raw: str | None = None, 
                 del target[name]
             else:
                 target[name] = value
-    save_file(tensors, path, metadata={"ssql_ros": json.dumps(entries) if raw is None else raw})
+    path.write_bytes(resealed(save(tensors, metadata={"ssql_ros": json.dumps(entries) if raw is None else raw})))
     return path
 
 
 def of_critic(**header: object) -> dict[str, object]:
     """Another header of the critic, for `rewritten`."""
     return {"networks": {"critic": header}}
+
+
+def rule(**changes: object) -> dict[str, object]:
+    """Another rule of the critic, for `rewritten`."""
+    header = {"rule": "probability", "epsilon": 0.1, "gamma_safe": 0.7, **changes}
+    return {"critic": {name: value for name, value in header.items() if value is not ABSENT}}
 
 
 def error_of(path: Path) -> str:
@@ -88,8 +107,53 @@ def test_bundle_without_a_safety_critic_cannot_shield(tmp_path):
 
 def test_format_1_is_read(tmp_path):
     critic = {"members": 2, "observation_clip": 3.0}
-    loaded = load_bundle(rewritten(tmp_path, networks=ABSENT, critic=critic, format=1), CONTRACT)
+    old = {"networks": ABSENT, "digest": ABSENT, "critic": critic, "epsilon": 0.2, "gamma_safe": 0.6}
+    loaded = load_bundle(rewritten(tmp_path, **old, format=1), CONTRACT)
     assert list(loaded.networks()) == ["critic"]
+    assert (loaded.critic.epsilon, loaded.critic.gamma_safe) == (0.2, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("old", "rule", "delta"),
+    [
+        ({"rule": "margin", "delta": -0.25, "certificate": {}}, Rule.MARGIN, -0.25),
+        ({"rule": "margin", "delta": -1e9, "certificate": {"below": 0, "delta": -1e9}}, Rule.MARGIN, None),
+        ({"rule": "probability", "delta": 0.0, "certificate": {}}, Rule.PROBABILITY, None),
+    ],
+)
+def test_format_3_is_read_as_the_rule_that_it_means(tmp_path, old, rule, delta):
+    old = {"digest": ABSENT, "critic": ABSENT, "epsilon": 0.5, "gamma_safe": 0.6, "format": 3, **old}
+    critic = load_bundle(rewritten(tmp_path, **old), CONTRACT).critic
+    assert (critic.rule, getattr(critic, "delta", None)) == (rule, delta)
+    assert hasattr(critic, "epsilon") == (rule is Rule.PROBABILITY)
+
+
+def test_format_3_without_a_critic_has_no_rule(tmp_path):
+    bare = rewritten(
+        tmp_path,
+        arrays=dict.fromkeys(tensors_of(BUNDLE), ABSENT),
+        networks={},
+        format=3,
+        digest=ABSENT,
+        critic=ABSENT,
+        epsilon=0.5,
+        gamma_safe=0.6,
+        rule="probability",
+        delta=0.0,
+        certificate={},
+    )
+    assert load_bundle(bare, CONTRACT).rule is Rule.NONE
+
+
+def tensors_of(bundle: Bundle) -> list[str]:
+    members = bundle.critic.members
+    layers = [
+        f"critic.{m}.{i}.{part}"
+        for m, member in enumerate(members)
+        for i in range(len(member))
+        for part in ("weight", "bias")
+    ]
+    return ["critic.observation_mean", "critic.observation_scale", *layers]
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -98,7 +162,8 @@ def test_what_was_saved_is_loaded(tmp_path):
     loaded = load_bundle(path, CONTRACT)
     assert saved.id == loaded.id == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert saved.path == loaded.path == str(path)
-    assert (loaded.contract_id, loaded.epsilon, loaded.gamma_safe) == (CONTRACT.id, 0.1, 0.7)
+    assert loaded.contract_id == CONTRACT.id
+    assert (loaded.rule, loaded.critic.epsilon, loaded.critic.gamma_safe) == (Rule.PROBABILITY, 0.1, 0.7)
     assert loaded.provenance == {"command": "none", "seed": 3}
     assert loaded.critic.observation_clip == 3.0
     assert [len(member) for member in loaded.critic.members] == [3, 3]
@@ -116,10 +181,10 @@ def test_same_content_has_the_same_id_and_other_content_another(tmp_path):
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5)])
 def test_numpy_numbers_are_saved_as_what_loads(tmp_path, number):
-    critic = BUNDLE.critic.__class__(**{**BUNDLE.critic.__dict__, "observation_clip": 10})
-    save_bundle(Bundle(CONTRACT.id, number, number, critic), tmp_path / "bundle")
-    loaded = load_bundle(tmp_path / "bundle", CONTRACT)
-    assert (loaded.epsilon, loaded.gamma_safe, loaded.critic.observation_clip) == (0.5, 0.5, 10.0)
+    critic = replace(BUNDLE.critic, observation_clip=10, epsilon=number, gamma_safe=number)
+    save_bundle(Bundle(CONTRACT.id, critic), tmp_path / "bundle")
+    critic = load_bundle(tmp_path / "bundle", CONTRACT).critic
+    assert (critic.epsilon, critic.gamma_safe, critic.observation_clip) == (0.5, 0.5, 10.0)
 
 
 def test_shipped_minitaur_critic_fits_its_contract():
@@ -134,20 +199,37 @@ def test_shipped_minitaur_critic_fits_its_contract():
 weight = BUNDLE.critic.members[0][1].weight
 n_observation = CONTRACT.observation_size
 MISFITS = {
-    "newer format": ({"format": 4}, "bundle format 4, this version reads formats 1, 2, 3"),
+    "newer format": ({"format": 5}, "bundle format 5, this version reads formats 1, 2, 3, 4"),
     "no format": ({"format": ABSENT}, "bundle format None, this version reads formats 1, 2, 3"),
     "another contract": (
         {"contract_id": "spider-0123"},
         f"trained for contract spider-0123, but {CONTRACT.path} is {CONTRACT.id}",
     ),
     "no contract": ({"contract_id": ABSENT}, "metadata 'contract_id': expected str, got None"),
-    "no epsilon": ({"epsilon": ABSENT}, "metadata 'epsilon': expected float, got None"),
-    "epsilon in words": ({"epsilon": "0.1"}, "metadata 'epsilon': expected float, got '0.1'"),
-    "epsilon 0": ({"epsilon": 0.0}, "epsilon: expected a number between 0 and 1, got 0.0"),
-    "epsilon 1": ({"epsilon": 1.0}, "epsilon: expected a number between 0 and 1, got 1.0"),
-    "epsilon NaN": ({"epsilon": math.nan}, "epsilon: expected a number between 0 and 1, got nan"),
-    "epsilon inf": ({"epsilon": math.inf}, "epsilon: expected a number between 0 and 1, got inf"),
-    "gamma_safe 1": ({"gamma_safe": 1.0}, "gamma_safe: expected a number between 0 and 1, got 1.0"),
+    "no epsilon": (rule(epsilon=ABSENT), "critic.epsilon: expected float, got None"),
+    "epsilon in words": (rule(epsilon="0.1"), "critic.epsilon: expected float, got '0.1'"),
+    "epsilon 0": (rule(epsilon=0.0), "epsilon: expected a number between 0 and 1, got 0.0"),
+    "epsilon 1": (rule(epsilon=1.0), "epsilon: expected a number between 0 and 1, got 1.0"),
+    "epsilon NaN": (rule(epsilon=math.nan), "epsilon: expected a number between 0 and 1, got nan"),
+    "epsilon inf": (rule(epsilon=math.inf), "epsilon: expected a number between 0 and 1, got inf"),
+    "gamma_safe 1": (rule(gamma_safe=1.0), "gamma_safe: expected a number between 0 and 1, got 1.0"),
+    "no rule": ({"critic": None}, "expected a rule where there is a network 'critic', and only there"),
+    "unknown rule": (rule(rule="hope"), "critic.rule: expected one of probability, margin, got 'hope'"),
+    "rule in numbers": (rule(rule=[1]), "critic.rule: expected one of probability, margin, got [1]"),
+    "both thresholds": (rule(delta=0.0), "critic.delta: a critic of rule probability has only epsilon, gamma_safe"),
+    "margin without delta": (rule(rule="margin", epsilon=ABSENT, certificate={}), "critic.delta: expected float"),
+    "margin without certificate": (rule(rule="margin", epsilon=ABSENT, delta=0.0), "critic.certificate: expected dict"),
+    "margin with epsilon": (rule(rule="margin", delta=0.0, certificate={}), "critic.epsilon: a critic of rule margin"),
+    "delta inf": (
+        rule(rule="margin", epsilon=ABSENT, delta=math.inf, certificate={}),
+        "delta: expected a finite number, got inf",
+    ),
+    "no digest": ({"digest": ABSENT}, "digest: what is in the file is not what was saved in it"),
+    "digest in capitals": ({"digest": "A" * 64}, "digest: what is in the file is not what was saved in it"),
+    "two digests": (
+        {"provenance": {"digest": "0" * 64}},
+        "digest: what is in the file is not what was saved in it",
+    ),
     "provenance in words": ({"provenance": "good"}, "metadata 'provenance': expected dict, got 'good'"),
     "no members": (
         of_critic(members=0, observation_clip=3.0),
@@ -180,7 +262,13 @@ MISFITS = {
     "no JSON": ({"raw": "{"}, "the metadata 'ssql_ros' is not JSON"),
     "JSON too deep": ({"raw": "[" * 100_000}, "the metadata 'ssql_ros' is not JSON"),
     "JSON list": ({"raw": "[1]"}, "bundle format [1], this version reads formats 1, 2"),
-    "unknown network": ({"networks": {"planner": {}}}, "unknown network 'planner'; known: critic, policy, reward"),
+    "JSON of a huge number": ({"raw": "9" * 10_000}, "the metadata 'ssql_ros' is not JSON"),
+    "JSON that nests 33 deep": ({"raw": "[" * 33 + "]" * 33}, "nests 33 levels deep, at most 32 are read"),
+    "header of 2 MB": ({"raw": " " * 2**21}, "bytes, at most 1048576 are read"),
+    "unknown network": (
+        {"networks": {"planner": {}}, "critic": None},
+        "unknown network 'planner'; known: critic, policy, reward",
+    ),
     "networks in words": ({"networks": "critic"}, "metadata 'networks': expected dict, got 'critic'"),
     "missing mean": ({"arrays": {"critic.observation_mean": ABSENT}}, "array 'critic.observation_mean' is missing"),
     "missing bias": ({"arrays": {"critic.1.2.bias": ABSENT}}, "array 'critic.1.2.bias' is missing"),
@@ -245,23 +333,45 @@ def test_file_cut_off_anywhere_is_refused(tmp_path, fraction):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.floats(0.0, 1.0, exclude_max=True), st.integers(1, 255), st.booleans())
-def test_flipped_bits_give_a_bundle_error_or_finite_weights(tmp_path, fraction, flip, in_header):
+def test_flipped_bits_are_refused(tmp_path, fraction, flip, in_header):
     path = tmp_path / "flipped.safetensors"
     save_bundle(BUNDLE, path)
     data = bytearray(path.read_bytes())
     end = 8 + int.from_bytes(data[:8], "little") if in_header else len(data)
     data[int(fraction * end)] ^= flip
     path.write_bytes(data)
-    loaded, fault = None, ""
-    try:
-        loaded = load_bundle(path, CONTRACT)
-    except BundleError as error:
-        fault = str(error)
-    if loaded is None:
-        assert fault.startswith(f"{path}: ")
-    else:
-        assert all(np.isfinite(array).all() for array in arrays_of(loaded))
-        assert loaded.id == hashlib.sha256(data).hexdigest()[:16]
+    assert error_of(path).startswith(f"{path}: ")
+    with pytest.raises(BundleError):
+        read_provenance(path)
+
+
+def test_every_single_bit_of_the_header_is_held_by_the_digest(tmp_path):
+    path = tmp_path / "flipped.safetensors"
+    save_bundle(with_probes(BUNDLE, CONTRACT), path)
+    whole = path.read_bytes()
+    for place in range(8 + int.from_bytes(whole[:8], "little")):
+        for bit in range(8):
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            with pytest.raises(BundleError):
+                parse_bundle(bytes(data), CONTRACT, path)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1), st.integers(28, 31))
+def test_bundle_of_an_older_format_is_held_to_its_probes(tmp_path, member, bit):
+    """No digest holds it; what makes another critic of it is told by the probes, on every way in."""
+    old = {"digest": ABSENT, "critic": ABSENT, "epsilon": 0.1, "gamma_safe": 0.7, "format": 3}
+    rule = {"rule": "probability", "delta": 0.0, "certificate": {}}
+    probes = {f"probes.{name}": array for name, array in with_probes(BUNDLE, CONTRACT).probes.items()}
+    path = rewritten(tmp_path, arrays=probes, **old, **rule)
+    assert load_bundle(path, CONTRACT).rule is Rule.PROBABILITY
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        metadata = file.metadata()
+    tensors[f"critic.{member}.2.bias"].view(np.uint32)[0] ^= np.uint32(1 << bit)
+    path.write_bytes(save(tensors, metadata=metadata))
+    assert re.search("the critic gives|not finite", error_of(path))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +398,7 @@ def test_safetensors_file_that_is_no_bundle_is_refused(tmp_path, kind):
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(8))
     error = error_of(path)
     assert error.startswith(f"{path}: ")
-    assert "not a bundle of ssql_ros" in error if kind == "I64" else f"not read here: '{kind}'" in error
+    assert "not a bundle of ssql_ros" in error
 
 
 def test_missing_file_and_folder_are_named(tmp_path):

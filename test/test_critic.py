@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.bundle import Bundle, Network, load_bundle, save_bundle
+from ssql_ros.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle
 from ssql_ros.critic import SafetyCritic, logit, sigmoid
 
 CONTRACT = toy_contract(3)
@@ -60,7 +60,9 @@ def test_logits_are_those_of_the_network_that_was_trained(tmp_path, members):
         for bias in ensemble.biases:
             bias.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(1))
     mean, scale = OBSERVATIONS.mean(axis=0), OBSERVATIONS.std(axis=0)
-    saved = save_bundle(Bundle(CONTRACT.id, 0.1, 0.7, exported(ensemble, mean, scale, 1.5)), tmp_path / "bundle")
+    saved = save_bundle(
+        Bundle(CONTRACT.id, ProbabilityCritic.of(exported(ensemble, mean, scale, 1.5), 0.1, 0.7)), tmp_path / "bundle"
+    )
     critic = SafetyCritic(load_bundle(tmp_path / "bundle", CONTRACT))
     assert critic.id == saved.id
     for observation in OBSERVATIONS:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssql_ros.bundle import BundleError, load_bundle
+from ssql_ros.bundle import BundleError, Rule, load_bundle
 from ssql_ros.cli.main import main
 from ssql_ros.critic import shielding_critic
 from ssql_ros.dataset import DataSet
@@ -69,9 +69,9 @@ def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(tmp_path: Path
     # What six states allow to say depends on the walk; that it is said does not.
     assert "stored in" in capfd.readouterr().out
     bundle = load_bundle(path, TASK.contract())
-    assert bundle.rule == "margin"
-    assert bundle.certificate["n"] == 6
-    if not bundle.certificate["below"]:
+    assert bundle.rule is Rule.MARGIN
+    assert bundle.critic.certificate["n"] == 6
+    if not bundle.critic.certificate["below"]:
         # Nothing is certified after so little: a shield refuses it, and serves what is not calibrated.
         with pytest.raises(BundleError, match="expected a certified threshold"):
             shielding_critic(bundle)

@@ -14,7 +14,7 @@ pytest.importorskip("launch_ros", reason=REASON)
     ("name", "arguments"),
     [
         ("shield", {"contract", "bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "commands_in"}),
-        ("policy", {"contract", "bundle", "best", "output", "seed", "take_announcements", "namespace", "use_sim_time"}),
+        ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "namespace", "use_sim_time"}),
         ("minitaur", {"bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "simulator", "real_time"}),
     ],
 )

@@ -11,7 +11,7 @@ from log_helpers import TASK, record_trots
 
 from ssql_ros.bags.data_set import Source, data_set_of
 from ssql_ros.behaviour.policy import make_behaviour
-from ssql_ros.bundle import load_bundle
+from ssql_ros.bundle import Rule, load_bundle
 from ssql_ros.cli.main import main
 from ssql_ros.dataset import DataSet
 from ssql_ros.learning.algorithms import settings_of
@@ -85,7 +85,7 @@ def test_safefql_learns_from_a_bag_by_one_command(bag: Path, tmp_path: Path, cap
     small = ["hidden=[16,16]", "actor_hidden=[16,16]", "batch=32", "actor_batch=32"]
     assert main(train("safefql", bag, tmp_path / "run", "--steps", "60", "--set", *small)) == 0
     assert figures_of(capfd.readouterr().out)["transitions"] > EPISODES * STEPS / 2
-    assert load_bundle(tmp_path / "run" / "bundle.safetensors", TASK.contract()).rule == "margin"
+    assert load_bundle(tmp_path / "run" / "bundle.safetensors", TASK.contract()).rule is Rule.MARGIN
 
 
 @pytest.mark.parametrize("stopped_at", [50, 90])

@@ -212,7 +212,7 @@ def test_wcpgs_terminals_add_neither_value_nor_variance():
 
 def test_bundles_policy_of_wcpg_is_the_learners_at_the_served_level():
     learner = made(WCPG, WCPGSettings(**COMMON))
-    served = Policy(Bundle("none", 0.1, 0.7, None, policy=learner.networks()["policy"]))
+    served = Policy(Bundle("none", None, policy=learner.networks()["policy"]))
     observations = np.random.default_rng(0).normal(size=(20, 2))
     best = np.array([learner.best(observation) for observation in observations])
     np.testing.assert_allclose([served.best(observation) for observation in observations], best, atol=1e-6)

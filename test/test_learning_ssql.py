@@ -179,7 +179,7 @@ def test_no_policy_of_any_weights_leaves_the_support(extraction: str, seed: int,
                 ensemble.flat.copy_(torch.as_tensor(size * rng.normal(size=len(ensemble.flat)), dtype=torch.float32))
         networks = algorithm.networks()
         bundle = Bundle(
-            "none", 0.1, 0.7, None, policy=networks["policy"], reward=networks["reward"],
+            "none", None, policy=networks["policy"], reward=networks["reward"],
             policy_kind=policy_kind(algorithm.settings), behaviour=behaviour.describe(),
         )  # fmt: skip
         policies = (make_policy(bundle), InducedPolicy(bundle, 0.1, 8))
@@ -204,7 +204,7 @@ def test_the_served_policy_is_the_learned_one(extraction: str) -> None:
         algorithm.actor.flat.mul_(2.0)
     networks = algorithm.networks()
     bundle = Bundle(
-        "none", 0.1, 0.7, None, policy=networks["policy"], policy_kind=policy_kind(algorithm.settings),
+        "none", None, policy=networks["policy"], policy_kind=policy_kind(algorithm.settings),
         behaviour=behaviour.describe(),
     )  # fmt: skip
     served = make_policy(bundle)
@@ -275,7 +275,7 @@ def test_a_task_without_a_behaviour_policy_is_refused(tmp_path: Path) -> None:
         make_learner("ssql", start, settings_of("ssql", "spider", {}))
     with pytest.raises(ValueError, match="extraction: expected forward or reverse or flow or flow_reverse"):
         settings_of("ssql", "spider", {"extraction": "sideways"})
-    mixed = Bundle("none", 0.1, 0.7, None, policy_kind="behaviour", behaviour={"kind": "magic"})
+    mixed = Bundle("none", None, policy_kind="behaviour", behaviour={"kind": "magic"})
     path = tmp_path / "b.safetensors"
     save_bundle(mixed, path)
     with pytest.raises(ValueError, match="'magic' is unknown"):

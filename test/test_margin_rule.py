@@ -6,20 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssql_ros.bundle import Bundle, BundleError, Layer, Network
+from ssql_ros.bundle import Bundle, BundleError, Layer, MarginCritic, Network, ProbabilityCritic, Rule
 from ssql_ros.critic import SafetyCritic, shielding_critic
 from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
 from ssql_ros.tasks import find_task
 
 CONTRACT = find_task("boat").contract()
-SETTINGS = ShieldSettings(epsilon=0.5, max_observation_age=1.0, max_proposal_age=1.0)
+AGES = {"max_observation_age": 1.0, "max_proposal_age": 1.0}
 
 
 class Margins:
     """Q_c = a function of the action; float32 as the served one's."""
 
+    rule = Rule.MARGIN
+
     def __init__(self, delta, of):
-        self.delta, self.of = delta, of
+        self.settings, self.of = ShieldSettings(None, delta=delta, **AGES), of
 
     def logits(self, observation, actions):
         return np.array([self.of(action) for action in actions], np.float32)
@@ -27,7 +29,8 @@ class Margins:
 
 def judged(critic, action=(0.5, 0.0)):
     proposal = Proposal(np.array(action), 0.0)
-    return decide(Observation(np.zeros(2), 0.0), proposal, critic, CONTRACT, SETTINGS, 0.0, np.random.default_rng(0))
+    seen, rng = Observation(np.zeros(2), 0.0), np.random.default_rng(0)
+    return decide(seen, proposal, critic, CONTRACT, critic.settings, 0.0, rng)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +64,27 @@ def test_account_carries_the_margin_and_says_so():
 
 def test_critic_of_probabilities_is_judged_as_before():
     class Logits(Margins):
-        pass
+        rule = Rule.PROBABILITY
 
-    assert judged(Logits(None, lambda _: 0.0)).q_proposal == 0.5
-    assert judged(Logits(None, lambda _: 0.0)).decision is Decision.PASSED
-    assert judged(Logits(None, lambda _: 0.01)).decision is Decision.LEAST_RISK
+        def __init__(self, of):
+            self.settings, self.of = ShieldSettings(0.5, **AGES), of
+
+    assert judged(Logits(lambda _: 0.0)).q_proposal == 0.5
+    assert judged(Logits(lambda _: 0.0)).decision is Decision.PASSED
+    assert judged(Logits(lambda _: 0.01)).decision is Decision.LEAST_RISK
 
 
-def two_members(activation: str, rule: str) -> Bundle:
+def test_scores_are_never_held_against_the_threshold_of_the_other_rule():
+    critic = Margins(0.0, lambda _: -1.0)
+    critic.settings = ShieldSettings(0.5, **AGES)
+    with pytest.raises(ValueError, match="critic of rule MARGIN, but the threshold is of PROBABILITY"):
+        judged(critic)
+    for epsilon, delta in ((None, None), (0.5, 0.0)):
+        with pytest.raises(ValueError, match="expected epsilon or delta"):
+            ShieldSettings(epsilon, delta=delta, **AGES)
+
+
+def two_members(activation: str, kind: type = MarginCritic, **rule: object) -> Bundle:
     rng = np.random.default_rng(0)
 
     def member() -> tuple[Layer, ...]:
@@ -78,19 +94,22 @@ def two_members(activation: str, rule: str) -> Bundle:
         )
 
     network = Network(np.zeros(2), np.ones(2), 10.0, (member(), member()), activation)
-    return Bundle(CONTRACT.id, 0.5, 0.9, network, rule=rule, delta=-0.2)
+    rule = rule or {"delta": -0.2, "gamma_safe": 0.9}
+    return Bundle(CONTRACT.id, kind.of(network, **rule))
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_served_margin_is_the_largest_of_the_ensemble_a_probability_the_mean(activation):
-    bundle = two_members(activation, "margin")
+    bundle = two_members(activation)
     alone = [
         SafetyCritic(replace(bundle, critic=replace(bundle.critic, members=(member,))))
         for member in bundle.critic.members
     ]
-    both, mean = SafetyCritic(bundle), SafetyCritic(replace(bundle, rule="probability"))
-    assert both.delta == -0.2
-    assert mean.delta is None
+    both, mean = (
+        SafetyCritic(bundle),
+        SafetyCritic(two_members(activation, ProbabilityCritic, epsilon=0.5, gamma_safe=0.9)),
+    )
+    assert (both.rule, mean.rule) == (Rule.MARGIN, Rule.PROBABILITY)
     actions = np.random.default_rng(1).uniform(-1, 1, (5, 2))
     for few in (actions, actions[:1]):  # onnxruntime, and NumPy
         scores = np.stack([critic.logits(np.ones(2), few).copy() for critic in alone])
@@ -99,10 +118,24 @@ def test_served_margin_is_the_largest_of_the_ensemble_a_probability_the_mean(act
 
 
 def test_a_shield_refuses_a_bundle_of_which_nothing_is_certified():
-    nothing = {"below": 0, "statement": "No threshold could be certified."}
-    bundle = replace(two_members("relu", "margin"), certificate=nothing, delta=-1e9)
+    nothing = {"below": 0, "delta": None, "statement": "No threshold could be certified."}
+    bundle = two_members("relu", delta=None, gamma_safe=0.9, certificate=nothing)
     with pytest.raises(BundleError, match=r"No threshold could be certified.*--states"):
         shielding_critic(bundle)
     # One that was never calibrated, or has a threshold, serves.
-    for certificate in ({}, {"below": 3}):
-        assert shielding_critic(replace(bundle, certificate=certificate)).delta == -1e9
+    for certificate in ({}, {"below": 3, "delta": -0.1}):
+        served = two_members("relu", delta=-0.2, gamma_safe=0.9, certificate=certificate)
+        assert shielding_critic(served).rule is Rule.MARGIN
+        assert served.critic.certified == bool(certificate)
+
+
+@pytest.mark.parametrize("promised", [-0.3, None, math.nan, -math.inf, "0", True])
+def test_delta_looser_than_its_certificate_is_no_margin_critic(promised):
+    with pytest.raises(ValueError, match="delta: expected at most"):
+        two_members("relu", delta=-0.2, gamma_safe=0.9, certificate={"below": 3, "delta": promised})
+
+
+@pytest.mark.parametrize(("name", "value"), [("delta", math.nan), ("delta", math.inf), ("gamma_safe", 1.0)])
+def test_margin_critic_has_finite_numbers(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        two_members("relu", **{"delta": -0.2, "gamma_safe": 0.9, name: value})

@@ -12,6 +12,7 @@ from robot_helpers import CONTRACT, SAFE_COMMAND, TASK, Robot
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from ssql_ros.announcement import Purpose
 from ssql_ros.bench.ros import record
 from ssql_ros.bundle import Bundle, Layer, Network, load_bundle, save_bundle
 from ssql_ros.graph import Graph
@@ -103,7 +104,7 @@ def served(domain, tmp_path):
     with Graph(tmp_path / "logs") as graph:
 
         def start(bundle: Bundle, **parameters) -> Driver:
-            graph.start("policy_node", bundle=bundle.path, **parameters)
+            graph.start("policy_node", bundle=bundle.path, bundle_folder=str(tmp_path.parent), **parameters)
             drivers.append(Driver())
             return drivers[0]
 
@@ -212,7 +213,7 @@ def test_what_is_no_policy_of_this_robot_changes_nothing(served, bundles, tmp_pa
         mismatch.path: (ModelStatus.REFUSED, "the policy gives"),
     }
     for path, (status, reason) in wanted.items():
-        offer = driver.announcer.announce(Path(path), CONTRACT.id, False)
+        offer = driver.announcer.announce(Path(path), CONTRACT.id, False, purpose=Purpose.BOTH)
         driver.spin(lambda offer=offer: driver.announcer.answers(offer))
         answer = driver.announcer.answers(offer)["/policy_node"]
         assert (answer.status, answer.in_force) == (status, bundles[0].id)
@@ -237,14 +238,21 @@ def test_output_can_be_a_command_and_changes_while_it_runs(served, bundles):
 
 def test_one_announcement_reaches_policy_and_shield_and_commands_go_on(domain, bundles, tmp_path):
     with Graph(tmp_path / "logs") as graph:
-        graph.start("shield_node")
-        graph.start("policy_node", bundle=bundles[0].path)
+        folder = str(tmp_path.parent)
+        graph.start("shield_node", bundle_folder=folder)
+        graph.start("policy_node", bundle=bundles[0].path, bundle_folder=folder)
         robot = Robot()
         try:
             announcer = Announcer(robot.node, "test")
             robot.until(lambda: robot.accounts and robot.accounts[-1].proposal)
             robot.until(lambda: len(announcer.receivers()) == 2)
-            offer = announcer.announce(Path(bundles[1].path), CONTRACT.id, True)
+            # A new policy alone: the critic behind it stays where it is.
+            offer = announcer.announce(Path(bundles[2].path), CONTRACT.id, True)
+            robot.until(lambda: len(announcer.answers(offer)) == 2)
+            statuses = {name: answer.status for name, answer in announcer.answers(offer).items()}
+            assert statuses == {"/policy_node": ModelStatus.ACCEPTED, "/shield_node": ModelStatus.IGNORED}
+            assert robot.states[-1].bundle_id == SHIPPED.id
+            offer = announcer.announce(Path(bundles[1].path), CONTRACT.id, True, purpose=Purpose.BOTH)
             robot.until(lambda: len(announcer.answers(offer)) == 2)
             assert {a.status for a in announcer.answers(offer).values()} == {ModelStatus.ACCEPTED}
             robot.until(lambda: robot.states[-1].bundle_id == bundles[1].id)

@@ -36,8 +36,6 @@ def leaning(u: float, extraction: str = "forward") -> Bundle:
     kind = policy_kind(made.settings)
     return Bundle(
         "none",
-        0.1,
-        0.7,
         None,
         policy=networks["policy"],
         reward=networks["reward"],

@@ -33,7 +33,7 @@ def linear_bundle(offset: float) -> Bundle:
     last = Layer(np.array([[SLOPE], [-SLOPE]], np.float32), np.array([offset], np.float32))
     network = Network(np.zeros(1, np.float32), np.ones(1, np.float32), 10.0, ((first, last),))
     behaviour = UniformBox([-1.0], [1.0]).describe()
-    return Bundle("none", 0.1, 0.7, None, reward=network, behaviour=behaviour)
+    return Bundle("none", None, reward=network, behaviour=behaviour)
 
 
 def exact_value() -> float:

@@ -9,7 +9,7 @@ import torch
 from offline_helpers import whole_and_broken
 
 from ssql_ros.activation import gelu
-from ssql_ros.bundle import load_bundle, save_bundle
+from ssql_ros.bundle import Rule, load_bundle, save_bundle
 from ssql_ros.critic import SafetyCritic
 from ssql_ros.learning.boat_truth import boat_log
 from ssql_ros.learning.offline import Log, OfflineBatch, OfflineData, load_log, save_log
@@ -209,7 +209,7 @@ def test_served_policy_and_critic_are_what_was_learned(served):
 
 def test_bundle_says_what_it_is(served):
     _, bundle = served
-    assert (bundle.policy_kind, bundle.rule, bundle.delta) == ("one_step_flow", "margin", 0.0)
+    assert (bundle.policy_kind, bundle.rule, bundle.critic.delta) == ("one_step_flow", Rule.MARGIN, 0.0)
     assert bundle.policy.activation == "gelu"
     with pytest.raises(ValueError, match="one_step_flow"):
         OneStepFlow(replace(bundle, policy_kind="squashed_gaussian"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssql_ros.bundle import Bundle, save_bundle
+from ssql_ros.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.cli.main import main
 from ssql_ros.learning.algorithms import ALGORITHMS, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import load_checkpoint, save_checkpoint
@@ -169,7 +169,8 @@ def sources(tmp_path_factory) -> Path:
     for algorithm in ("sac", "sqrl"):
         learner = learner_of(algorithm, "pretrain", 10)
         parts = {name: network for name, network in learner.networks().items() if name != "critic"}
-        made = Bundle(contract.id, 0.1, 0.65, learner.networks().get("critic"), {}, **parts)
+        critic = learner.networks().get("critic")
+        made = Bundle(contract.id, critic and ProbabilityCritic.of(critic, 0.1, 0.65), {}, **parts)
         save_bundle(made, folder / algorithm / "bundle.safetensors")
         save_checkpoint(folder / algorithm / "learned.safetensors", learner.learned())
     (folder / "garbage").write_bytes(b"no bundle at all")

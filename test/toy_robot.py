@@ -1,7 +1,9 @@
 """A robot of a few lines for tests: its contract, safety critics in closed form and with random weights."""
 
+import hashlib
 import itertools
 import math
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssql_ros.bundle import Bundle, Layer, Network
+from ssql_ros.bundle import Bundle, Layer, Network, ProbabilityCritic, Rule
 from ssql_ros.spec import Contract, load_contract
 
 PERIOD = 0.02
@@ -68,6 +70,7 @@ class FormulaCritic:
     """
 
     id = "formula"
+    rule = Rule.PROBABILITY
 
     def __init__(self, formula: Callable[[np.ndarray], np.ndarray]):
         self.formula = formula
@@ -98,4 +101,15 @@ def toy_network(contract: Contract, widths: Sequence[int] = (16, 8), members: in
 
 def toy_bundle(contract: Contract, **network: object) -> Bundle:
     """A bundle around `toy_network`."""
-    return Bundle(contract.id, 0.1, 0.7, toy_network(contract, **network), {"command": "none", "seed": 3})
+    critic = ProbabilityCritic.of(toy_network(contract, **network), 0.1, 0.7)
+    return Bundle(contract.id, critic, {"command": "none", "seed": 3})
+
+
+def resealed(data: bytes) -> bytes:
+    """A file's content with the digest that it would have been saved with."""
+    found = re.search(rb'\\"digest\\": \\"([0-9a-f]{64})', data)
+    if found is None:
+        return data
+    start, end = found.span(1)
+    zeroed = data[:start] + b"0" * 64 + data[end:]
+    return data[:start] + hashlib.sha256(zeroed).hexdigest().encode() + data[end:]

@@ -43,7 +43,7 @@ class TorchDecision(nn.Module):
     def __init__(self, network: Network, contract: Contract, settings: ShieldSettings) -> None:
         super().__init__()
         self.mean, self.scale = torch.tensor(network.observation_mean), torch.tensor(network.observation_scale)
-        self.bound, self.threshold = network.observation_clip, logit(settings.epsilon)
+        self.bound, self.threshold = network.observation_clip, logit(settings.epsilon or 0.0)
         self.low = torch.tensor(contract.commanded.low, dtype=torch.float32)
         self.high = torch.tensor(contract.commanded.high, dtype=torch.float32)
         self.std = 0.5 * settings.spread * (self.high - self.low)
@@ -134,7 +134,7 @@ def _decisions(task: Task, repeats: int, seed: int) -> dict[str, float]:
     contract = task.contract()
     bundle = load_bundle(task.bundle_path(), contract)
     critic = SafetyCritic(bundle)
-    served = ShieldSettings(bundle.epsilon, max_observation_age=1.0, max_proposal_age=1.0)
+    served = ShieldSettings(bundle.probability_critic().epsilon, max_observation_age=1.0, max_proposal_age=1.0)
     none_safe = replace(served, epsilon=1e-300, rounds=1)
     rng = np.random.default_rng(seed)
     peer = TorchDecision(bundle.need("critic"), contract, none_safe)

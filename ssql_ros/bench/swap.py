@@ -21,6 +21,7 @@ from ssql_ros.graph import executable, isolate, parameter_text
 from ssql_ros.nodes.round_trip import RoundTripError, Step
 from ssql_ros.nodes.swap_driver import Record, SwapDriver
 from ssql_ros.probes import with_probes
+from ssql_ros.signing import write_keys
 from ssql_ros.spec import Contract, find_contract, load_contract
 from ssql_ros.tasks import find_task
 
@@ -70,13 +71,16 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
             save_bundle(bundle, Path(folder) / f"{i}.safetensors")
             for i, bundle in enumerate(_bundles(load_bundle(chosen.bundle_path(), chosen.contract()), contract, seed))
         ]
+        key = Path(folder) / "key"
+        write_keys(key)
         steps = record(chosen, seed)
         isolate()
         for node, settings in (("shield_node", {}), ("policy_node", {"best": True})):
             given = {"contract": contract.path, "bundle": bundles[0].path, "realtime_priority": priority, **settings}
+            given["announcement_keys"] = [f"{key}.pub"]
             words = [word for name, value in given.items() for word in ("-p", f"{name}:={parameter_text(value)}")]
             processes.start(node, [str(executable(node)), "--ros-args", *words])
-        processes.start(ANNOUNCER, [sys.executable, "-m", "ssql_ros.nodes.swap_announcer"])
+        processes.start(ANNOUNCER, [sys.executable, "-m", "ssql_ros.nodes.swap_announcer", str(key)])
         with SwapDriver(PERIOD, priority) as driver:
             driver.connect(2, processes.check)
             missed = _drive(driver, steps, bundles, contract.id, swaps, processes)
@@ -119,8 +123,8 @@ def _bundles(shipped: Bundle, contract: Contract, seed: int) -> Iterator[Bundle]
         # Actions of a few tenths, so that some pass and some do not.
         layers = tuple(Layer(rng.normal(0.0, 0.06, s), np.full(s[1], -0.1)) for s in ((n, 64), (64, 2 * m)))
         policy = Network(np.zeros(n), np.ones(n), 5.0, (_single(layers),))
-        critic = replace(shipped.need("critic"), members=tuple(map(_single, members)))
-        made = replace(shipped, contract_id=contract.id, critic=critic, policy=policy, epsilon=0.05 * (1 + i))
+        critic = replace(shipped.probability_critic(), members=tuple(map(_single, members)), epsilon=0.05 * (2 - i))
+        made = replace(shipped, contract_id=contract.id, critic=critic, policy=policy)
         yield with_probes(made, contract)
 
 

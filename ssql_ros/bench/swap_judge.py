@@ -32,7 +32,7 @@ class Judge:
         self._contract = contract
         self.critics = {bundle.id: SafetyCritic(bundle) for bundle in bundles}
         self.policies = {bundle.id: make_policy(bundle) for bundle in bundles}
-        self.epsilon = {bundle.id: bundle.epsilon for bundle in bundles}
+        self.epsilon = {bundle.id: bundle.probability_critic().epsilon for bundle in bundles}
         self._readers = {name: InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
         self.place = {stamp: i for i, (_, stamp, _) in enumerate(record.observations)}
         self._sent = [

@@ -18,11 +18,21 @@ def add_parser(verbs: Any) -> None:
         "announce",
         help="offer a bundle to the running shield and policy nodes, and print what each made of it",
         description="Publishes one announcement in the caller's ROS domain and waits for the answers. Each node "
-        "verifies the bundle (hash, contract, format, probes) and takes it between two commands, or says why not. "
+        "takes it between two commands where it is told to (parameters bundle_folder, announcement_keys) and all of it "
+        "verifies (hash, contract, format, probes), or says why not. "
         "Exit status 0: somebody took it and nobody refused it; 1: refused, or no answer.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
-    parser.add_argument("--data", action="store_true", help="send the file along, for nodes on other machines")
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("critic", "policy", "both"),
+        help="whose model it is to replace (default: the policy where the bundle has one, else the critic)",
+    )
+    parser.add_argument("--key", type=Path, help="private key that signs it (`ssql bundle keygen` makes one)")
+    parser.add_argument(
+        "--data", action="store_true", help="send the file along, for nodes on other machines; taken only with --key"
+    )
     parser.add_argument("--contract", default="", help="robot or contract YAML (default: the bundle's task)")
     parser.add_argument("--summary", default="", help="in words: how it was trained and on what")
     parser.add_argument("--wait", type=float, default=20.0, metavar="S", help="for answers (default: %(default)s)")
@@ -45,7 +55,7 @@ def _announce(options: argparse.Namespace) -> int:
         robot = TASKS[task].robot
     contract = load_contract(find_contract(robot))
     load_bundle(options.bundle, contract)  # what does not load here need not be sent
-    with AnnouncerNode("ssql announce") as node:
+    with AnnouncerNode("ssql announce", options.key) as node:
         answers = _ask(node, options, contract.id)
         counts = {"answers": len(answers), "accepted": 0, "refused": 0, "ignored": 0}
         notes = []
@@ -61,8 +71,11 @@ def _announce(options: argparse.Namespace) -> int:
 
 def _ask(node: Any, options: argparse.Namespace, contract_id: str) -> dict[str, Any]:
     """Announce, and return the answers by node once all that are found have answered and no other has turned up."""
+    from ssql_ros.announcement import Purpose
+
     announcer, end = node.announcer, time.monotonic() + options.wait
-    offer = announcer.announce(options.bundle, contract_id, options.data, options.summary)
+    purpose = Purpose[options.purpose.upper()] if options.purpose else None
+    offer = announcer.announce(options.bundle, contract_id, options.data, options.summary, purpose)
     found, since = set[str](), time.monotonic()
     while (now := time.monotonic()) < end:
         receivers = set(announcer.receivers())

@@ -66,7 +66,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle, read_provenance, save_bundle
+    from ssql_ros.bundle import Rule, load_bundle, read_provenance, save_bundle
     from ssql_ros.learning.judging import calibrate
     from ssql_ros.learning.q_calibration import plot_reliability
     from ssql_ros.tasks import find_task
@@ -75,7 +75,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     if not isinstance(name, str):
         raise ValueError(f"{options.bundle}: its provenance names no task; name it with --task")
     task = find_task(name)
-    if load_bundle(options.bundle, task.contract()).rule == "margin":
+    if load_bundle(options.bundle, task.contract()).rule is Rule.MARGIN:
         return _certify(options, task)
     plan = read_provenance(options.bundle).get("plan")
     phase = options.phase or (plan.get("phase", "finetune") if isinstance(plan, dict) else "finetune")
@@ -114,7 +114,7 @@ def _certify(options: argparse.Namespace, task: Task) -> int:
     made, certificate = certify(
         bundle, task, options.states, options.epsilon_s, options.beta_s, options.seed, show=not options.quiet
     )
-    notes = [made.certificate["statement"]]
+    notes = [made.margin_critic().certificate["statement"]]
     if not options.dry_run:
         saved = save_bundle(made, options.bundle)
         notes.append(f"stored in {saved.path}, which is bundle {saved.id} now")

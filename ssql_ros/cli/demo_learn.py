@@ -67,13 +67,14 @@ def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
     with Graph(folder / "logs") as graph:
         graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
         graph.start("sim_node", task=task.name, goal_velocity=float(goal), auto_reset=False)
-        graph.start("policy_node", contract=task.robot, bundle=str(gaits), use_sim_time=True)
+        offers = folder / "learner"
+        graph.start("policy_node", contract=task.robot, bundle=str(gaits), bundle_folder=str(offers), use_sim_time=True)
         graph.start("shield_node", contract=task.robot, bundle=str(gaits), autostart=False, use_sim_time=True)
         graph.start(
             "learner_node",
             contract=task.robot,
             behaviour=str(gaits),
-            folder=str(folder / "learner"),
+            folder=str(offers),
             goal=float(goal),
             seed=seed,
             settings=json.dumps(SETTINGS),
@@ -99,6 +100,8 @@ def _walk(graph: Any, first: str, minutes: float, seed: int) -> Heard:
 
         def on_status(message: ModelStatus) -> None:
             node = message.node.lstrip("/")
+            if not message.bundle_id:
+                return  # the shield's critic stays: it takes no announcements at all, and says so once
             words = {
                 ModelStatus.ACCEPTED: "takes",
                 ModelStatus.REFUSED: "refuses",

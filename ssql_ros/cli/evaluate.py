@@ -149,7 +149,8 @@ def _feasible(options: argparse.Namespace) -> int:
     from ssql_ros.tasks import find_task
 
     bundle = load_bundle(options.bundle, find_task("boat").contract())
-    notes = [bundle.certificate["statement"]] if "statement" in bundle.certificate else ["not calibrated"]
+    certificate = getattr(bundle.critic, "certificate", {})
+    notes = [certificate.get("statement", "not calibrated")]
     report(feasible_set(bundle, options.plot, options.seed), options.seed, options.json, notes=notes)
     return 0
 
@@ -178,6 +179,7 @@ def _rivals(options: argparse.Namespace) -> int:
 
 def _policy(options: argparse.Namespace) -> int:
     from ssql_ros.bundle import load_bundle
+    from ssql_ros.critic import thresholds_of
     from ssql_ros.learning.judging import evaluate_policy, read_starts, starts_of
     from ssql_ros.tasks import find_task
 
@@ -212,7 +214,11 @@ def _policy(options: argparse.Namespace) -> int:
         show=not options.quiet,
         starts=starts,
     )
-    note = "behind its shield" if shielded else "without a shield"
+    note = "without a shield"
+    if shielded:
+        held = {name: value for name, value in thresholds_of(bundle, options.epsilon).items() if value is not None}
+        figures |= held
+        note = f"behind its shield, {', '.join(f'{name} {value:g}' for name, value in held.items())}"
     report(figures, options.seed, options.json, notes=(note,))
     return 0
 

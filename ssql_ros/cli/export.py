@@ -66,15 +66,13 @@ def _behaviour(options: argparse.Namespace) -> int:
     task = find_task(options.task)
     contract, behaviour = task.contract(), task.behaviour_policy()
     provenance = {"task": task.name, "command": command_line(), "versions": versions(), "promise": behaviour.promise}
-    epsilon, gamma_safe, critic = 0.1, 0.7, None
+    critic = None
     if task.bundle:
         shield = load_bundle(task.bundle_path(), contract)
-        epsilon, gamma_safe, critic = shield.epsilon, shield.gamma_safe, shield.critic
+        critic = shield.critic
         provenance["safety_critic"] = shield.id
     bundle = Bundle(
         contract.id,
-        epsilon,
-        gamma_safe,
         critic,
         provenance,
         policy_kind="behaviour",

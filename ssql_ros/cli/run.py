@@ -20,7 +20,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--task", default="minitaur", help="which robot (default: %(default)s)")
     parser.add_argument("--mode", choices=("enforce", "monitor"), default="enforce", help="(default: %(default)s)")
-    parser.add_argument("--epsilon", type=float, default=-1.0, help="threshold on q_safe (default: the bundle's)")
+    parser.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     parser.add_argument("--bundle", default="", help="safety critic (default: the one shipped)")
     parser.add_argument(
         "--policy", default="", metavar="BUNDLE", help="a bundle's policy is the controller, not the trot"
@@ -53,7 +53,9 @@ def _run(options: argparse.Namespace) -> int:
         elif not options.no_controller:
             noise = {name: float(getattr(options, name)) for name in ("sigma", "rho", "bound")}
             graph.start("behaviour_node", contract=task.robot, seed=options.seed, use_sim_time=sim_time, **noise)
-        shield = {"mode": options.mode, "epsilon": options.epsilon, "bundle": options.bundle}
+        shield = {"mode": options.mode, "bundle": options.bundle}
+        if options.epsilon is not None:
+            shield["epsilon"] = options.epsilon
         graph.start("shield_node", contract=task.robot, use_sim_time=sim_time, **shield)
         while True:
             graph.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,8 +32,11 @@ def feasible_set(bundle: Bundle, plot: Path | None, seed: int) -> dict[str, floa
     solution = boat_solution()
     points, cells = solution.grid.points(WORLD), solution.grid.cells
     worst, learned = solution.worst[0].reshape(-1), scores_of(bundle, points)
-    figures = {"delta": bundle.delta, "true_safe": float(np.mean(worst <= 0.0))}
-    for name, threshold in (("", bundle.delta), ("_at_0", 0.0)):
+    critic = bundle.margin_critic()
+    # Nothing is below it where nothing is certified.
+    delta = -math.inf if critic.delta is None else critic.delta
+    figures = {"delta": delta, "true_safe": float(np.mean(worst <= 0.0))}
+    for name, threshold in (("", delta), ("_at_0", 0.0)):
         said = learned < threshold
         figures |= {
             f"learned_safe{name}": float(said.mean()),
@@ -45,7 +49,7 @@ def feasible_set(bundle: Bundle, plot: Path | None, seed: int) -> dict[str, floa
         axes = [np.linspace(low, high, n) for low, high, n in zip(WORLD.low, WORLD.high, cells, strict=True)]
         ways = _ways(bundle, boat_starts(SHOWN_EPISODES, seed))
         grids = worst.reshape(cells), learned.reshape(cells)
-        draw_feasible_sets((axes[0], axes[1]), *grids, bundle.delta, boat.ROCKS, ways, plot)
+        draw_feasible_sets((axes[0], axes[1]), *grids, delta, boat.ROCKS, ways, plot)
     return figures
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ssql_ros.bundle import Bundle, BundleError
+from ssql_ros.bundle import Bundle, BundleError, MarginCritic
 from ssql_ros.learning.conformal import Certificate, calibrated, in_words, thresholds
 from ssql_ros.learning.training import Driver
 from ssql_ros.policy import OneStepFlow
@@ -35,8 +35,9 @@ def certify(
         BundleError: the bundle has no critic of margins, or no policy of one step.
         ValueError: no states, or no state that the critic takes for safe.
     """
-    if bundle.rule != "margin" or bundle.policy_kind != "one_step_flow":
-        found = f"{bundle.rule}, {bundle.policy_kind}"
+    critic = bundle.critic
+    if not isinstance(critic, MarginCritic) or bundle.policy_kind != "one_step_flow":
+        found = f"{bundle.rule.name.lower()}, {bundle.policy_kind}"
         raise BundleError(f"{bundle.path}: expected a critic of margins and a policy one_step_flow, got {found}")
     if states < 1:
         raise ValueError(f"states: expected at least 1, got {states}")
@@ -45,8 +46,8 @@ def certify(
     drawn, unsafe = _outcomes(bundle, task, states, np.random.default_rng([seed, 1]), show)
     certificate = calibrated(scores_of(bundle, drawn), unsafe, sequence, epsilon, beta)
     statement = in_words(certificate)
-    # Nothing certified: no state may pass. The bundle's numbers are finite.
-    delta = certificate.delta if math.isfinite(certificate.delta) else -1e9
+    # None: nothing is certified, and nothing may pass.
+    delta = certificate.delta if math.isfinite(certificate.delta) else None
     kept: dict[str, Any] = {
         "kind": "split_conformal",
         **asdict(certificate),
@@ -58,7 +59,7 @@ def certify(
         "task": task.name,
         "seed": seed,
     }
-    return replace(bundle, delta=delta, certificate=kept), certificate
+    return replace(bundle, critic=replace(critic, delta=delta, certificate=kept)), certificate
 
 
 _DISTRIBUTION = {"boat": "uniform over the box"}

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.behaviour.noisy_trot import NoiseSettings
-from ssql_ros.bundle import Bundle, save_bundle
+from ssql_ros.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.learning.calibration import HORIZON, Outcomes, calibration, masked_outcomes, policy_outcomes
 from ssql_ros.learning.rollout import Episode, EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK
@@ -101,7 +101,8 @@ def train_critic(task: Task, plan: TrainingPlan, seed: int, provenance: dict[str
 
 
 def _bundle(contract_id: str, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any]) -> Bundle:
-    return Bundle(contract_id, plan.epsilon, plan.critic.gamma_safe, learner.network(), facts)
+    critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe)
+    return Bundle(contract_id, critic, facts)
 
 
 def _count(episodes: Sequence[Episode]) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.bundle import load_bundle
+from ssql_ros.critic import thresholds_of
 from ssql_ros.learning.rollout import Episode, EpisodeJob, RolloutPool, intervened
 from ssql_ros.shield import Decision, ShieldSettings
 from ssql_ros.statistics import bootstrap_interval, wilson_interval
@@ -47,7 +48,8 @@ def evaluate_shield(
     own = load_bundle(path, task.contract())
     # Ages do not matter where there is no clock; one period bounds them.
     period = task.contract().control_period
-    settings = ShieldSettings(own.epsilon if epsilon is None else epsilon, period, period)
+    thresholds = thresholds_of(own, epsilon)
+    settings = ShieldSettings(thresholds["epsilon"], period, period, delta=thresholds["delta"])
     controller = replace(task.noisy_controller(), **(noise or {}))
     runs: dict[str, list[Episode]] = {}
     with RolloutPool() as pool:
@@ -58,7 +60,8 @@ def evaluate_shield(
             ]
             results = pool.run(jobs)
             runs[mode] = list(tqdm(results, total=episodes, desc=mode, unit="episode", disable=not show))
-    figures: dict[str, float] = {"episodes": episodes, "epsilon": settings.epsilon}
+    figures: dict[str, float] = {"episodes": episodes}
+    figures |= {name: value for name, value in thresholds.items() if value is not None}
     for mode, run in runs.items():
         figures.update(_figures(mode, run, seed))
     acted = np.concatenate([episode.decisions for episode in runs["enforce"]])

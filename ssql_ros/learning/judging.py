@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.trot_mixture import TrotMixture
 from ssql_ros.bundle import Bundle, load_bundle
-from ssql_ros.critic import SafetyCritic, logit, shielding_critic
+from ssql_ros.critic import SafetyCritic, logit, shielding_critic, thresholds_of
 from ssql_ros.learning.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
 from ssql_ros.learning.q_calibration import calibrate_q, has_objective
 from ssql_ros.learning.rollout import EpisodeJob, RolloutPool
@@ -182,7 +182,12 @@ def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: in
 
 def mask_of(bundle: Bundle, epsilon: float | None = None) -> Mask:
     """Return the bundle's shield as a mask."""
-    return Mask(shielding_critic(bundle), ShieldSettings(epsilon or bundle.epsilon, NO_CLOCK, NO_CLOCK))
+    return Mask(shielding_critic(bundle), _shield_of(bundle, epsilon))
+
+
+def _shield_of(bundle: Bundle, epsilon: float | None = None) -> ShieldSettings:
+    thresholds = thresholds_of(bundle, epsilon)
+    return ShieldSettings(thresholds["epsilon"], NO_CLOCK, NO_CLOCK, delta=thresholds["delta"])
 
 
 def calibrate(path: Path, task: Task, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Bundle:
@@ -233,12 +238,12 @@ def _masked_policy(task: Task, bundle: Bundle, world: dict[str, Any], episodes: 
     policy, mask = make_policy(bundle), mask_of(bundle)
     driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 4]), "calibrate")
     bar = tqdm(range(episodes), unit="episode", disable=not show)
-    return driven_outcomes([driver.episode(policy, mask, 0) for _ in bar], bundle.gamma_safe)
+    return driven_outcomes([driver.episode(policy, mask, 0) for _ in bar], bundle.safety_critic().gamma_safe)
 
 
 def _masked_controller(task: Task, bundle: Bundle, path: Path, episodes: int, seed: int, show: bool) -> Outcomes:
-    shield = ShieldSettings(bundle.epsilon, NO_CLOCK, NO_CLOCK)
+    shield = _shield_of(bundle)
     jobs = [EpisodeJob(task.name, seed + i, task.noisy_controller(), str(path), shield) for i in range(episodes)]
     with RolloutPool() as pool:
         run = list(tqdm(pool.run(jobs), total=episodes, unit="episode", disable=not show))
-    return masked_outcomes(run, bundle.gamma_safe)
+    return masked_outcomes(run, bundle.safety_critic().gamma_safe)

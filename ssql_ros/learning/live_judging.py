@@ -84,7 +84,7 @@ class LiveJudge:
         candidate, self.pending = self.pending, None
         assert candidate is not None
         joined = Chunk(*(np.concatenate(part) for part in zip(*(vars(c).values() for c in self._shadow), strict=True)))
-        shield = ShieldSettings(self._shield.epsilon, NO_CLOCK, NO_CLOCK)
+        shield = ShieldSettings(self._shield.probability_critic().epsilon, NO_CLOCK, NO_CLOCK)
         policy = supported_policy(candidate)
         self._gates.append(shadow_gate(policy, joined, self._critic, self._contract, shield, self._rng))
         self._gates.append(self._judge_return(candidate, joined, algorithm, draw_batch))

@@ -155,8 +155,6 @@ class LiveLearner:
         networks = algorithm.networks()
         bundle = Bundle(
             self.contract.id,
-            self.shield.epsilon,
-            self.shield.gamma_safe,
             self.shield.critic,
             policy=networks["policy"],
             reward=networks["reward"],
@@ -190,8 +188,6 @@ class LiveLearner:
         networks = self.algorithm.networks()
         bundle = Bundle(
             self.contract.id,
-            self.shield.epsilon,
-            self.shield.gamma_safe,
             self.shield.critic,
             {"algorithm": "ssql", "live": self.progress(), "gates": "none: exported on demand"},
             policy=networks["policy"],

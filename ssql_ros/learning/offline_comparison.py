@@ -103,8 +103,6 @@ def _judged_ssql(ssql: SSQL, data: Data, task: Task, own: SSQLSettings, episodes
     networks = ssql.networks()
     bundle = Bundle(
         "comparison",
-        0.1,
-        0.7,
         None,
         policy=networks["policy"],
         reward=networks["reward"],

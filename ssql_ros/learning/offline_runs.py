@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssql_ros.bundle import Bundle, save_bundle, write_whole
+from ssql_ros.bundle import Bundle, MarginCritic, save_bundle, write_whole
 from ssql_ros.learning.algorithms import checked_settings
 from ssql_ros.learning.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings
 from ssql_ros.learning.networks import default_device
@@ -202,16 +202,11 @@ def bundle_of(learner: SafeFQL, contract: Contract, provenance: dict[str, Any]) 
     networks = learner.networks()
     return Bundle(
         contract.id,
-        # Of a critic of probabilities; one of margins has delta.
-        epsilon=0.5,
-        gamma_safe=learner.settings.gamma_safe,
-        critic=networks["critic"],
+        critic=MarginCritic.of(networks["critic"], 0.0, learner.settings.gamma_safe),
         provenance=provenance,
         policy=networks["policy"],
         reward=networks["reward"],
         policy_kind="one_step_flow",
-        rule="margin",
-        delta=0.0,
     )
 
 

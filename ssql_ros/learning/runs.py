@@ -23,7 +23,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ssql_ros.behaviour.promise import PromiseMonitor
-from ssql_ros.bundle import Bundle, Network, load_bundle, save_bundle, write_whole
+from ssql_ros.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle, write_whole
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.ssql import SSQLSettings, policy_kind
@@ -151,11 +151,10 @@ def served(
         kind = policy_kind(settings)
     else:
         kind = "behaviour" if behaviour else "squashed_gaussian"
+    critic = networks.get("critic")
     bundle = Bundle(
         contract.id,
-        getattr(settings, "epsilon", 0.1),
-        getattr(settings, "gamma_safe", 0.7),
-        networks.get("critic"),
+        None if critic is None else ProbabilityCritic.of(critic, settings.epsilon, settings.gamma_safe),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
         policy_kind=kind,
@@ -165,7 +164,7 @@ def served(
         return bundle, ""
     # The policy has learned no safety critic; the one that its task ships stands behind it.
     shield = load_bundle(task.bundle_path(), contract)
-    return replace(bundle, critic=shield.critic, epsilon=shield.epsilon, gamma_safe=shield.gamma_safe), shield.id
+    return replace(bundle, critic=shield.critic), shield.id
 
 
 def _bundle_of(source: str) -> Path:

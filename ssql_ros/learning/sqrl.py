@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ssql_ros.bundle import Bundle, Network
+from ssql_ros.bundle import Bundle, Network, ProbabilityCritic
 from ssql_ros.critic import SafetyCritic, logit
 from ssql_ros.learning.networks import Ensemble, update_average
 from ssql_ros.learning.policy import log_probability
@@ -285,7 +285,9 @@ class SQRLPretraining(SAC):
     def serve(self) -> None:
         """Put the safety critic as it is now behind the mask."""
         s = self.settings
-        self._serving = SafetyCritic(Bundle(self._contract_id, s.epsilon, s.gamma_safe, self._exported(self.safety)))
+        self._serving = SafetyCritic(
+            Bundle(self._contract_id, ProbabilityCritic.of(self._exported(self.safety), s.epsilon, s.gamma_safe))
+        )
 
     def q_safe(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Return Q_safe (batch,), with gradients for the action only."""

@@ -11,10 +11,11 @@ import rclpy
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 
-from ssql_ros.announcement import Offer
+from ssql_ros.announcement import Offer, Purpose
 from ssql_ros.msg import ModelAnnouncement, ModelStatus
 from ssql_ros.nodes.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.nodes.process import ANSWERS, LATCHED
+from ssql_ros.signing import read_private_key
 from ssql_ros.spec.messages import fill, set_stamp, stamp_of
 
 
@@ -24,41 +25,51 @@ class Announcer:
     Args:
         node: whose topics are used; its executor must be spun for answers to be heard.
         source: who announces, for the records.
+        key: path of the private key that signs; empty or None: not signed, which does where receivers have a folder.
+
+    Raises:
+        ValueError: there is no such key.
     """
 
-    def __init__(self, node: Any, source: str) -> None:
+    def __init__(self, node: Any, source: str, key: str | Path | None = None) -> None:
         self._node, self._source = node, source
+        self._key = read_private_key(Path(key)) if key else None
         self._publisher = node.create_publisher(ModelAnnouncement, ANNOUNCEMENTS, LATCHED)
         self._answers: dict[int, dict[str, ModelStatus]] = {}
+        self._closed: dict[str, ModelStatus] = {}
         self._subscription = node.create_subscription(ModelStatus, STATUS, self._on_status, ANSWERS)
         self._stamp = 0
 
-    def announce(self, path: Path, contract_id: str, with_data: bool, summary: str = "") -> Offer:
+    def announce(
+        self, path: Path, contract_id: str, with_data: bool, summary: str = "", purpose: Purpose | None = None
+    ) -> Offer:
         """Announce a bundle file; the receivers check it, this does not. Raises OSError: it cannot be read.
 
         Args:
             with_data: the file goes along in the message, for receivers that cannot read `path`.
+            purpose: whose model it is to replace; None: the policy where it has one, else the critic.
         """
         # Receivers take nothing that is not newer than what they have.
         self._stamp = max(time.time_ns(), self._stamp + 1)
-        offer = Offer.of_file(path, contract_id, self._stamp, with_data, source=self._source, summary=summary)
+        offer = Offer.of_file(path, contract_id, self._stamp, with_data, purpose, self._key, self._source, summary)
         self.publish(offer)
         return offer
 
     def publish(self, offer: Offer) -> None:
         """Publish an announcement as it is."""
-        words = {
-            name: getattr(offer, name) for name in ("bundle_id", "sha256", "contract_id", "path", "source", "summary")
-        }
-        message = fill(ModelAnnouncement(), **words)
-        message.data = array.array("B", offer.data)
+        texts = ("bundle_id", "sha256", "contract_id", "key_id", "path", "source", "summary")
+        message = fill(ModelAnnouncement(), purpose=offer.purpose, **{name: getattr(offer, name) for name in texts})
+        message.data, message.signature = array.array("B", offer.data), array.array("B", offer.signature)
         set_stamp(message, offer.stamp)
         self._answers[offer.stamp] = {}
         self._publisher.publish(message)
 
     def answers(self, offer: Offer) -> dict[str, ModelStatus]:
-        """Return the answers to an announcement so far, by the name of the node that gave it."""
-        return self._answers.get(offer.stamp, {})
+        """Return the answers to an announcement so far, by the name of the node that gave it.
+
+        Nodes that take no announcements at all have refused this one too.
+        """
+        return self._closed | self._answers.get(offer.stamp, {})
 
     def receivers(self) -> list[str]:
         """Return the names of the nodes in reach that answer announcements, once for each."""
@@ -70,19 +81,22 @@ class Announcer:
 
     def _on_status(self, message: ModelStatus) -> None:
         stamp = stamp_of(message)
-        if stamp in self._answers:
+        if not stamp and message.status == ModelStatus.REFUSED:
+            self._closed[message.node] = message
+        elif stamp in self._answers:
+            self._closed.pop(message.node, None)
             self._answers[stamp][message.node] = message
 
 
 class AnnouncerNode:
     """An announcer with a node and an executor of its own. Use as a context manager."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, key: str | Path | None = None) -> None:
         rclpy.init()
         self.node = Node("announcer")
         self._executor = EventsExecutor()
         self._executor.add_node(self.node)
-        self.announcer = Announcer(self.node, source)
+        self.announcer = Announcer(self.node, source, key)
 
     def spin(self, seconds: float) -> None:
         """Hear what comes within `seconds`, or the first of it."""

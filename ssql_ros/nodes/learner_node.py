@@ -53,6 +53,7 @@ PARAMETERS = (
     Parameter("settings", "{}", 'of the algorithm, JSON by name, e.g. {"temperature": 0.02}', fixed=True),
     Parameter("seed", 0, "of the networks", low=0, high=2**31 - 1, fixed=True),
     Parameter("announce", True, "announce what passes every gate; else it only lies in the folder"),
+    Parameter("signing_key", "", "private key that signs announcements; empty: none does", fixed=True),
     Parameter("with_data", True, "the file goes along in the announcement, for other machines"),
 )
 # Deep: what waits here while the processor is busy is not lost. It delays nobody.
@@ -83,7 +84,7 @@ class LearnerNode(Node):
         self._unwritten: list[LiveTransition] = []
         self._fault = ""
         self._write_settings(source.path, behaviour.describe())
-        self._announcer = Announcer(self, "learner_node")
+        self._announcer = Announcer(self, "learner_node", self.value_of("signing_key"))
         self._lock = threading.Lock()
         self._told: deque[dict[str, Any]] = deque()
         self._state: dict[str, Any] = {}

@@ -17,7 +17,7 @@ class Parameter:
     """One parameter of a node.
 
     Attributes:
-        default: also gives the type.
+        default: also gives the type; None: not set, and of any type until `check` of `declare` says otherwise.
         low, high: bounds of a number, included.
         choices: what a text may be; empty: anything.
         fixed: True: only at start.
@@ -33,7 +33,9 @@ class Parameter:
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows."""
-        descriptor = ParameterDescriptor(description=self.description, read_only=self.fixed)
+        descriptor = ParameterDescriptor(
+            description=self.description, read_only=self.fixed, dynamic_typing=self.default is None
+        )
         if self.choices:
             descriptor.additional_constraints = f"one of: {', '.join(self.choices)}"
         if self.low is not None and self.high is not None:
@@ -47,6 +49,8 @@ class Parameter:
 
     def fault(self, value: Any) -> str:
         """Return what is wrong with a value, or an empty text. The ranges of rcl let NaN through; this does not."""
+        if self.default is None:
+            return ""  # for `check` of `declare` to say
         if isinstance(value, float) and not math.isfinite(value):
             return f"{self.name}: expected a finite number, got {value}"
         if self.low is not None and not value >= self.low:
@@ -90,6 +94,8 @@ def declare(
         values = {name: value_of(name) for name in by_name}
         for change in changes:
             if change.name in by_name:
+                if change.value is None:
+                    return SetParametersResult(successful=False, reason=f"{change.name}: expected a value, got none")
                 if fault := by_name[change.name].fault(change.value):
                     return SetParametersResult(successful=False, reason=fault)
                 values[change.name] = change.value

@@ -25,11 +25,11 @@ from ssql_ros.msg import Proposal
 from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
 from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
-from ssql_ros.nodes.model_receiver import ModelReceiver, Served, rest
+from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority, run_node
 from ssql_ros.policy import ServedPolicy, make_policy
-from ssql_ros.probes import check_policy
+from ssql_ros.probes import check_policy, check_probes
 from ssql_ros.shield import Proposal as Draw
 from ssql_ros.spec import ContractError, ObservationAssembler, find_contract, load_contract
 from ssql_ros.spec.contract import JOINT_STATE
@@ -83,7 +83,14 @@ class PolicyNode(Node):
         self._receiver: ModelReceiver | None = None
         first = Served(self._bundle_id, (self._bundle_id, self._policy))
         self._receiver = ModelReceiver(
-            self, self.contract, "policy", self._serve, self._put_in_force, self._report, first, self.value_of
+            self,
+            self.contract,
+            Inspected("policy"),
+            self._serve,
+            self._put_in_force,
+            self._report,
+            first,
+            self.value_of,
         )
         if priority := self.value_of("realtime_priority"):
             raise_priority(self, priority)
@@ -104,9 +111,10 @@ class PolicyNode(Node):
             robot = self.contract.robot
             path = find_contract(robot).parent / "bundles" / f"{robot}_ssql.safetensors"
         bundle = load_bundle(path, self.contract)
+        check_probes(bundle)
         return make_policy(bundle), bundle.id, -1
 
-    def _serve(self, bundle: Bundle) -> tuple[str, ServedPolicy]:
+    def _serve(self, bundle: Bundle) -> tuple[tuple[str, ServedPolicy], str]:
         """Return the policy of an announced bundle, verified and tried. In the receiver's thread."""
         policy = make_policy(bundle)
         rest()
@@ -117,7 +125,7 @@ class PolicyNode(Node):
         seconds = min(_seconds(lambda: policy.propose(observation, rng)) for _ in range(5))
         if not seconds <= self._limit:
             raise ValueError(f"{bundle.path}: an answer takes {seconds:.4f} s, at most {self._limit:g} s are there")
-        return bundle.id, policy
+        return (bundle.id, policy), ""
 
     def _put_in_force(self, model: tuple[str, ServedPolicy]) -> None:
         """Serve another policy from the next observation on: in the same stride, or as in a new episode."""

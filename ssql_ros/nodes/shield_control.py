@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from std_msgs.msg import Float64MultiArray
 from ssql_ros.msg import Proposal, ShieldedAction
 from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
 from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority
-from ssql_ros.shield import Decision
+from ssql_ros.shield import Decision, ShieldSettings
 from ssql_ros.shield_loop import ShieldLoop, Tick
 from ssql_ros.spec import ContractError
 from ssql_ros.spec.contract import JOINT_STATE
@@ -259,7 +260,7 @@ class ShieldControl:
             action=verdict.action,
             q_safe_proposal=verdict.q_proposal,
             q_safe_action=verdict.q_action,
-            epsilon=tick.epsilon,
+            **threshold_fields(tick.settings),
             candidates_scored=verdict.scored,
             candidates_safe=verdict.safe,
             decision_time=seconds,
@@ -270,3 +271,9 @@ class ShieldControl:
         self._account.publish(account)
         if verdict.decision is not Decision.PASSED:
             self._interventions.publish(account)
+
+
+def threshold_fields(settings: ShieldSettings) -> dict[str, float]:
+    """Return rule, epsilon and delta as messages carry them: NaN for the threshold of the other rule."""
+    epsilon, delta = (math.nan if value is None else value for value in (settings.epsilon, settings.delta))
+    return {"rule": settings.rule, "epsilon": epsilon, "delta": delta}

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -18,16 +19,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
-from ssql_ros.bundle import Bundle, load_bundle
+from ssql_ros.bundle import Bundle, MarginCritic, load_bundle
 from ssql_ros.critic import SafetyCritic, shielding_critic
+from ssql_ros.critic_limits import CriticLimits, epsilon_of, in_words
 from ssql_ros.msg import ShieldState
 from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
-from ssql_ros.nodes.model_receiver import ModelReceiver, Served, rest
+from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import LATCHED, run_node
-from ssql_ros.nodes.shield_control import ShieldControl
-from ssql_ros.probes import check_critic
+from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
+from ssql_ros.probes import check_critic, check_probes
 from ssql_ros.shield import FIRST_STAGE, Decision, ShieldSettings
 from ssql_ros.shield_loop import Mode, ShieldLoop
 from ssql_ros.spec import find_contract, load_contract
@@ -37,7 +39,11 @@ PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
     Parameter("bundle", "", "path of the bundle with the safety critic; empty: config/bundles/ROBOT_critic"),
     Parameter("mode", "enforce", "enforce the decisions, or only monitor them", choices=("enforce", "monitor")),
-    Parameter("epsilon", -1.0, "threshold on q_safe, above 0 and below 1; -1: the bundle's own", low=-1.0, high=1.0),
+    Parameter("epsilon", None, "threshold on q_safe, above 0 and below 1; not set or empty: the bundle's own"),
+    Parameter(
+        "delta_margin", 0.0, "critics of margins: subtracted from delta, in the margin's unit", low=0.0, high=1e9
+    ),
+    Parameter("allow_rule_change", False, "a critic of margins may replace one of probabilities, and the reverse"),
     Parameter("candidates", 100, "candidate actions drawn per round (k)", low=1, high=10000),
     Parameter("rounds", 3, "rounds of candidates before the least risky action is taken", low=1, high=20),
     Parameter("growth", 1.5, "factor on the candidates' spread from round to round", low=1.0, high=10.0),
@@ -63,6 +69,7 @@ class ShieldNode(LifecycleNode):
         self.value_of = declare(self, PARAMETERS, check=_fault)
         self.add_post_set_parameters_callback(lambda _changes: self._apply_settings())
         self.contract = load_contract(find_contract(self.value_of("contract")))
+        model_receiver.trust_of(self, self.value_of)  # what is wrong with it must be said at start
         self._control: ShieldControl | None = None
         self._receiver: ModelReceiver | None = None
         self._state = self.create_publisher(ShieldState, "~/state", LATCHED)
@@ -106,7 +113,7 @@ class ShieldNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        critic = self._load_critic()
+        critic, self._limits = self._load_critic()
         settings, mode = self._settings(critic), self._mode()
         loop = ShieldLoop(self.contract, critic, settings, mode, self.value_of("seed"))
         forward = self.value_of("command_type") == "forward"
@@ -116,23 +123,39 @@ class ShieldNode(LifecycleNode):
             self.create_service(Trigger, "~/reload", self._on_reload),
         ]
         first = Served(critic.id, critic)
+        sizes = self.value_of("rounds") * self._sizes()
+        inspected = Inspected("critic", sizes, SHARE * self.contract.control_period)
         self._receiver = ModelReceiver(
-            self, self.contract, "critic", self._serve, self._put_in_force, self._report, first, self.value_of
+            self, self.contract, inspected, self._serve, self._put_in_force, self._report, first, self.value_of
         )
         # What lives now lives for good: a full collection later would take milliseconds of some tick.
         gc.collect()
         gc.freeze()
-        self.get_logger().info(
-            f"bundle {critic.id} for {self.contract.id}, epsilon {settings.epsilon:g}, {mode.name.lower()}"
-        )
+        self.get_logger().info(f"bundle {critic.id} for {self.contract.id}, {in_words(settings)}, {mode.name.lower()}")
 
-    def _load_critic(self) -> SafetyCritic:
+    def _load_critic(self) -> tuple[SafetyCritic, CriticLimits]:
+        """Return the critic of the parameter `bundle`, tried, and what follows from it for those that are announced."""
         path = self.value_of("bundle")
         if not path:
             path = find_contract(self.contract.robot).parent / "bundles" / f"{self.contract.robot}_critic.safetensors"
-        critic = shielding_critic(load_bundle(path, self.contract))
+        bundle = load_bundle(path, self.contract)
+        critic = shielding_critic(bundle)
+        check_probes(bundle)
         self._try(critic)
-        return critic
+        limits, own = self._limits_of(bundle), bundle.critic
+        limits.check()
+        if isinstance(own, MarginCritic) and not own.certified:
+            self.get_logger().warning(f"{path}: delta {own.delta:g} is not certified; `ssql calibrate` does that")
+        return critic, limits
+
+    def _limits_of(self, own: Bundle) -> CriticLimits:
+        epsilon, margin = epsilon_of(self.value_of("epsilon")), self.value_of("delta_margin")
+        return CriticLimits(own, epsilon, margin, self.value_of("allow_rule_change"))
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return how many actions a round of a decision scores at once, each time."""
+        candidates = self.value_of("candidates")
+        return tuple({1, min(FIRST_STAGE, candidates), max(1, candidates - FIRST_STAGE)})
 
     def _try(self, critic: SafetyCritic) -> float:
         """Score once with each size that a decision uses, so that the first decision is not the slow one.
@@ -141,16 +164,17 @@ class ShieldNode(LifecycleNode):
             s, how long that took.
         """
         observation = np.zeros(self.contract.observation_size)
-        candidates = self.value_of("candidates")
         start = time.monotonic()
-        for k in {1, min(FIRST_STAGE, candidates), max(1, candidates - FIRST_STAGE)}:
+        for k in self._sizes():
             logits = critic.logits(observation, np.tile(self.contract.safe_action, (k, 1)))
             if not np.isfinite(logits).all():
                 raise ValueError(f"{critic.bundle.path}: the critic's self-test gave a score that is not finite")
         return time.monotonic() - start
 
-    def _serve(self, bundle: Bundle) -> SafetyCritic:
+    def _serve(self, bundle: Bundle) -> tuple[SafetyCritic, str]:
         """Return the critic of an announced bundle, verified and tried. In the receiver's thread."""
+        limits = self._limits
+        limits.check_announced(bundle)
         critic = shielding_critic(bundle)
         rest()
         check_critic(critic)
@@ -160,7 +184,7 @@ class ShieldNode(LifecycleNode):
         limit = SHARE * self.contract.control_period
         if not seconds <= limit:
             raise ValueError(f"{bundle.path}: scoring takes {seconds:.4f} s a decision, at most {limit:g} s are there")
-        return critic
+        return critic, limits.capped(bundle)
 
     def _put_in_force(self, critic: SafetyCritic) -> None:
         """Serve another critic from the next decision on."""
@@ -220,9 +244,10 @@ class ShieldNode(LifecycleNode):
         return Mode[self.value_of("mode").upper()]
 
     def _settings(self, critic: SafetyCritic) -> ShieldSettings:
-        contract, epsilon = self.contract, self.value_of("epsilon")
+        contract, (epsilon, delta) = self.contract, self._limits.thresholds(critic.bundle)
         return ShieldSettings(
-            epsilon=critic.bundle.epsilon if epsilon < 0 else epsilon,
+            epsilon=epsilon,
+            delta=delta,
             max_observation_age=min(contract.inputs[name].max_age for name in contract.observed_inputs),
             max_proposal_age=contract.command_timeout,
             **{name: self.value_of(name) for name in ("candidates", "rounds", "growth", "spread", "nearest")},
@@ -232,6 +257,11 @@ class ShieldNode(LifecycleNode):
         if self._control is None:
             return
         loop = self._control.loop
+        self._limits = self._limits_of(self._limits.own)
+        try:
+            self._limits.check()
+        except ValueError as error:
+            self.get_logger().warning(str(error))
         with self._control.lock:
             loop.settings = self._settings(loop.critic)
             if loop.mode is not Mode.DISABLED:
@@ -257,7 +287,9 @@ class ShieldNode(LifecycleNode):
         try:
             if self._receiver is None:
                 raise ValueError("the node is not configured")
-            critic = self._load_critic()
+            critic, limits = self._load_critic()
+            self._limits.check_rule(critic.bundle)
+            self._limits = limits
             self._receiver.replace(Served(critic.id, critic))
         except (ValueError, OSError) as error:
             response.success, response.message = False, str(error)
@@ -265,6 +297,7 @@ class ShieldNode(LifecycleNode):
             return response
         self._report()
         response.success, response.message = True, f"bundle {critic.id}"
+        self.get_logger().info(f"bundle {critic.id} is in force by ~/reload, {in_words(self._settings(critic))}")
         return response
 
     # Reports.
@@ -282,14 +315,14 @@ class ShieldNode(LifecycleNode):
         control, state = self._control, ShieldState()
         set_stamp(state, self.get_clock().now().nanoseconds)
         mode = control.loop.mode if control is not None and control.started else Mode.INACTIVE
-        fill(state, mode=mode, contract_id=self.contract.id)
+        fill(state, mode=mode, contract_id=self.contract.id, epsilon=math.nan, delta=math.nan)
         if control is not None:
             loop = control.loop
             counts = {decision.name.lower(): loop.counts[decision] for decision in Decision}
             fill(
                 state,
                 bundle_id=loop.critic.id,
-                epsilon=loop.threshold,
+                **threshold_fields(loop.settings),
                 ticks=loop.ticks,
                 missed_periods=loop.missed_periods,
                 last_reason=loop.last_reason,
@@ -304,6 +337,7 @@ class ShieldNode(LifecycleNode):
         values = {
             "mode": loop.mode.name.lower(),
             "bundle": loop.critic.id,
+            "threshold": in_words(loop.settings),
             "ticks": str(loop.ticks),
             **{decision.name.lower(): str(loop.counts[decision]) for decision in Decision},
             "missed_periods": str(loop.missed_periods),
@@ -315,13 +349,17 @@ class ShieldNode(LifecycleNode):
             return DiagnosticStatus.WARN, "disabled: proposals go through unjudged", values
         if loop.holding:
             return DiagnosticStatus.ERROR, f"holding the safe action: {loop.last_reason}", values
+        critic = loop.critic.bundle.critic
+        if isinstance(critic, MarginCritic) and not critic.certified:
+            return DiagnosticStatus.WARN, f"{loop.mode.name.lower()}, but its delta is not certified", values
         return DiagnosticStatus.OK, loop.mode.name.lower(), values
 
 
 def _fault(values: dict[str, Any]) -> str:
-    epsilon = values["epsilon"]
-    if epsilon != -1.0 and not 0.0 < epsilon < 1.0:
-        return f"epsilon: expected above 0 and below 1, or -1 for the bundle's own, got {epsilon}"
+    try:
+        epsilon_of(values["epsilon"])
+    except ValueError as error:
+        return str(error)
     return ""
 
 

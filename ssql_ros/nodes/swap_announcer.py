@@ -9,15 +9,19 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from ssql_ros.announcement import Purpose
 from ssql_ros.nodes.announcer import AnnouncerNode
 
 
 def main() -> int:
-    """Announce until the input ends. A line: contract id, "path" or "data", path, with tabs between."""
-    with suppress(KeyboardInterrupt), AnnouncerNode("bench swap") as node:
+    """Announce until the input ends, signed with the key that the argument names.
+
+    A line: contract id, "path" or "data", path, with tabs between.
+    """
+    with suppress(KeyboardInterrupt), AnnouncerNode("bench swap", sys.argv[1]) as node:
         for line in sys.stdin:
             contract_id, how, path = line.rstrip("\n").split("\t")
-            node.announcer.announce(Path(path), contract_id, how == "data")
+            node.announcer.announce(Path(path), contract_id, how == "data", purpose=Purpose.BOTH)
     return 0
 
 

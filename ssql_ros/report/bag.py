@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.bags import BagError, read_messages
+from ssql_ros.bundle import Rule
 from ssql_ros.report.records import NOT_DECIDED, EpisodeRecord, RunRecord
 from ssql_ros.spec import Contract, ContractError, ObservationAssembler
 from ssql_ros.spec.messages import InputReader, stamp_of
@@ -41,7 +43,7 @@ def records_from_bag(path: str | os.PathLike[str], contract: Contract, namespace
     recorded = _read(path, contract, f"/{namespace.strip('/')}/".replace("//", "/"))
     period = round(contract.control_period * NANOSECONDS)
     stamps = np.array(sorted({*recorded.accounts, *recorded.margins}), dtype=np.int64)
-    runs: dict[tuple[bool, float, str], list[EpisodeRecord]] = defaultdict(list)
+    runs: dict[tuple[bool, bool, float, str], list[EpisodeRecord]] = defaultdict(list)
     for last, end in recorded.ends.items():
         # Half a period of room, for stamps that are measured and not counted.
         first = last - end.steps * period - period // 2
@@ -50,11 +52,20 @@ def records_from_bag(path: str | os.PathLike[str], contract: Contract, namespace
         if not accounts:
             continue  # the shield was not there
         enforced = sum(account.enforced for account in accounts) * 2 > len(accounts)
-        run = (enforced, float(accounts[-1].epsilon), str(accounts[-1].bundle_id))
+        last = accounts[-1]
+        # Accounts of before had one threshold, and no rule.
+        margin = getattr(last, "rule", Rule.PROBABILITY) == Rule.MARGIN
+        run = (enforced, margin, float(last.delta if margin else last.epsilon), str(last.bundle_id))
         runs[run].append(_episode(end, inside, recorded))
     return [
-        RunRecord("enforce" if enforced else "monitor", episodes, epsilon, bundle_id)
-        for (enforced, epsilon, bundle_id), episodes in sorted(runs.items(), key=lambda item: item[0][0])
+        RunRecord(
+            "enforce" if enforced else "monitor",
+            episodes,
+            math.nan if margin else threshold,
+            bundle_id,
+            threshold if margin else None,
+        )
+        for (enforced, margin, threshold, bundle_id), episodes in sorted(runs.items(), key=lambda item: item[0][0])
     ]
 
 

@@ -103,7 +103,8 @@ def _by_mode(runs: Sequence[RunRecord]) -> dict[str, RunRecord]:
     by_mode: dict[str, RunRecord] = {}
     for run in sorted(runs, key=lambda run: MODES.index(run.mode)):
         if run.mode in by_mode:
-            both = f"epsilon {by_mode[run.mode].epsilon:g} and {run.epsilon:g}"
+            name, value = by_mode[run.mode].threshold
+            both = f"{name} {value:g} and {run.threshold[1]:g}"
             raise ValueError(f"two runs in mode {run.mode} ({both}): a report takes one of each mode")
         by_mode[run.mode] = run
     if not by_mode:
@@ -183,8 +184,12 @@ def _pair_section(by_mode: Mapping[str, RunRecord], margin_unit: str) -> list[st
         f" proposes; where it is above ε the shield {acts} another action. Below, the robot's own margin: at 0 it has"
         " fallen."
     )
-    epsilon = by_mode[list(episodes)[-1]].epsilon
-    return [_section("One episode", sentence, pair_plot(episodes, epsilon, margin_unit))]
+    name, threshold = by_mode[list(episodes)[-1]].threshold
+    if name == "delta":
+        sentence = sentence.replace("estimate of a coming fall", "worst margin to come").replace(
+            "above ε", "not below δ"
+        )
+    return [_section("One episode", sentence, pair_plot(episodes, threshold, margin_unit, margins=name == "delta"))]
 
 
 def _falls_sentence(by_mode: Mapping[str, RunRecord], summaries: Mapping[str, Summary]) -> str:
@@ -237,7 +242,9 @@ def _frames(frames: Sequence[Frame]) -> str:
 def _facts(facts: Mapping[str, Any], by_mode: Mapping[str, RunRecord]) -> str:
     rows: dict[str, Any] = dict(facts)
     runs = by_mode.values()
-    rows.setdefault("epsilon", ", ".join(dict.fromkeys(f"{run.epsilon:g}" for run in runs)))
+    for name, _ in dict.fromkeys(run.threshold for run in runs):
+        values = dict.fromkeys(f"{run.threshold[1]:g}" for run in runs if run.threshold[0] == name)
+        rows.setdefault(name, ", ".join(values))
     rows.setdefault("bundle id", ", ".join(dict.fromkeys(run.bundle_id for run in runs if run.bundle_id)))
     cells = []
     for name, value in rows.items():

@@ -150,12 +150,17 @@ def falls_plot(summaries: Mapping[str, Summary]) -> str:
         return svg()
 
 
-def pair_plot(episodes: Mapping[str, EpisodeRecord], epsilon: float, margin_unit: str) -> str:
-    """Return q_safe of the proposal over time and the safety margin below it, of episodes of one seed by mode."""
+def pair_plot(episodes: Mapping[str, EpisodeRecord], threshold: float, margin_unit: str, margins: bool = False) -> str:
+    """Return scores of the proposal over time and the safety margin below them, of episodes of one seed by mode.
+
+    Args:
+        threshold: epsilon, or delta of a critic of margins.
+        margins: the scores are Q_c, and not Q_safe.
+    """
     with _figure("pair", 5.0) as (figure, svg):
         risk, margin = figure.subplots(2, sharex=True, height_ratios=[1.15, 1])
         for mode, episode in episodes.items():
-            q_safe = np.maximum(episode.q_safe, LEAST_Q_SAFE)
+            q_safe = episode.q_safe if margins else np.maximum(episode.q_safe, LEAST_Q_SAFE)
             risk.plot(episode.time, q_safe, color=COLOURS[mode])
             margin.plot(episode.time, episode.margin, color=COLOURS[mode])
             if episode.incident:
@@ -173,12 +178,15 @@ def pair_plot(episodes: Mapping[str, EpisodeRecord], epsilon: float, margin_unit
         if "enforce" in episodes:
             handles += _mark_interventions(risk, episodes["enforce"])
         end = max(episode.time[-1] for episode in episodes.values())
-        risk.set(yscale="log", xlim=(0, end * 1.005), ylabel="q_safe of the proposal")
-        risk.set_ylim(0.35 * LEAST_Q_SAFE, 1.5)
-        risk.set_yticks([LEAST_Q_SAFE * 10**k for k in range(5)])
-        risk.yaxis.set_major_formatter(FuncFormatter(lambda q, _: f"{q:g}"))
-        risk.yaxis.set_minor_locator(NullLocator())
-        _level(risk, epsilon, f"ε = {epsilon:g}")
+        if margins:
+            risk.set(xlim=(0, end * 1.005), ylabel=f"Q_c of the proposal, {margin_unit}")
+        else:
+            risk.set(yscale="log", xlim=(0, end * 1.005), ylabel="q_safe of the proposal")
+            risk.set_ylim(0.35 * LEAST_Q_SAFE, 1.5)
+            risk.set_yticks([LEAST_Q_SAFE * 10**k for k in range(5)])
+            risk.yaxis.set_major_formatter(FuncFormatter(lambda q, _: f"{q:g}"))
+            risk.yaxis.set_minor_locator(NullLocator())
+        _level(risk, threshold, f"{'δ' if margins else 'ε'} = {threshold:g}")
         _legend(risk, handles)
         _level(margin, 0.0, "fall")
         margin.set(ylabel=f"safety margin l(s), {margin_unit}", xlabel="time since the start of the episode, s")

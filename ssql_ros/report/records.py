@@ -51,7 +51,8 @@ class RunRecord:
     """Episodes in one mode: `monitor` (the proposal goes to the robot) or `enforce` (what the shield decides does).
 
     Attributes:
-        epsilon: threshold on q_safe, 0 to 1.
+        epsilon: threshold on q_safe, 0 to 1; NaN where the critic is one of margins.
+        delta: threshold of a critic of margins, in the margin's unit; None: of probabilities.
         bundle_id: of the safety critic.
     """
 
@@ -59,6 +60,12 @@ class RunRecord:
     episodes: Sequence[EpisodeRecord]
     epsilon: float
     bundle_id: str = ""
+    delta: float | None = None
+
+    @property
+    def threshold(self) -> tuple[str, float]:
+        """Return name and value of what scores were held against."""
+        return ("epsilon", self.epsilon) if self.delta is None else ("delta", self.delta)
 
     def __post_init__(self) -> None:
         """Check mode and episodes. Raises ValueError."""

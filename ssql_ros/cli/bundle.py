@@ -1,0 +1,130 @@
+"""`ssql bundle`: what a bundle file holds and whether it is whole; keys and signatures for announcements."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssql_ros.cli.figures import add_json, report
+
+if TYPE_CHECKING:
+    from ssql_ros.bundle import Bundle
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("bundle", help="check bundle files; make keys and signatures for announcing them")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    verify = kinds.add_parser(
+        "verify",
+        help="is a bundle file whole, and by whom is it signed?",
+        description="Checks digest, format, contract and probes. With --key also a detached signature, FILE.sig. "
+        "Exit status 0: all of it holds.",
+    )
+    verify.add_argument("bundle", type=Path, help="a .safetensors file")
+    verify.add_argument("--contract", default="", help="robot or contract YAML (default: the bundle's task)")
+    verify.add_argument("--key", type=Path, help="public key that FILE.sig must be of")
+    verify.add_argument("--signature", type=Path, help="(default: FILE.sig)")
+    add_json(verify)
+    verify.set_defaults(run=_verify)
+    keygen = kinds.add_parser("keygen", help="make a key pair: KEY, which nobody else may read, and KEY.pub")
+    keygen.add_argument("key", type=Path)
+    keygen.set_defaults(run=_keygen)
+    sign = kinds.add_parser("sign", help="write FILE.sig, a detached signature of a bundle file")
+    sign.add_argument("bundle", type=Path, help="a .safetensors file")
+    sign.add_argument("--key", type=Path, required=True, help="private key")
+    sign.add_argument("--contract", default="", help="robot or contract YAML (default: the bundle's task)")
+    sign.set_defaults(run=_sign)
+    upgrade = kinds.add_parser(
+        "upgrade",
+        help="save bundles of older formats anew, with a digest",
+        description="What a bundle does stays as it is; its id changes. The old one is kept in its provenance.",
+    )
+    upgrade.add_argument("bundles", type=Path, nargs="+", help=".safetensors files")
+    upgrade.add_argument("--contract", default="", help="robot or contract YAML (default: each bundle's task)")
+    upgrade.set_defaults(run=_upgrade)
+
+
+def _loaded(path: Path, robot: str) -> tuple[Bundle, Any]:
+    """Return a bundle and its contract, its probes checked."""
+    from ssql_ros.bundle import load_bundle, read_provenance
+    from ssql_ros.probes import check_probes
+    from ssql_ros.spec import find_contract, load_contract
+    from ssql_ros.tasks import TASKS
+
+    if not robot:
+        task = read_provenance(path).get("task")
+        if task not in TASKS:
+            raise ValueError(f"{path}: its provenance names no task; name its robot with --contract")
+        robot = TASKS[task].robot
+    contract = load_contract(find_contract(robot))
+    bundle = load_bundle(path, contract)
+    check_probes(bundle)
+    return bundle, contract
+
+
+def _statement(path: Path, contract_id: str) -> bytes:
+    """Return what a detached signature is of: no time, and no purpose, as an announcement has."""
+    import hashlib
+
+    from ssql_ros.signing import statement
+
+    return statement(0, hashlib.sha256(path.read_bytes()).hexdigest(), contract_id, 0)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import MarginCritic, ProbabilityCritic
+    from ssql_ros.signing import holds, key_id, read_public_key
+
+    bundle, contract = _loaded(options.bundle, options.contract)
+    figures, notes = dict[str, float](), [f"bundle {bundle.id} for {contract.id}, rule {bundle.rule.name.lower()}"]
+    if isinstance(bundle.critic, ProbabilityCritic):
+        figures["epsilon"] = bundle.critic.epsilon
+    if isinstance(bundle.critic, MarginCritic):
+        figures["delta"] = float("nan") if bundle.critic.delta is None else bundle.critic.delta
+        notes.append("certified" if bundle.critic.certified else "not certified: nothing is promised below its delta")
+    notes.append(f"probes: {', '.join(sorted(bundle.probes)) or 'none'}")
+    if options.key:
+        key, path = read_public_key(options.key), options.signature or Path(f"{options.bundle}.sig")
+        if not holds(key, path.read_bytes(), _statement(options.bundle, contract.id)):
+            raise ValueError(f"{path}: is not the signature of {options.bundle} by key {key_id(key)}")
+        notes.append(f"signed by key {key_id(key)}")
+    report(figures, 0, options.json, notes=notes)
+    return 0
+
+
+def _keygen(options: argparse.Namespace) -> int:
+    from ssql_ros.signing import key_id, write_keys
+
+    print(f"key {key_id(write_keys(options.key))}: {options.key} signs, {options.key}.pub is for announcement_keys")
+    return 0
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import write_whole
+    from ssql_ros.signing import key_id, read_private_key
+
+    key, (bundle, contract) = read_private_key(options.key), _loaded(options.bundle, options.contract)
+    path = Path(f"{options.bundle}.sig")
+    write_whole(path, key.sign(_statement(options.bundle, contract.id)))
+    print(f"{path}: signature of bundle {bundle.id} by key {key_id(key.public_key())}")
+    return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import save_bundle
+    from ssql_ros.bundle_file import FORMAT, format_of
+    from ssql_ros.probes import with_probes
+
+    for path in options.bundles:
+        bundle, contract = _loaded(path, options.contract)
+        if format_of(path) == FORMAT:
+            print(f"{path}: is of format {FORMAT} already")
+            continue
+        provenance = {**bundle.provenance, "saved_before_as": bundle.id}
+        made = replace(bundle, provenance=provenance)
+        saved = save_bundle(made if bundle.probes else with_probes(made, contract), path)
+        print(f"{path}: bundle {bundle.id} is {saved.id} now")
+    return 0
