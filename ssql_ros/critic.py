@@ -33,6 +33,10 @@ def sigmoid(logits: float) -> float:
     return exponential / (1.0 + exponential)
 
 
+# Numbers of candidates for which arrays are kept: more than a decision has, and memory stays bounded.
+SIZES = 8
+
+
 class SafetyCritic:
     """Q_safe(s, a), or Q_c(s, a), of one bundle, ready to score candidates.
 
@@ -75,6 +79,8 @@ class SafetyCritic:
         if k == 1:
             return self._alone.logits(observation, actions[0])
         if k not in self._bound:
+            if len(self._bound) >= SIZES:
+                self._bound.pop(next(iter(self._bound)))
             self._bound[k] = self._bind(k)
         binding, actions_in, logits_out = self._bound[k]
         self._observation[0] = observation

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from ssql_ros.spec.contract import Contract
 
 # Candidates are scored in two stages: the first few mostly hold a safe one, and scoring stops there.
 FIRST_STAGE = 8
+# And the others in no larger pieces than this, so that a decision can end in time.
+STAGE = 256
 # What turning an action into joint positions and back may add to it, as a fraction of the action range.
 ROUNDING = 1e-9
 
@@ -88,6 +91,7 @@ class ShieldSettings:
         riskiest: True: of the safe candidates of a round the one of the highest Q_safe, also where the proposal is
             safe: how SQRL's pre-training (section 6) visits the boundary to learn it. Never for a robot.
         max_observation_age, max_proposal_age: s; older ones are stale.
+        deadline: share of a control period after which no further candidates are scored.
     """
 
     epsilon: float | None
@@ -100,6 +104,7 @@ class ShieldSettings:
     nearest: bool = False
     riskiest: bool = False
     delta: float | None = None
+    deadline: float = 0.5
 
     @property
     def rule(self) -> Rule:
@@ -115,6 +120,7 @@ class ShieldSettings:
             "rounds": self.rounds >= 1,
             "growth": 1.0 <= self.growth < math.inf,
             "spread": 0.0 < self.spread < math.inf,
+            "deadline": 0.0 < self.deadline <= 1.0,
             "max_observation_age": 0.0 < self.max_observation_age < math.inf,
             "max_proposal_age": 0.0 < self.max_proposal_age < math.inf,
         }
@@ -179,6 +185,7 @@ def decide(
     settings: ShieldSettings,
     now: float,
     rng: np.random.Generator,
+    late: Callable[[], bool] | None = None,
 ) -> Verdict:
     """Decide on the action for one control period.
 
@@ -187,6 +194,7 @@ def decide(
         proposal: the newest one, None before the first.
         now: s, on the clock of the observation's and the proposal's times.
         rng: draws the candidates.
+        late: tells whether the time for this decision is over: then no further candidates are scored.
 
     Returns:
         The verdict. A missing, stale or non-finite observation or proposal, or a critic without one finite score,
@@ -225,7 +233,7 @@ def decide(
     # float64: a plain float would be rounded to the scores' float32 before the comparison.
     scores = _Scores(np.float64(threshold))
     scores.choose(action[np.newaxis], np.array([score]), settings.riskiest)
-    found = _search(observation.vector, proposal, critic, contract, settings, rng, scores)
+    found = _search(observation.vector, proposal, critic, contract, settings, rng, scores, late)
     if found is not None:
         chosen, score = found
         return Verdict(Decision.RESAMPLED, chosen, q_proposal, account(score), scores.scored, scores.safe, unsafe)
@@ -297,30 +305,50 @@ def _search(
     settings: ShieldSettings,
     rng: np.random.Generator,
     scores: _Scores,
+    late: Callable[[], bool] | None,
 ) -> tuple[np.ndarray, float] | None:
-    """Draw candidates round by round until one is safe; return it with its score, or None."""
+    """Draw candidates round by round until one is safe; return it with its score, or None.
+
+    A proposal's own distribution is searched first, but the last round is a plain command's, over the contract's
+    bounds: how narrow a controller is must not keep the shield from a safe action that is there.
+    """
     low = contract.commanded.low if proposal.low is None else contract.clip(proposal.low)
     high = contract.commanded.high if proposal.high is None else contract.clip(proposal.high)
     half_range = 0.5 * (high - low)
     # Around the clipped action: candidates drawn far outside of the bounds would all be clipped to one corner.
     mean = contract.clip(proposal.action) if proposal.mean is None else proposal.mean
     std = settings.spread * half_range if proposal.std is None else proposal.std
-    for i in range(settings.rounds):
+    own = not settings.riskiest and any(part is not None for part in (proposal.std, proposal.low, proposal.high))
+    squashed = proposal.squashed
+    for i in range(settings.rounds + own):
+        if own and i == settings.rounds:
+            low, high, squashed = contract.commanded.low, contract.commanded.high, False
+            half_range, mean = 0.5 * (high - low), contract.clip(proposal.action)
+            std = settings.spread * half_range
         z = rng.standard_normal((settings.candidates, contract.action_size), dtype=np.float32)
         if settings.nearest:
             # For a normal distribution the log-probability falls with |z|, so this is the order of probability.
             z = z[np.argsort(np.einsum("ij,ij->i", z, z))]
-        candidates = mean + settings.growth**i * std * z
-        if proposal.squashed:
+        candidates = mean + settings.growth ** min(i, settings.rounds - 1) * std * z
+        if squashed:
             candidates = low + half_range * (1.0 + np.tanh(candidates))
         # np.clip checks its arguments anew each time, which costs more than the clipping.
         candidates = np.minimum(np.maximum(candidates, low), high)
-        first = len(candidates) if settings.riskiest else FIRST_STAGE
-        for stage in (candidates[:first], candidates[first:]):
-            if not len(stage):
-                continue
+        for stage in _stages(candidates, settings.riskiest):
+            if late is not None and scores.scored > 1 and late():
+                return None
             logits = critic.logits(observation, stage)
             index = scores.choose(stage, logits, settings.riskiest)
             if index is not None:
                 return stage[index].copy(), float(logits[index])
     return None
+
+
+def _stages(candidates: np.ndarray, whole: bool) -> Iterator[np.ndarray]:
+    """Yield candidates in the pieces in which they are scored: a few first, then no more at once than `STAGE`."""
+    if whole:
+        yield candidates
+        return
+    yield candidates[:FIRST_STAGE]
+    for begin in range(FIRST_STAGE, len(candidates), STAGE):
+        yield candidates[begin : begin + STAGE]

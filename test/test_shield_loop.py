@@ -10,10 +10,15 @@ from toy_robot import PERIOD, PERIOD_NS, FormulaCritic, toy_contract
 
 from ssql_ros.shield import Decision, ShieldSettings
 from ssql_ros.shield_loop import SLACK, Mode, ShieldLoop, Tick
+from ssql_ros.spec.stamped import NANOSECONDS
 
 CONTRACT = toy_contract()
 SAFE_COMMAND = [0.1 + 0.5 * 0.25]
 SETTINGS = ShieldSettings(epsilon=0.1, max_observation_age=0.04, max_proposal_age=0.04)
+
+
+def stamp(k: int) -> int:
+    return NANOSECONDS + k * PERIOD_NS
 
 
 class Robot:
@@ -27,12 +32,13 @@ class Robot:
         self.loop.start(self.now)
 
     def observe(self, k: int, roll: float = 0.0) -> None:
-        self.loop.read("imu", k * PERIOD_NS, self.now, np.array([roll]))
-        self.loop.read("joints", k * PERIOD_NS, self.now, np.array([0.0]))
+        # Stamps begin at 1 s, as 0 is none.
+        self.loop.read("imu", stamp(k), self.now, 0, np.array([roll]))
+        self.loop.read("joints", stamp(k), self.now, 0, np.array([0.0]))
 
     def propose(self, action: float, k: int | None, joints: float | None = None) -> None:
         command = CONTRACT.joint_command(np.array([action])) if joints is None else np.array([joints])
-        self.loop.propose(np.array([action]), command, 0 if k is None else k * PERIOD_NS, self.now)
+        self.loop.propose(np.array([action]), command, 0 if k is None else stamp(k), self.now)
 
     def due(self) -> bool:
         return self.loop.wait(self.now) == 0.0
@@ -70,7 +76,7 @@ def test_one_command_a_period_when_nothing_comes():
     np.testing.assert_allclose(np.diff(times), PERIOD, rtol=0, atol=2e-6)
     assert times[0] == pytest.approx(100.0 + PERIOD, abs=2e-6)
     assert {tick.verdict.decision for _, tick in ticks} == {Decision.HELD}
-    assert {tick.verdict.reason for _, tick in ticks} == {"no observation yet"}
+    assert {tick.verdict.reason for _, tick in ticks} == {"no observation yet: waiting for joint_states, imu/data"}
     assert all(tick.joint_command.tolist() == SAFE_COMMAND for _, tick in ticks)
     assert not any(tick.complete for _, tick in ticks)
     assert (robot.loop.ticks, robot.loop.counts[Decision.HELD], robot.loop.missed_periods) == (50, 50, 0)
@@ -86,7 +92,7 @@ def test_answer_to_a_new_observation_is_decided_on_at_once():
     robot.propose(0.5, 1)
     assert robot.due()
     tick = robot.tick()
-    assert (tick.complete, tick.stamp, tick.verdict.decision) == (True, PERIOD_NS, Decision.PASSED)
+    assert (tick.complete, tick.stamp, tick.verdict.decision) == (True, stamp(1), Decision.PASSED)
     # The next is due when the news has had half a period more than one to come.
     assert robot.loop.wait(robot.now) == pytest.approx(SLACK * PERIOD)
 
@@ -146,7 +152,7 @@ def test_whatever_comes_commands_never_stop_and_no_frame_is_answered_twice(event
             k += 1
             robot.observe(k)
         elif event == "garbage":
-            robot.loop.unreadable_proposal("garbage", k * PERIOD_NS)
+            robot.loop.unreadable_proposal("garbage", stamp(k))
         elif event in ("answer", "old", "unstamped"):
             robot.propose(0.5, {"answer": k, "old": k - 1, "unstamped": None}[event])
         ticks = [(robot.now, robot.tick())] if robot.due() else []
@@ -222,7 +228,7 @@ def test_unreadable_proposal_is_held_at_once_with_its_fault_until_a_good_one():
     robot = Robot()
     robot.step(1, 0.5)
     robot.observe(2)
-    robot.loop.unreadable_proposal("joint_commands_raw: joint0 is nan", 2 * PERIOD_NS)
+    robot.loop.unreadable_proposal("joint_commands_raw: joint0 is nan", stamp(2))
     assert robot.due()
     tick = robot.tick()
     assert (tick.complete, tick.verdict.decision) == (True, Decision.HELD)
@@ -358,7 +364,7 @@ def test_replacement_and_held_action_land_in_the_history():
     robot = Robot(safe_below=-0.5)
     replacement = robot.step(1, 0.9).verdict.action[0]
     robot.observe(2)
-    robot.loop.unreadable_proposal("garbage", 2 * PERIOD_NS)
+    robot.loop.unreadable_proposal("garbage", stamp(2))
     robot.tick()
     robot.observe(3)
     assert robot.loop.observation().vector[8:10].tolist() == [0.5 * 0.25, 0.5 * replacement]

@@ -150,7 +150,9 @@ class _Topic:
 class _Feeder:
     """Reads blocks of messages topic by topic, and feeds them in the order that they have in the bag."""
 
-    def __init__(self, aligner: TransitionAssembler, topics: Mapping[str, list[_Topic]], bag: Path, problems: list[str]) -> None:
+    def __init__(
+        self, aligner: TransitionAssembler, topics: Mapping[str, list[_Topic]], bag: Path, problems: list[str]
+    ) -> None:
         self._aligner, self._topics, self._bag, self._problems = aligner, topics, bag, problems
         self._told: set[str] = set()
 

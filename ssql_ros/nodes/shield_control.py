@@ -9,18 +9,30 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.msg import Proposal, ShieldedAction
+from ssql_ros.nodes.guard import Guard
 from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
 from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority
 from ssql_ros.shield import Decision, ShieldSettings
 from ssql_ros.shield_loop import ShieldLoop, Tick
 from ssql_ros.spec import ContractError
 from ssql_ros.spec.contract import JOINT_STATE
-from ssql_ros.spec.messages import CommandReader, InputReader, fill, fill_joint_command, set_stamp, stamp_of
+from ssql_ros.spec.messages import (
+    CommandReader,
+    InputReader,
+    check_stamp,
+    fill,
+    fill_joint_command,
+    set_stamp,
+    stamp_of,
+)
+from ssql_ros.spec.stamped import NANOSECONDS
+
+LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say
 
 
 class ShieldControl:
@@ -28,30 +40,34 @@ class ShieldControl:
 
     Subscriptions fill the loop's slots. The one that completes an input has it decided on at once, as a hand-over to
     another thread would cost a wake-up. A thread on the steady clock decides for every period that ends without, and
-    publishes the accounts, which nobody waits for.
+    publishes the accounts, which nobody waits for. While the loop only watches, proposals go on as they come.
 
     Args:
         node: whose topics, clock and log are used.
+        guard: takes what callbacks raise.
         forward: commands go out as Float64MultiArray instead of JointState.
-        on_bad_qos: called with the event when a publisher offers an incompatible QoS.
         on_observation: called for readings that come while `started` is False and a whole observation is there.
+        on_decision: called after each decision, in the tick's thread.
 
     Attributes:
         lock: hold it to read or change the loop.
         inputs: names of the topics that observations come from.
+        proposals: names of the topics that proposals come from.
     """
 
     def __init__(
         self,
         node: Any,
         loop: ShieldLoop,
+        guard: Guard,
         forward: bool,
-        on_bad_qos: Callable[[Any], None],
         on_observation: Callable[[], None],
+        on_decision: Callable[[Tick], None],
     ) -> None:
         self.loop = loop
         self.lock = threading.Condition()
-        self._node, self._contract, self._on_observation = node, loop.contract, on_observation
+        self._node, self._contract, self._guard = node, loop.contract, guard
+        self._on_observation, self._on_decision = on_observation, on_decision
         # Read with every message: Clock.now() makes objects around the number that is wanted.
         self._clock = node.get_clock().handle
         self._thread: threading.Thread | None = None
@@ -62,19 +78,25 @@ class ShieldControl:
         self._command = node.create_publisher(type(self._message), self._contract.commanded.topic, COMMAND)
         self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
-        events = SubscriptionEventCallbacks(incompatible_qos=on_bad_qos)
         sources = [self._contract.inputs[name] for name in self._contract.observed_inputs]
         self.inputs = [source.topic for source in sources]
-        # What may come at a high rate is taken raw: see spec.serialised.
+        # Where a driver's stamps are not used, those that a controller copies from them say nothing either.
+        self._stamped = all(source.stamps == "header" for source in sources)
+        # All is taken raw: what comes at a high rate is read without making messages (see spec.serialised), and bytes
+        # that are no message raise here, where they are counted, and not in the executor.
+        readers: dict[str, tuple[Any, Callable[[bytes], None]]] = {
+            "joint_commands_raw": (JointState, self._joint_command_reader("joint_commands_raw")),
+            "joint_proposals": (Proposal, self._proposal_reader("joint_proposals")),
+            "forward_commands_raw": (Float64MultiArray, self._array_reader("forward_commands_raw")),
+        }
+        self.proposals = list(readers)
         subscribed = [
-            *((INPUT_TYPES[source.type], source.topic, self._reader(source.name), SENSOR, True) for source in sources),
-            (JointState, "joint_commands_raw", self._joint_command_reader("joint_commands_raw"), COMMAND, True),
-            (Proposal, "joint_proposals", self._proposal_reader("joint_proposals"), COMMAND, False),
-            (Float64MultiArray, "forward_commands_raw", self._array_reader("forward_commands_raw"), COMMAND, False),
+            *((INPUT_TYPES[source.type], source.topic, self._reader(source.name), SENSOR) for source in sources),
+            *((kind, topic, receive, COMMAND) for topic, (kind, receive) in readers.items()),
         ]
         self._subscriptions = [
-            node.create_subscription(kind, topic, receive, qos, event_callbacks=events, raw=raw)
-            for kind, topic, receive, qos, raw in subscribed
+            node.create_subscription(kind, topic, guard(topic, receive), qos, raw=True)
+            for kind, topic, receive, qos in subscribed
         ]
 
     @property
@@ -82,11 +104,10 @@ class ShieldControl:
         """Tell whether commands are sent."""
         return self._thread is not None
 
-    def observed(self) -> bool:
-        """Tell whether there is a whole and fresh observation."""
+    def fault(self) -> str:
+        """Return why nothing can be decided on what is observed now, or an empty text."""
         with self.lock:
-            observation, limit = self.loop.observation(), self.loop.settings.max_observation_age
-        return observation is not None and time.monotonic() - observation.time <= limit
+            return self.loop.observation_fault(time.monotonic(), self._now())
 
     def start(self, priority: int) -> None:
         """Begin to send commands. `priority`: SCHED_FIFO priority of who decides; 0: normal scheduling."""
@@ -98,7 +119,7 @@ class ShieldControl:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send the safe action and no command after that."""
+        """Send the safe action, unless the shield only watches, and no command after that."""
         if self._thread is None:
             return
         with self.lock:
@@ -106,7 +127,12 @@ class ShieldControl:
             self.lock.notify()
         self._thread.join()
         self._thread = None
-        self._publish_command(self._contract.joint_command(self._contract.safe_action), self._now())
+        if self.loop.watching:
+            return
+        frame = self.loop.assembler.frame if self.loop.assembler.newest is not None else None
+        command = self.loop.source.held(frame)
+        if command is not None:
+            self._publish_command(command, self._now())
 
     def disconnect(self) -> None:
         """Give up the topics."""
@@ -126,16 +152,20 @@ class ShieldControl:
             try:
                 message = parse(data)
                 values = read(message)
+                stamp = check_stamp(message, source.topic)
+                clock = self._now()
+                if source.stamps == "arrival":
+                    # Later than the one before: two that come at one instant of a simulated clock are two.
+                    stamp = max(clock or time.time_ns(), (loop.inputs.inputs[name].stamp or 0) + 1)
+                with self.lock:
+                    loop.read(name, stamp, arrival, clock, values)
+                    self._answer(arrival)
             except ContractError as error:
                 self._log(str(error))
                 with self.lock:
                     loop.unreadable(str(error))
                 return
-            stamp = stamp_of(message)
-            with self.lock:
-                loop.read(name, stamp, arrival - self._delay(stamp), values)
-                self._answer(arrival)
-            if self._thread is None and self.observed():
+            if self._thread is None and not self.fault():
                 self._on_observation()
 
         return receive
@@ -154,9 +184,24 @@ class ShieldControl:
 
         return receive
 
-    def _array_reader(self, topic: str) -> Callable[[Float64MultiArray], None]:
+    def _array_reader(self, topic: str) -> Callable[[bytes], None]:
         reader = CommandReader(self._contract, topic)
-        return lambda message: self._propose(lambda: reader.array_command(message), 0, time.monotonic())
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            message = self._parsed(data, Float64MultiArray, topic, arrival)
+            if message is not None:
+                self._propose(lambda: reader.array_command(message), 0, arrival)
+
+        return receive
+
+    def _parsed(self, data: bytes, kind: Any, topic: str, arrival: float) -> Any:
+        """Return the message of a controller's bytes; None where they are none: that is a proposal too, a bad one."""
+        try:
+            return deserialize_message(data, kind)
+        except Exception as error:  # rclpy says only that it cannot
+            self._refuse(f"{topic}: {len(data)} bytes are not a whole {kind.__name__}: {error}", 0, arrival)
+            return None
 
     def _propose(self, read: Callable[[], np.ndarray], stamp: int, arrival: float) -> None:
         try:
@@ -165,26 +210,36 @@ class ShieldControl:
         except ContractError as error:
             self._refuse(str(error), stamp, arrival)
             return
+        self._take(action, joints, stamp, arrival)
+
+    def _take(self, action: np.ndarray, joints: np.ndarray, stamp: int, arrival: float, **distribution: Any) -> None:
+        """Hand a proposal to the loop, and on to the robot where the loop only watches."""
+        stamp = stamp if self._stamped else 0
         with self.lock:
-            self.loop.propose(action, joints, stamp, arrival - self._delay(stamp))
+            loop = self.loop
+            taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **distribution)
+            if taken and self._running and loop.watching:
+                self._publish_command(loop.relayed(joints, action, stamp), stamp or self._now())
             self._answer(arrival)
 
-    def _proposal_reader(self, topic: str) -> Callable[[Proposal], None]:
+    def _proposal_reader(self, topic: str) -> Callable[[bytes], None]:
         reader = CommandReader(self._contract, topic)
 
-        def receive(message: Proposal) -> None:
-            arrival, stamp = time.monotonic(), stamp_of(message)
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            message = self._parsed(data, Proposal, topic, arrival)
+            if message is None:
+                return
+            stamp = stamp_of(message)
             try:
                 said = reader.proposal(message)
             except ContractError as error:
                 self._refuse(str(error), stamp, arrival)
                 return
-            joints = self._contract.joint_command(said.action)
-            with self.lock:
-                self.loop.propose(
-                    joint_command=joints, stamp=stamp, time=arrival - self._delay(stamp), **said._asdict()
-                )
-                self._answer(arrival)
+            distribution = said._asdict()
+            self._take(
+                distribution.pop("action"), self._contract.joint_command(said.action), stamp, arrival, **distribution
+            )
 
         return receive
 
@@ -203,8 +258,11 @@ class ShieldControl:
         return max(0.0, (now - stamp) * 1e-9) if stamp and now else 0.0
 
     def _now(self) -> int:
-        with self._clock:
-            return self._clock.get_now().nanoseconds
+        try:
+            with self._clock:
+                return self._clock.get_now().nanoseconds
+        except ValueError:  # a /clock before its own beginning
+            return 0
 
     # What goes out.
 
@@ -226,28 +284,35 @@ class ShieldControl:
                     self._decide(time.monotonic())
                 accounts, self._accounts = self._accounts, []
             for tick, seconds in accounts:
+                self._on_decision(tick)
                 if not self._account.get_subscription_count() and not self._interventions.get_subscription_count():
                     continue  # nobody asks: the processor is free for the next command
                 try:
                     self._publish_account(tick, seconds)
                 except Exception as error:  # a failing publisher must not end the tick
-                    self._log(f"cannot publish: {error}")
+                    self._guard.note("account", error)
 
     def _decide(self, since: float) -> None:
         """Take one decision and send its command. The lock is held. `since`: s, when the input was complete."""
-        tick = self.loop.tick(time.monotonic())
+        begun = time.monotonic()
+        tick = self.loop.tick(begun, self._now())
+        if time.monotonic() - begun > self._contract.control_period:
+            # This process was stopped in the middle of it: what was decided is of before.
+            tick = self.loop.tick(time.monotonic(), self._now())
         self._accounts.append((tick, time.monotonic() - since))
+        if tick.joint_command is None:
+            return
         held = tick.verdict.decision is Decision.HELD
         try:
             self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
         except Exception as error:  # a failing publisher must not end the tick
-            self._log(f"cannot publish: {error}")
+            self._guard.note("command", error)
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
         if isinstance(self._message, Float64MultiArray):
             fill(self._message, data=joints)
         else:
-            fill_joint_command(self._message, self._contract, joints, stamp)
+            fill_joint_command(self._message, self._contract, joints, stamp if 0 <= stamp < LATEST else 0)
         self._command.publish(self._message)
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
@@ -263,11 +328,12 @@ class ShieldControl:
             **threshold_fields(tick.settings),
             candidates_scored=verdict.scored,
             candidates_safe=verdict.safe,
+            history_missing=tick.history_missing,
             decision_time=seconds,
             bundle_id=tick.bundle_id,
             reason=verdict.reason,
         )
-        set_stamp(account, tick.stamp)
+        set_stamp(account, tick.stamp if tick.stamp < LATEST else 0)
         self._account.publish(account)
         if verdict.decision is not Decision.PASSED:
             self._interventions.publish(account)

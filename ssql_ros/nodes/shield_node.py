@@ -7,14 +7,12 @@
 from __future__ import annotations
 
 import gc
-import math
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
@@ -22,18 +20,19 @@ from std_srvs.srv import SetBool, Trigger
 from ssql_ros.bundle import Bundle, MarginCritic, load_bundle
 from ssql_ros.critic import SafetyCritic, shielding_critic
 from ssql_ros.critic_limits import CriticLimits, epsilon_of, in_words
-from ssql_ros.msg import ShieldState
 from ssql_ros.nodes import model_receiver
-from ssql_ros.nodes.diagnostics import Diagnostics
+from ssql_ros.nodes.graph_watch import GraphWatch
+from ssql_ros.nodes.guard import Guard, GuardedLifecycle
 from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import LATCHED, run_node
-from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
+from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
+from ssql_ros.nodes.shield_control import ShieldControl
+from ssql_ros.nodes.shield_report import ShieldReport, fallen_at
 from ssql_ros.probes import check_critic, check_probes
-from ssql_ros.shield import FIRST_STAGE, Decision, ShieldSettings
+from ssql_ros.shield import FIRST_STAGE, STAGE, ShieldSettings
 from ssql_ros.shield_loop import Mode, ShieldLoop
 from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.spec.messages import fill, set_stamp
+from ssql_ros.spec.contract import JOINT_STATE
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
@@ -59,25 +58,32 @@ PARAMETERS = (
 )
 # An announced critic must score a decision's candidates in this share of a control period.
 SHARE = 0.5
+TRIED = 4  # sizes that are tried to tell how long a round takes
+LOOK = 0.2  # s, between two looks at the graph, a topic each
+REMIND = 30.0  # s, between two lines that say what an inactive shield waits for
+MANY = 2**31
 
 
-class ShieldNode(LifecycleNode):
+class ShieldNode(GuardedLifecycle, LifecycleNode):
     """Parameters, life cycle, services and reports of a shield; `ShieldControl` does its work."""
 
     def __init__(self) -> None:
         super().__init__("shield_node")
-        self.value_of = declare(self, PARAMETERS, check=_fault)
+        self._cost = 0.0  # s, of scoring a candidate; 0: not known yet
+        self.value_of = declare(self, PARAMETERS, check=self._fault)
         self.add_post_set_parameters_callback(lambda _changes: self._apply_settings())
         self.contract = load_contract(find_contract(self.value_of("contract")))
         model_receiver.trust_of(self, self.value_of)  # what is wrong with it must be said at start
         self._control: ShieldControl | None = None
         self._receiver: ModelReceiver | None = None
-        self._state = self.create_publisher(ShieldState, "~/state", LATCHED)
-        self._diagnostics = Diagnostics(self, "shield", self._describe)
+        self.guard = Guard(self.get_logger())
+        self._said = ShieldReport(self, self.contract.id, self.guard)
+        self._watch: GraphWatch | None = None
         # On the steady clock: reports go on when /clock has stopped.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._report_timer = self.create_timer(1.0, self._report, clock=steady)
-        self._bad_qos = ""
+        self.create_timer(1.0, self.guard("report", self._report), clock=steady)
+        self.create_timer(LOOK, self.guard("graph", self._look), clock=steady)
+        self._waiting, self._waited = "", 0.0
         self._starting = bool(self.value_of("autostart"))
         if self._starting:
             self._start_timer = self.create_timer(0.0, self._configure_once, clock=steady)
@@ -115,12 +121,20 @@ class ShieldNode(LifecycleNode):
     def _configure(self) -> None:
         critic, self._limits = self._load_critic()
         settings, mode = self._settings(critic), self._mode()
-        loop = ShieldLoop(self.contract, critic, settings, mode, self.value_of("seed"))
+        simulated = bool(self.get_parameter("use_sim_time").value)
+        loop = ShieldLoop(
+            self.contract, critic, settings, mode, self.value_of("seed"), simulated=simulated, timer=time.monotonic
+        )
         forward = self.value_of("command_type") == "forward"
-        self._control = ShieldControl(self, loop, forward, self._on_bad_qos, self._activate_once)
+        self._control = ShieldControl(self, loop, self.guard, forward, self._activate_once, self._said.decided)
+        inputs = {name: self.contract.inputs[name].topic for name in self.contract.observed_inputs}
+        self._watch = GraphWatch(
+            self, self.contract.commanded.topic, self._control.proposals, inputs, COMMAND, SENSOR, self._publishers_of
+        )
+        self._said.follow(self._control, self._watch)
         self._offered = [
-            self.create_service(SetBool, "~/enable", self._on_enable),
-            self.create_service(Trigger, "~/reload", self._on_reload),
+            self.create_service(SetBool, "~/enable", self.guard.service("enable", self._on_enable)),
+            self.create_service(Trigger, "~/reload", self.guard.service("reload", self._on_reload)),
         ]
         first = Served(critic.id, critic)
         sizes = self.value_of("rounds") * self._sizes()
@@ -128,10 +142,7 @@ class ShieldNode(LifecycleNode):
         self._receiver = ModelReceiver(
             self, self.contract, inspected, self._serve, self._put_in_force, self._report, first, self.value_of
         )
-        # What lives now lives for good: a full collection later would take milliseconds of some tick.
-        gc.collect()
-        gc.freeze()
-        self.get_logger().info(f"bundle {critic.id} for {self.contract.id}, {in_words(settings)}, {mode.name.lower()}")
+        self._said.change(f"bundle {critic.id} for {self.contract.id}, {in_words(settings)}, {mode.name.lower()}")
 
     def _load_critic(self) -> tuple[SafetyCritic, CriticLimits]:
         """Return the critic of the parameter `bundle`, tried, and what follows from it for those that are announced."""
@@ -141,7 +152,7 @@ class ShieldNode(LifecycleNode):
         bundle = load_bundle(path, self.contract)
         critic = shielding_critic(bundle)
         check_probes(bundle)
-        self._try(critic)
+        self._check_time(critic)
         limits, own = self._limits_of(bundle), bundle.critic
         limits.check()
         if isinstance(own, MarginCritic) and not own.certified:
@@ -154,22 +165,43 @@ class ShieldNode(LifecycleNode):
 
     def _sizes(self) -> tuple[int, ...]:
         """Return how many actions a round of a decision scores at once, each time."""
-        candidates = self.value_of("candidates")
-        return tuple({1, min(FIRST_STAGE, candidates), max(1, candidates - FIRST_STAGE)})
+        left = max(0, self.value_of("candidates") - FIRST_STAGE)
+        stages = (*(STAGE,) * (left // STAGE), left % STAGE)
+        return (1, min(FIRST_STAGE, self.value_of("candidates")), *(size for size in stages if size))
 
     def _try(self, critic: SafetyCritic) -> float:
         """Score once with each size that a decision uses, so that the first decision is not the slow one.
 
         Returns:
-            s, how long that took.
+            s, how long a round of candidates takes.
         """
         observation = np.zeros(self.contract.observation_size)
+        sizes = self._sizes()
         start = time.monotonic()
-        for k in self._sizes():
+        for k in sizes if len(sizes) < TRIED else (*sizes[:TRIED], sizes[-1]):
             logits = critic.logits(observation, np.tile(self.contract.safe_action, (k, 1)))
             if not np.isfinite(logits).all():
                 raise ValueError(f"{critic.bundle.path}: the critic's self-test gave a score that is not finite")
-        return time.monotonic() - start
+        return (time.monotonic() - start) * max(1.0, len(sizes) / TRIED)
+
+    def _check_time(self, critic: SafetyCritic) -> None:
+        """Raise ValueError where a decision cannot be taken in the share of the control period that it has."""
+        # The best of a few: what the machine is busy with beside it does not count against the critic.
+        rounds = self.value_of("rounds")
+        self._cost = min(self._try(critic) for _ in range(5)) / self.value_of("candidates")
+        if fault := self._too_long(rounds, self.value_of("candidates")):
+            raise ValueError(fault)
+
+    def _too_long(self, rounds: int, candidates: int) -> str:
+        """Return that so many candidates cannot be scored in the time that a decision has, or an empty text."""
+        seconds = rounds * candidates * self._cost
+        limit = SHARE * self.contract.control_period
+        if seconds <= limit:
+            return ""
+        return (
+            f"candidates {candidates}, rounds {rounds}: scoring takes {seconds:.4f} s a decision, at most {limit:g} s "
+            "of a control period are there; take fewer of them"
+        )
 
     def _serve(self, bundle: Bundle) -> tuple[SafetyCritic, str]:
         """Return the critic of an announced bundle, verified and tried. In the receiver's thread."""
@@ -179,11 +211,7 @@ class ShieldNode(LifecycleNode):
         rest()
         check_critic(critic)
         rest()
-        # The best of a few: what the machine is busy with beside it does not count against the critic.
-        seconds = self.value_of("rounds") * min(self._try(critic) for _ in range(5))
-        limit = SHARE * self.contract.control_period
-        if not seconds <= limit:
-            raise ValueError(f"{bundle.path}: scoring takes {seconds:.4f} s a decision, at most {limit:g} s are there")
+        self._check_time(critic)
         return critic, limits.capped(bundle)
 
     def _put_in_force(self, critic: SafetyCritic) -> None:
@@ -191,20 +219,29 @@ class ShieldNode(LifecycleNode):
         control = self._configured()
         with control.lock:
             control.loop.critic, control.loop.settings = critic, self._settings(critic)
+            control.loop.source.change()
 
     def _activate(self) -> None:
         control = self._configured()
-        if not control.observed():
-            raise RuntimeError(f"no fresh observation on {', '.join(control.inputs)}")
+        if fault := control.fault():
+            raise RuntimeError(fault)
+        if fallen := fallen_at(control):
+            self.get_logger().error(fallen)
         priority = self.value_of("realtime_priority")
         control.start(priority)
         if priority and self._receiver is not None:
             self._receiver.raise_priority(priority)
+        # What lives now lives for good: a full collection later would take milliseconds of some tick.
+        gc.collect()
+        gc.freeze()
+        self._said.change(f"active: {control.loop.mode.name.lower()}")
         self._report()
 
     def _deactivate(self) -> None:
         if self._control is not None and self._control.started:
             self._control.stop()
+            gc.unfreeze()
+            self._said.change("deactivated: the robot gets no command from here", bad=True)
             self._report()
 
     def _cleanup(self) -> None:
@@ -212,7 +249,9 @@ class ShieldNode(LifecycleNode):
         self._end_receiver()
         for service in self._offered:
             self.destroy_service(service)
-        self._control = None
+        self._control, self._watch = None, None
+        self._said.follow(None, None)
+        gc.collect()
 
     def close(self) -> None:
         """Send the safe action if active, and end the tick."""
@@ -248,7 +287,9 @@ class ShieldNode(LifecycleNode):
         return ShieldSettings(
             epsilon=epsilon,
             delta=delta,
-            max_observation_age=min(contract.inputs[name].max_age for name in contract.observed_inputs),
+            # Of each input the loop knows its own.
+            max_observation_age=max(contract.inputs[name].max_age for name in contract.observed_inputs),
+            deadline=SHARE,
             max_proposal_age=contract.command_timeout,
             **{name: self.value_of(name) for name in ("candidates", "rounds", "growth", "spread", "nearest")},
         )
@@ -256,7 +297,7 @@ class ShieldNode(LifecycleNode):
     def _apply_settings(self) -> None:
         if self._control is None:
             return
-        loop = self._control.loop
+        loop, before = self._control.loop, (self._control.loop.settings, self._control.loop.mode)
         self._limits = self._limits_of(self._limits.own)
         try:
             self._limits.check()
@@ -266,19 +307,26 @@ class ShieldNode(LifecycleNode):
             loop.settings = self._settings(loop.critic)
             if loop.mode is not Mode.DISABLED:
                 loop.mode = self._mode()
+            loop.source.change()
+        if before != (loop.settings, loop.mode):
+            self._said.change(f"{loop.mode.name.lower()}, {in_words(loop.settings)}")
         self._report()
+
+    def _fault(self, values: dict[str, Any]) -> str:
+        try:
+            epsilon_of(values["epsilon"])
+        except ValueError as error:
+            return str(error)
+        return self._too_long(values["rounds"], values["candidates"])
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         control = self._configured()
         mode = self._mode() if request.data else Mode.DISABLED
         with control.lock:
             control.loop.mode = mode
-        text = f"shield is {mode.name.lower()}"
-        # One call for each: a logger takes one severity from one place in the code.
-        if request.data:
-            self.get_logger().info(text)
-        else:
-            self.get_logger().warning(text)
+            control.loop.source.change()
+        text = f"shield is {mode.name.lower()}" + ("" if request.data else ": proposals go through unjudged")
+        self._said.change(text, bad=not request.data)
         self._report()
         response.success, response.message = True, text
         return response
@@ -297,70 +345,43 @@ class ShieldNode(LifecycleNode):
             return response
         self._report()
         response.success, response.message = True, f"bundle {critic.id}"
-        self.get_logger().info(f"bundle {critic.id} is in force by ~/reload, {in_words(self._settings(critic))}")
+        self._said.change(f"bundle {critic.id} is in force by ~/reload, {in_words(self._settings(critic))}")
         return response
 
     # Reports.
 
-    def _on_bad_qos(self, event: Any) -> None:
-        self._bad_qos = f"{event.total_count} publishers offer an incompatible QoS ({event.last_policy_kind})"
-        self.get_logger().error(self._bad_qos)
-
     def _report(self) -> None:
-        self._diagnostics.publish()
+        self._said.publish()
+        self._said.interventions(time.monotonic())
         # Taken once: this runs in the receiver's thread too, while another thread may end it.
         receiver = self._receiver
         if receiver is not None:
             receiver.report()
-        control, state = self._control, ShieldState()
-        set_stamp(state, self.get_clock().now().nanoseconds)
-        mode = control.loop.mode if control is not None and control.started else Mode.INACTIVE
-        fill(state, mode=mode, contract_id=self.contract.id, epsilon=math.nan, delta=math.nan)
-        if control is not None:
-            loop = control.loop
-            counts = {decision.name.lower(): loop.counts[decision] for decision in Decision}
-            fill(
-                state,
-                bundle_id=loop.critic.id,
-                **threshold_fields(loop.settings),
-                ticks=loop.ticks,
-                missed_periods=loop.missed_periods,
-                last_reason=loop.last_reason,
-                **counts,
-            )
-        self._state.publish(state)
+        waiting = self._said.waiting()
+        # At once, and again now and then: who starts the graph must see what it waits for.
+        if waiting and (_without_figures(waiting) != self._waiting or time.monotonic() - self._waited > REMIND):
+            self._waiting, self._waited = _without_figures(waiting), time.monotonic()
+            self.get_logger().warning(f"not active: {waiting}")
 
-    def _describe(self) -> tuple[bytes, str, dict[str, str]]:
-        if self._control is None or not self._control.started:
-            return DiagnosticStatus.WARN, "inactive: the robot gets no command from here", {}
-        loop = self._control.loop
-        values = {
-            "mode": loop.mode.name.lower(),
-            "bundle": loop.critic.id,
-            "threshold": in_words(loop.settings),
-            "ticks": str(loop.ticks),
-            **{decision.name.lower(): str(loop.counts[decision]) for decision in Decision},
-            "missed_periods": str(loop.missed_periods),
-            "last_reason": loop.last_reason,
-        }
-        if self._bad_qos:
-            return DiagnosticStatus.ERROR, self._bad_qos, values
-        if loop.mode is Mode.DISABLED:
-            return DiagnosticStatus.WARN, "disabled: proposals go through unjudged", values
-        if loop.holding:
-            return DiagnosticStatus.ERROR, f"holding the safe action: {loop.last_reason}", values
-        critic = loop.critic.bundle.critic
-        if isinstance(critic, MarginCritic) and not critic.certified:
-            return DiagnosticStatus.WARN, f"{loop.mode.name.lower()}, but its delta is not certified", values
-        return DiagnosticStatus.OK, loop.mode.name.lower(), values
+    def _look(self) -> None:
+        if self._watch is not None and self._watch.look():
+            for problem in self._watch.problems.values():
+                self.get_logger().error(problem)
+            self._said.publish()
+
+    def _publishers_of(self, name: str) -> int:
+        """Return how many publishers of an input can be told apart: each gives features of its own, or none."""
+        control = self._control
+        frames = control.loop.assembler.frames if control is not None else None
+        if frames is None or not frames.sources(name):
+            return MANY  # nothing is known yet
+        if self.contract.inputs[name].type == JOINT_STATE and frames.counts["foreign"]:
+            return MANY
+        return len(frames.sources(name))
 
 
-def _fault(values: dict[str, Any]) -> str:
-    try:
-        epsilon_of(values["epsilon"])
-    except ValueError as error:
-        return str(error)
-    return ""
+def _without_figures(text: str) -> str:
+    return "".join(letter for letter in text if not letter.isdigit())
 
 
 def main() -> int:

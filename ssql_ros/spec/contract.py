@@ -101,6 +101,8 @@ class Observed:
         trigger: input whose every new message starts a frame.
         max_skew: s, how far the other inputs' stamps may lie from the trigger's.
         episode_gap: s, a longer pause between stamps, or one back in time, starts a new history.
+        incomplete_history: "flag": what is decided before the history is whole is flagged; "hold": the safe action is
+            held until it is.
         derived: (n_derived, n_frame), the derived features as weighted sums of the frame's.
     """
 
@@ -111,6 +113,7 @@ class Observed:
     derived_names: tuple[str, ...]
     derived: np.ndarray
     blocks: tuple[Block, ...]
+    incomplete_history: str = "flag"
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ class Commanded:
     Attributes:
         low, high: (n_action,), bounds of the action vector in its own units.
         offset, matrix: (n_joint,), (n_joint, n_action).
+        max_rate: SI unit of the field per s: how fast a joint's command may move where its source changes: on
+            activation, towards the safe action and back, at a swap; inf: not bounded.
     """
 
     names: tuple[str, ...]
@@ -130,6 +135,7 @@ class Commanded:
     joint_names: tuple[str, ...]
     offset: np.ndarray
     matrix: np.ndarray
+    max_rate: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ class Contract:
         command_timeout: s, the driver holds the safe action when no command came for this long.
         limits, boxes, balls: the terms of the incident rule.
         safe_action: (n_action,), what the robot is told when nothing can be decided on.
+        holds_pose: it is told to stay in the pose that was measured instead; `safe_action` serves before one was.
         reward: what a step is worth, where it can be taken from the topics; no part of the vectors' meaning.
     """
 
@@ -156,6 +163,7 @@ class Contract:
     balls: tuple[Ball, ...]
     safe_action: np.ndarray
     reward: RewardRule | None = None
+    holds_pose: bool = False
 
     @cached_property
     def frame_names(self) -> tuple[str, ...]:
@@ -202,6 +210,43 @@ class Contract:
         return self.commanded.offset + self.commanded.matrix @ action
 
     @cached_property
+    def joint_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the largest joint command (n_joint,) that any action means, SI units."""
+        told = self.commanded
+        ends = np.stack([told.matrix * told.low, told.matrix * told.high])
+        return told.offset + ends.min(axis=0).sum(axis=1), told.offset + ends.max(axis=0).sum(axis=1)
+
+    @cached_property
+    def _measured_places(self) -> list[int] | None:
+        """Return where in a frame the commanded field of each joint is measured; None where one is not."""
+        found = {
+            feature.joint: i
+            for i, feature in enumerate(self.observed.frame)
+            if feature.joint is not None and feature.field == self.commanded.field and feature.factor
+        }
+        names = self.commanded.joint_names
+        return [found[name] for name in names] if all(name in found for name in names) else None
+
+    def measured_command(self, frame: np.ndarray, near: np.ndarray) -> np.ndarray | None:
+        """Return the joint command (n_joint,) that holds a robot as it is in a frame (n_frame,), SI units.
+
+        Args:
+            near: (n_joint,), angles that a frame has wrapped are brought next to it.
+
+        Returns:
+            None where the frame does not measure the commanded field of every joint.
+        """
+        if self._measured_places is None:
+            return None
+        command = np.empty(len(near))
+        for joint, i in enumerate(self._measured_places):
+            feature = self.observed.frame[i]
+            command[joint] = frame[i] / feature.factor
+            if feature.wrap:
+                command[joint] += 2 * math.pi * round((near[joint] - command[joint]) / (2 * math.pi))
+        return command
+
+    @cached_property
     def _action_from_joints(self) -> np.ndarray:
         return np.linalg.pinv(self.commanded.matrix)
 
@@ -211,12 +256,16 @@ class Contract:
         Raises:
             ContractError: no action gives this command (more joints than action elements, and they disagree).
         """
-        action = self._action_from_joints @ (joint_command - self.commanded.offset)
+        action = self.nearest_action(joint_command)
         if len(self.commanded.joint_names) > self.action_size:
             error = np.max(np.abs(self.joint_command(action) - joint_command))
             if not error < 1e-6:
                 raise ContractError(f"joint command of {self.robot}: no action gives it (off by {error:.3g} at best)")
         return action
+
+    def nearest_action(self, joint_command: np.ndarray) -> np.ndarray:
+        """Return the action (n_action,) whose joint command is nearest to one (n_joint,) in SI units; not clipped."""
+        return self._action_from_joints @ (joint_command - self.commanded.offset)
 
     @cached_property
     def _incident_terms(self) -> tuple[np.ndarray, list[tuple[Limit | Box | Ball, slice]]]:
@@ -254,7 +303,7 @@ class Contract:
             "action": [list(told.names), told.low.tolist(), told.high.tolist()],
             "joints": [list(told.joint_names), told.field, told.offset.tolist(), told.matrix.tolist()],
             "incident": [[t.feature, t.below, t.above] for t in self.limits],
-            "safe_action": self.safe_action.tolist(),
+            "safe_action": "hold" if self.holds_pose else self.safe_action.tolist(),
         }
         if self.boxes:  # only then: a contract without any keeps the id of before there were boxes
             meaning["incident_boxes"] = [

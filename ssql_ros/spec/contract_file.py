@@ -64,6 +64,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         boxes=boxes,
         balls=balls,
         safe_action=_read_safe_action(top, commanded),
+        holds_pose=top.raw("safe_action") == "hold",
         reward=_read_reward(top, inputs) if top.has("reward") else None,
     )
 
@@ -140,7 +141,7 @@ def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
         top.raw("observation"),
         top.place("observation"),
         ("trigger", "max_skew", "episode_gap", "frame", "vector"),
-        ("derived",),
+        ("derived", "incomplete_history"),
     )
     frame_entries = _entries(section, "frame", ("name", "input", "field", "unit"), optional=("joint", "scale", "wrap"))
     frame_names = _names_once(frame_entries)
@@ -154,6 +155,9 @@ def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
         derived_names=_names_once(derived, taken=frame_names),
         derived=_sums(derived, frame_names),
         blocks=tuple(_read_block(entry) for entry in _entries(section, "vector", ("block",), ("count", "scale"))),
+        incomplete_history=(
+            section.text("incomplete_history", ("flag", "hold")) if section.has("incomplete_history") else "flag"
+        ),
     )
 
 
@@ -165,7 +169,9 @@ def _read_commanded(top: Section) -> Commanded:
             raise entry.error("high", f"expected a number above low ({entry.number('low'):g})")
     names = _names_once(elements)
 
-    command = Section(section.raw("command"), section.place("command"), ("topic", "type", "field", "unit"))
+    command = Section(
+        section.raw("command"), section.place("command"), ("topic", "type", "field", "unit"), ("max_rate",)
+    )
     command.text("type", (JOINT_STATE,))
     field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
     to_si = 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
@@ -185,6 +191,7 @@ def _read_commanded(top: Section) -> Commanded:
         joint_names=_names_once(joints),
         offset=to_si * np.array([entry.number("offset") for entry in joints]),
         matrix=matrix,
+        max_rate=to_si * command.number("max_rate", positive=True) if command.has("max_rate") else math.inf,
     )
 
 
@@ -261,6 +268,10 @@ def _read_box(entry: Section, units: dict[str, str]) -> Box:
 
 
 def _read_safe_action(top: Section, commanded: Commanded) -> np.ndarray:
+    if isinstance(top.raw("safe_action"), str):
+        if top.text("safe_action", ("hold", "zero")) == "hold" and commanded.field != "position":
+            raise top.error("safe_action", f"hold is for commands of positions, these are of {commanded.field}")
+        return np.minimum(np.maximum(np.zeros(len(commanded.names)), commanded.low), commanded.high)
     safe_action, size = np.array(top.numbers("safe_action")), len(commanded.names)
     if safe_action.shape != (size,):
         raise top.error("safe_action", f"expected {size} numbers, one per action element, got {len(safe_action)}")

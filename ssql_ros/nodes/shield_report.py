@@ -1,0 +1,204 @@
+"""What a shield says of itself: its latched state, /diagnostics, and a line on the console for every change."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from ssql_ros.bundle import MarginCritic
+from ssql_ros.critic_limits import in_words
+from ssql_ros.msg import ShieldState
+from ssql_ros.nodes.diagnostics import Diagnostics
+from ssql_ros.nodes.graph_watch import GraphWatch
+from ssql_ros.nodes.guard import Guard
+from ssql_ros.nodes.process import LATCHED
+from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
+from ssql_ros.shield import Decision
+from ssql_ros.shield_loop import Mode, Tick
+from ssql_ros.spec.messages import fill, set_stamp
+from ssql_ros.spec.stamped import NANOSECONDS
+
+HISTORY = 10  # changes that /diagnostics goes on to show
+SUMMARY = 10.0  # s, between two lines about interventions
+LOSSES = 0.1  # share of decisions on an old proposal from which it is worth a warning
+
+
+class ShieldReport:
+    """Publishes state and diagnostics of one shield, at once on a change.
+
+    Args:
+        node: whose topics, clock and log are used.
+        contract_id: of the contract in force.
+    """
+
+    def __init__(self, node: Any, contract_id: str, guard: Guard) -> None:
+        self._node, self._contract_id, self._guard = node, contract_id, guard
+        self._state = node.create_publisher(ShieldState, "~/state", LATCHED)
+        self._diagnostics = Diagnostics(node, "shield", self._describe)
+        self._control: ShieldControl | None = None
+        self._watch: GraphWatch | None = None
+        self._changes: deque[str] = deque(maxlen=HISTORY)
+        self._said = ""  # newest change, without its figures
+        self._fallen = ""
+        self._counted: dict[Decision, int] = {}
+        self._answered = self._unanswered = 0
+        self._summary_at = 0.0
+
+    def follow(self, control: ShieldControl | None, watch: GraphWatch | None) -> None:
+        """Speak of another control from now on; None: of none."""
+        self._control, self._watch = control, watch
+
+    def decided(self, tick: Tick) -> None:
+        """Take in a decision, in the tick's thread: what changes is told before the period is over."""
+        self._answered += tick.complete
+        self._unanswered += not tick.complete
+        verdict = tick.verdict
+        kind = verdict.decision.name if verdict.decision in (Decision.HELD, Decision.LEAST_RISK) else "deciding"
+        key = f"{kind}: {_kind(verdict.reason)}" if verdict.decision is Decision.HELD else kind
+        if key == self._said:
+            return
+        before, self._said = self._said, key
+        if verdict.decision is Decision.HELD:
+            watching = " (it only watches: nothing is commanded)" if tick.joint_command is None else ""
+            self.change(f"holding the safe action{watching}: {verdict.reason}", bad=True)
+        elif verdict.decision is Decision.LEAST_RISK:
+            self.change(f"nothing safe was found: {verdict.reason}", bad=True)
+        elif before:
+            self.change("deciding again")
+
+    def change(self, text: str, bad: bool = False) -> None:
+        """Say that something has changed: on the console, in the history of /diagnostics, and in the state."""
+        self._changes.append(f"{self._node.get_clock().now().nanoseconds / NANOSECONDS:.3f} {text}")
+        # One call for each: a logger takes one severity from one place in the code.
+        if bad:
+            self._node.get_logger().warning(text)
+        else:
+            self._node.get_logger().info(text)
+        self.publish()
+
+    def interventions(self, now: float) -> None:
+        """Say on the console, now and then, how often was intervened since the last time. `now`: s, steady clock."""
+        if self._control is None or now < self._summary_at:
+            return
+        self._summary_at = now + SUMMARY
+        counts = dict(self._control.loop.counts)
+        new = {decision: counts.get(decision, 0) - self._counted.get(decision, 0) for decision in Decision}
+        self._counted = counts
+        total = sum(new.values())
+        if total and total != new[Decision.PASSED]:
+            words = ", ".join(f"{count} {decision.name.lower()}" for decision, count in new.items() if count)
+            self._node.get_logger().info(
+                f"of {total} decisions: {words}; the last reason: {self._control.loop.last_reason}"
+            )
+
+    def publish(self) -> None:
+        """Publish state and diagnostics."""
+        self._diagnostics.publish()
+        control, state = self._control, ShieldState()
+        set_stamp(state, max(0, self._node.get_clock().now().nanoseconds))
+        mode = control.loop.mode if control is not None and control.started else Mode.INACTIVE
+        fill(state, mode=mode, contract_id=self._contract_id, epsilon=math.nan, delta=math.nan)
+        if control is not None:
+            loop = control.loop
+            counts = {decision.name.lower(): loop.counts[decision] for decision in Decision}
+            fill(
+                state,
+                bundle_id=loop.critic.id,
+                **threshold_fields(loop.settings),
+                ticks=loop.ticks,
+                missed_periods=loop.missed_periods,
+                last_reason=loop.last_reason if control.started else control.fault(),
+                **counts,
+            )
+        self._state.publish(state)
+
+    def _describe(self) -> tuple[bytes, str, dict[str, str]]:
+        control, watch = self._control, self._watch
+        values = {f"change {i}": text for i, text in enumerate(reversed(self._changes))}
+        if control is None:
+            return DiagnosticStatus.WARN, "not configured: the robot gets no command from here", values
+        loop = control.loop
+        values = {
+            "mode": loop.mode.name.lower(),
+            "bundle": loop.critic.id,
+            "threshold": in_words(loop.settings),
+            "ticks": str(loop.ticks),
+            **{decision.name.lower(): str(loop.counts[decision]) for decision in Decision},
+            "missed_periods": str(loop.missed_periods),
+            "dropped_proposals": str(loop.dropped),
+            "foreign_messages": str(loop.assembler.frames.counts["foreign"]),
+            "late_messages": str(loop.assembler.frames.counts["late"]),
+            "last_reason": loop.last_reason,
+            **loop.inputs.values(),
+            **{f"exceptions in {where}": str(count) for where, count in self._guard.counts.items()},
+            **values,
+        }
+        problems = list(watch.problems.values()) if watch is not None else []
+        if problems:
+            return DiagnosticStatus.ERROR, "; ".join(problems), values
+        if not control.started:
+            return DiagnosticStatus.WARN, f"inactive: the robot gets no command from here: {self._waiting()}", values
+        if loop.mode is Mode.DISABLED:
+            return DiagnosticStatus.WARN, "disabled: proposals go through unjudged", values
+        if loop.holding:
+            return DiagnosticStatus.ERROR, f"holding the safe action: {loop.last_reason}", values
+        if fallen := fallen_at(control):
+            return DiagnosticStatus.ERROR, fallen, values
+        if self._said.startswith(Decision.LEAST_RISK.name):
+            return DiagnosticStatus.ERROR, f"nothing safe was found: {loop.last_reason}", values
+        if warning := loop.inputs.warning() or self._losses():
+            return DiagnosticStatus.WARN, warning, values
+        critic = loop.critic.bundle.critic
+        if isinstance(critic, MarginCritic) and not critic.certified:
+            return DiagnosticStatus.WARN, f"{loop.mode.name.lower()}, but its delta is not certified", values
+        return DiagnosticStatus.OK, loop.mode.name.lower(), values
+
+    def _waiting(self) -> str:
+        """Return what an inactive shield waits for, with how many publish it."""
+        control = self._control
+        assert control is not None
+        topics = control.loop.inputs.waiting()
+        if not topics or self._watch is None:
+            return control.fault() or "waiting for ~/change_state"
+        counts = ", ".join(f"{topic} ({len(self._watch.publishers(topic))} publishers)" for topic in topics)
+        return f"waiting for {counts}"
+
+    def waiting(self) -> str:
+        """Return what an inactive, configured shield waits for; an empty text where it waits for nothing."""
+        return "" if self._control is None or self._control.started else self._waiting()
+
+    def _losses(self) -> str:
+        """Return that many decisions were taken without an answer of the controller, or an empty text."""
+        answered, unanswered = self._answered, self._unanswered
+        if answered + unanswered < 50:
+            return ""
+        if answered + unanswered > 500:  # the newest half counts more
+            self._answered, self._unanswered = answered // 2, unanswered // 2
+        share = unanswered / (answered + unanswered)
+        if share < LOSSES:
+            return ""
+        return f"{share:.0%} of decisions had no new answer to a new observation: messages are lost, or come late"
+
+
+def fallen_at(control: ShieldControl) -> str:
+    """Return that the robot stands inside its failure set, and what that may come of, or an empty text."""
+    loop = control.loop
+    newest = loop.assembler.newest
+    if newest is None or newest.values is None:
+        return ""
+    margin, cause = loop.contract.margin(newest.values)
+    if not margin > 0.0:
+        return ""
+    feature = next((f for f in loop.contract.observed.frame if cause.startswith(f"{f.name} ")), None)
+    hint = ""
+    if feature is not None and feature.field.startswith("orientation."):
+        hint = "; if the robot stands upright, is the quaternion w first, or the IMU mounted another way?"
+    return f"the robot reads as inside its failure set: {cause}{hint}"
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without its figures, so that the same one is told once."""
+    return "".join(letter for letter in reason if not letter.isdigit())
