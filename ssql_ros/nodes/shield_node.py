@@ -194,6 +194,8 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
 
     def _too_long(self, rounds: int, candidates: int) -> str:
         """Return that so many candidates cannot be scored in the time that a decision has, or an empty text."""
+        if not self._cost:
+            return ""
         seconds = rounds * candidates * self._cost
         limit = SHARE * self.contract.control_period
         if seconds <= limit:
