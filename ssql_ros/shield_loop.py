@@ -320,8 +320,9 @@ class ShieldLoop:
         """Return why nothing can be decided on what is observed, or an empty text."""
         if now < self._contradiction[1]:
             return self._contradiction[0]
-        fault = self.inputs.fault(self.assembler.frames, self.assembler.newest, now, clock)
-        return fault or self._observation_fault
+        if self._observation_fault:
+            return self._observation_fault
+        return self.inputs.fault(self.assembler.frames, self.assembler.newest, now, clock)
 
     def _fault(self, now: float, clock: int) -> str:
         if self.mode is Mode.DISABLED:

@@ -205,7 +205,7 @@ def test_nothing_is_held_longer_than_its_max_age():
     assembler = fed(1)
     for k in (1, 2, 3):
         assert assembler.read("joints", k * PERIOD_NS, 0.0, np.array([0.0])) == (k < 3)
-    assert assembler.frames.missing(3 * PERIOD_NS) == ["imu"]
+    assert assembler.frames.missing(3 * PERIOD_NS) == {"imu": ["roll"]}
 
 
 @pytest.mark.parametrize(("gap_ns", "episodes"), [(EPISODE_GAP_NS, 1), (EPISODE_GAP_NS + 1, 2)])

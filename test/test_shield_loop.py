@@ -1,6 +1,9 @@
 """When the shield decides, on a simulated clock: one command a period, at once on an answer, safe on every fault."""
 
+import contextlib
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from toy_robot import PERIOD, PERIOD_NS, FormulaCritic, toy_contract
 
 from ssql_ros.shield import Decision, ShieldSettings
 from ssql_ros.shield_loop import SLACK, Mode, ShieldLoop, Tick
+from ssql_ros.spec import ContractError
+from ssql_ros.spec.health import Freshness
 from ssql_ros.spec.stamped import NANOSECONDS
 
 CONTRACT = toy_contract()
@@ -93,7 +98,7 @@ def test_answer_to_a_new_observation_is_decided_on_at_once():
     assert robot.due()
     tick = robot.tick()
     assert (tick.complete, tick.stamp, tick.verdict.decision) == (True, stamp(1), Decision.PASSED)
-    # The next is due when the news has had half a period more than one to come.
+    # The next is due when the news has had a quarter of a period more than one to come.
     assert robot.loop.wait(robot.now) == pytest.approx(SLACK * PERIOD)
 
 
@@ -170,8 +175,8 @@ def test_whatever_comes_commands_never_stop_and_no_frame_is_answered_twice(event
 @pytest.mark.parametrize("news", [False, True])
 def test_command_over_half_a_period_late_is_a_missed_period(news):
     robot = Robot()
-    robot.step(1, 0.5)  # at 100.0: the next is due 1.5 periods later
-    robot.now = 100.0 + 2.0 * PERIOD
+    robot.step(1, 0.5)  # at 100.0: the next is due 1.25 periods later
+    robot.now = 100.0 + 1.7 * PERIOD
     assert robot.tick().complete is False
     assert robot.loop.missed_periods == 0
     robot.now += 1.51 * PERIOD
@@ -215,13 +220,13 @@ def test_driver_that_falls_silent_is_held():
 def test_inputs_that_make_no_whole_observation_are_held_though_they_are_fresh():
     robot = Robot()
     robot.step(1, 0.5)
-    for k in range(2, 8):
-        robot.loop.read("imu", k * PERIOD_NS - 6_000_000, robot.now, np.array([0.0]))
-        robot.loop.read("joints", k * PERIOD_NS, robot.now, np.array([0.0]))
+    for k in range(2, 12):
+        robot.loop.read("imu", stamp(k) - 241_000_000, robot.now, 0, np.array([0.0]))
+        robot.loop.read("joints", stamp(k), robot.now, 0, np.array([0.0]))
         robot.propose(0.5, k)
         ticks = robot.run(PERIOD)
     assert ticks[-1][1].verdict.decision == Decision.HELD
-    assert ticks[-1][1].verdict.reason.startswith("observation is stale")
+    assert "imu/data is stamped 0.241 s before joint_states" in ticks[-1][1].verdict.reason
 
 
 def test_unreadable_proposal_is_held_at_once_with_its_fault_until_a_good_one():
@@ -249,7 +254,7 @@ def test_unreadable_observation_is_held_with_its_fault_until_a_whole_one():
     assert (tick.verdict.decision, tick.verdict.reason) == (Decision.HELD, "imu/data: roll is nan")
     assert tick.joint_command.tolist() == SAFE_COMMAND
     # Half an observation is none.
-    robot.loop.read("joints", 2 * PERIOD_NS, robot.now, np.array([0.0]))
+    robot.loop.read("joints", stamp(2), robot.now, 0, np.array([0.0]))
     assert robot.run(PERIOD)[0][1].verdict.reason == "imu/data: roll is nan"
     assert robot.step(3, 0.5).verdict.decision == Decision.PASSED
 
@@ -280,29 +285,42 @@ def test_proposal_from_before_the_start_is_not_used():
 ODD = 0.1 + 0.5 * 0.3 + 2**-54  # a joint position that arithmetic on the action does not give back bit for bit
 
 
-@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR, Mode.DISABLED])
-def test_safe_proposal_goes_through_bit_for_bit(mode):
-    robot = Robot(mode)
+def test_safe_proposal_goes_through_bit_for_bit():
+    robot = Robot()
     robot.observe(1)
     robot.propose(0.3, 1, joints=ODD)
     tick = robot.tick()
     assert tick.joint_command.tolist() == [ODD]
-    assert (tick.verdict.decision, tick.enforced) == (Decision.PASSED, mode is Mode.ENFORCE)
+    assert (tick.verdict.decision, tick.enforced) == (Decision.PASSED, True)
 
 
 @pytest.mark.parametrize("mode", [Mode.MONITOR, Mode.DISABLED])
-def test_unsafe_proposal_goes_through_bit_for_bit_when_the_shield_only_watches(mode):
+def test_shield_that_only_watches_commands_nothing_of_its_own_and_hands_on_bit_for_bit(mode):
     robot = Robot(mode, safe_below=-0.5)
-    for k, action in ((1, 0.9), (2, 7.5)):  # the second lies outside the bounds
-        robot.observe(k)
-        robot.propose(action, k, joints=ODD)
-        tick = robot.tick()
-        assert (tick.joint_command.tolist(), tick.enforced) == ([ODD], False)
-        expected = Decision.RESAMPLED if mode is Mode.MONITOR else Decision.PASSED
-        assert tick.verdict.decision == expected
+    assert {tick.joint_command for _, tick in robot.run(0.2)} == {None}
+    robot.observe(1)
+    robot.propose(0.9, 1, joints=ODD)
+    handed = robot.loop.relayed(np.array([ODD]), np.array([0.9]), stamp(1))
+    tick = robot.tick()
+    assert (handed.tolist(), tick.joint_command, tick.enforced) == ([ODD], None, False)
+    assert tick.verdict.decision == (Decision.RESAMPLED if mode is Mode.MONITOR else Decision.PASSED)
     if mode is Mode.DISABLED:
         assert tick.verdict.reason == "shield is disabled"
         assert not robot.critic.scored
+
+
+@pytest.mark.parametrize("mode", [Mode.MONITOR, Mode.DISABLED])
+def test_what_is_handed_on_stays_inside_the_joint_limits_of_the_contract(mode):
+    robot = Robot(mode)
+    for joints in (1e30, -1e30, 0.61):
+        assert robot.loop.relayed(np.array([joints]), np.array([joints]), 0).tolist() == [np.clip(joints, -0.4, 0.6)]
+
+
+def test_disabled_shield_passes_whatever_the_sensors_say():
+    robot = Robot(Mode.DISABLED)
+    robot.loop.unreadable("imu/data: roll is nan")
+    robot.propose(0.3, None)
+    assert robot.run(PERIOD)[0][1].verdict.decision == Decision.PASSED
 
 
 def test_unsafe_proposal_is_replaced_when_the_shield_enforces():
@@ -320,24 +338,13 @@ def test_clipped_proposal_commands_the_clipped_action():
     assert tick.joint_command.tolist() == [0.1 + 0.5]
 
 
-@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.MONITOR, Mode.DISABLED])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_proposal_that_is_not_finite_reaches_the_robot_in_no_mode(mode, value):
-    robot = Robot(mode)
+def test_proposal_that_is_not_finite_does_not_reach_the_robot(value):
+    robot = Robot()
     robot.observe(1)
     robot.propose(value, 1, joints=value)
     tick = robot.tick()
     assert (tick.verdict.decision, tick.joint_command.tolist()) == (Decision.HELD, SAFE_COMMAND)
-
-
-@pytest.mark.parametrize("mode", [Mode.MONITOR, Mode.DISABLED])
-def test_stale_proposal_is_held_in_every_mode(mode):
-    robot = Robot(mode)
-    robot.step(1, 0.9)
-    robot.now += 2 * PERIOD
-    robot.observe(4)
-    tick = robot.run(PERIOD)[-1][1]
-    assert (tick.verdict.decision, tick.joint_command.tolist(), tick.enforced) == (Decision.HELD, SAFE_COMMAND, True)
 
 
 # What the history remembers
@@ -345,15 +352,13 @@ def test_stale_proposal_is_held_in_every_mode(mode):
 
 @pytest.mark.parametrize(
     ("mode", "proposed", "remembered"),
-    [
-        (Mode.ENFORCE, 0.3, 0.3),
-        (Mode.ENFORCE, 7.5, 1.0),  # clipped
-        (Mode.MONITOR, 7.5, 7.5),  # not the decision, but what the robot did
-        (Mode.DISABLED, 0.9, 0.9),
-    ],
+    [(Mode.ENFORCE, 0.3, 0.3), (Mode.ENFORCE, 7.5, 1.0), (Mode.MONITOR, 0.9, 0.9), (Mode.DISABLED, 0.9, 0.9)],
 )
 def test_executed_action_lands_in_the_history(mode, proposed, remembered):
     robot = Robot(mode)
+    if mode is not Mode.ENFORCE:
+        robot.observe(1)
+        robot.loop.relayed(CONTRACT.joint_command(np.array([proposed])), np.array([proposed]), stamp(1))
     robot.step(1, proposed)
     robot.observe(2)
     past_actions = robot.loop.observation().vector[8:10]
@@ -402,3 +407,169 @@ def test_changed_epsilon_counts_from_the_next_decision_on_and_a_wrong_one_change
     with pytest.raises(ValueError, match="epsilon"):
         robot.loop.change(epsilon=math.nan)
     assert robot.loop.settings.epsilon == 0.5
+
+
+# Time
+
+
+CLOCK = 5_000_000_000_000
+
+
+def clocked(**faults) -> Robot:
+    """A robot whose inputs are stamped by a clock that the loop knows."""
+    robot = Robot()
+    robot.ahead, robot.zero, robot.still = (faults.get(name, 0) for name in ("ahead", "zero", "still"))
+    return robot
+
+
+def clock_of(robot: Robot) -> int:
+    return CLOCK + round((robot.now - 100.0) * 1e9)
+
+
+def live(robot: Robot, periods: int, roll: float = 0.0) -> list[Tick]:
+    """Let the driver and the controller run for some periods."""
+    ticks = []
+    for _ in range(periods):
+        at = 0 if robot.zero else (CLOCK if robot.still else clock_of(robot) + robot.ahead)
+        for name, value in (("imu", roll), ("joints", 0.0)):
+            robot.loop.read(name, at, robot.now, clock_of(robot), np.array([value]))
+        robot.loop.propose(np.array([0.5]), CONTRACT.joint_command(np.array([0.5])), at, robot.now)
+        end = robot.now + PERIOD
+        while robot.now < end:
+            if robot.due():
+                ticks.append(robot.loop.tick(robot.now, clock_of(robot)))
+            robot.now += min(0.001, end - robot.now)
+    return ticks
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"zero": True}, "joint_states: header.stamp is 0.*stamps: arrival"),
+        ({"ahead": 10_000_000_000}, "joint_states: stamped (10.0|9.9).. s ahead of this clock.*chrony"),
+        ({"ahead": 60_000_000}, "joint_states: stamped 0.0.. s ahead of this clock"),
+        ({"ahead": -60_000_000}, "0.0.. s old by stamp .limit 0.04 s.: its clock is behind this one"),
+    ],
+)
+def test_clock_that_is_not_this_one_is_held_from_the_first_period_on_and_named(faults, reason):
+    ticks = live(clocked(**faults), 10)
+    assert {tick.verdict.decision for tick in ticks} == {Decision.HELD}
+    assert re.search(reason, ticks[-1].verdict.reason), ticks[-1].verdict.reason
+
+
+def test_stamp_that_stands_still_is_held_once_it_is_as_old_as_it_may_be():
+    robot = clocked()
+    assert live(robot, 10)[-1].verdict.decision == Decision.PASSED
+    robot.still = True
+    ticks = live(robot, 10)
+    assert [tick.verdict.decision for tick in ticks[-7:]] == [Decision.HELD] * 7
+    assert "observation is stale" in ticks[-1].verdict.reason
+
+
+def test_simulation_that_waits_is_not_stale_and_one_without_clock_is_held():
+    robot = clocked(still=True)
+    robot.loop.inputs = Freshness(CONTRACT, simulated=True)
+    ahead = robot.now
+    for _ in range(20):
+        for name in ("imu", "joints"):
+            robot.loop.read(name, CLOCK, robot.now, CLOCK, np.array([0.0]))
+        robot.now += PERIOD
+    assert robot.loop.observation_fault(robot.now, CLOCK) == ""
+    assert robot.now > ahead + 0.3
+    assert "no /clock comes" in robot.loop.observation_fault(robot.now, 0)
+
+
+def test_contradiction_is_held_for_a_while_with_its_words():
+    robot = clocked()
+    live(robot, 5)
+    for value in (0.0, 1.0):
+        at = clock_of(robot)
+        with contextlib.suppress(ContractError):
+            robot.loop.read("joints", at, robot.now, at, np.array([value]))
+    robot.now += PERIOD
+    tick = live(robot, 1)[0]
+    assert tick.verdict.decision == Decision.HELD
+    assert "contradict each other: joint0 is 0 and 1 rad" in tick.verdict.reason
+    assert live(robot, 40)[-1].verdict.decision == Decision.PASSED
+
+
+# What else came of other people's robots
+
+
+def test_older_proposal_after_a_newer_one_is_dropped_and_counted():
+    robot = Robot()
+    robot.step(1, 0.1)
+    robot.observe(2)
+    robot.propose(0.7, 2)
+    robot.propose(0.6, 1)
+    assert robot.loop.dropped == 1
+    assert robot.tick().proposal.tolist() == [0.7]
+
+
+def test_controller_that_is_one_frame_behind_is_decided_on_as_it_comes():
+    robot, complete = Robot(), []
+    for k in range(1, 12):
+        robot.observe(k)
+        robot.now += 0.004
+        robot.propose(0.5, k - 1)
+        complete.append(robot.due())
+        robot.run(PERIOD - 0.004)
+    assert complete[-1]
+
+
+def test_nothing_safe_for_long_is_a_steady_hold_until_something_is():
+    robot = Robot(safe_below=-2.0)
+    ticks = [robot.step(k, 0.9) for k in range(60)]
+    assert ticks[0].verdict.decision == Decision.LEAST_RISK
+    held = ticks[-20:]
+    assert {tick.verdict.decision for tick in held} == {Decision.HELD}
+    assert {tuple(tick.joint_command.tolist()) for tick in held} == {tuple(SAFE_COMMAND)}
+    assert held[0].verdict.reason.startswith("nothing safe for")
+    robot.critic.formula = lambda actions: np.full(len(actions), -9.0)
+    assert robot.step(61, 0.5).verdict.decision == Decision.PASSED
+
+
+def test_history_that_is_not_whole_is_flagged_or_held_as_the_contract_says():
+    for policy, decision in (("flag", Decision.PASSED), ("hold", Decision.HELD)):
+        contract = replace(CONTRACT, observed=replace(CONTRACT.observed, incomplete_history=policy))
+        robot = Robot()
+        robot.loop = ShieldLoop(contract, robot.critic, SETTINGS, Mode.ENFORCE)
+        robot.loop.start(robot.now)
+        ticks = [robot.step(k, 0.5) for k in range(10)]
+        assert ticks[0].history_missing == 5
+        assert ticks[0].verdict.decision == decision
+        assert (ticks[-1].history_missing, ticks[-1].verdict.decision) == (0, Decision.PASSED)
+
+
+def test_command_moves_no_faster_than_the_contract_says_where_its_source_changes():
+    contract = replace(CONTRACT, commanded=replace(CONTRACT.commanded, max_rate=2.0))
+    robot = Robot()
+    robot.loop = ShieldLoop(contract, robot.critic, SETTINGS, Mode.ENFORCE)
+    robot.loop.start(robot.now)
+    sent = [0.0]  # where the joint is measured to be
+    for k in range(60):
+        if k in range(20, 30):
+            robot.observe(k)
+            robot.loop.unreadable_proposal("garbage", stamp(k))
+            tick = robot.tick()
+            robot.now += PERIOD
+        else:
+            tick = robot.step(k, 0.9 if k < 40 else -0.9)
+        sent.append(tick.joint_command[0])
+    steps = np.abs(np.diff(sent))
+    assert steps[:40].max() <= 2.0 * PERIOD + 1e-12  # activation, hold, release
+    assert sent[40] == 0.1 + 0.5 * 0.9
+    assert steps[40] == pytest.approx(0.9)  # the controller has it alone: its own step is its own
+
+
+def test_held_pose_is_the_measured_one():
+    contract = replace(CONTRACT, holds_pose=True)
+    robot = Robot()
+    robot.loop = ShieldLoop(contract, robot.critic, SETTINGS, Mode.ENFORCE)
+    robot.loop.start(robot.now)
+    assert robot.run(0.1)[-1][1].joint_command is None  # not known yet
+    robot.loop.read("imu", stamp(1), robot.now, 0, np.array([0.0]))
+    robot.loop.read("joints", stamp(1), robot.now, 0, np.array([0.321]))
+    robot.loop.unreadable_proposal("garbage", stamp(1))
+    commands = [tick.joint_command.tolist() for _, tick in robot.run(0.1)]
+    assert commands == [[0.321]] * len(commands)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toy_robot import FormulaCritic, toy_contract
 
 from ssql_ros.critic import logit
-from ssql_ros.shield import FIRST_STAGE, Decision, Observation, Proposal, ShieldSettings, Verdict, decide
+from ssql_ros.shield import FIRST_STAGE, STAGE, Decision, Observation, Proposal, ShieldSettings, Verdict, decide
 
 EPSILON = 0.1
 WIDE = 50.0  # bounds of the action: far outside of anything drawn
@@ -108,9 +108,11 @@ def test_search_in_stages_finds_what_scoring_every_candidate_finds(nearest, seed
     verdict = decided(proposal, critic, np.random.default_rng(seed), bound=2.0, **chosen)
 
     rng, expected, drawn = np.random.default_rng(seed), None, 0
-    for i in range(rounds):
+    for i in range(rounds + 1):
         z = rng.standard_normal((candidates, 2), dtype=np.float32)
         actions = np.clip(mean + std * growth**i * z, -2.0, 2.0)
+        if i == rounds:  # the last is a plain command's: a spread of 0.4 of half the action range
+            actions = np.clip(proposal.action + np.full(2, 0.4 * 2.0) * growth ** (rounds - 1) * z, -2.0, 2.0)
         safe = actions.sum(axis=1) <= limit
         if safe.any():
             # The log-probability of an unclipped candidate is -|z|^2 / 2 + constant.
@@ -118,7 +120,7 @@ def test_search_in_stages_finds_what_scoring_every_candidate_finds(nearest, seed
             break
         drawn += candidates
     if expected is None:
-        assert (verdict.decision, verdict.scored) == (Decision.LEAST_RISK, 1 + rounds * candidates)
+        assert (verdict.decision, verdict.scored) == (Decision.LEAST_RISK, 1 + (rounds + 1) * candidates)
     else:
         assert verdict.decision == Decision.RESAMPLED
         np.testing.assert_allclose(verdict.action, expected, rtol=1e-12, atol=1e-12)
@@ -141,13 +143,37 @@ def test_every_round_is_scored_before_the_least_risk_is_taken():
     assert (verdict.decision, verdict.scored, verdict.safe) == (Decision.LEAST_RISK, 301, 0)
 
 
+def test_narrow_distribution_keeps_the_shield_from_no_safe_action_that_is_there():
+    """The last round is a plain command's: around the proposal, over the contract's bounds."""
+    critic = critic_for(lambda actions: actions[:, 0] <= -0.5)
+    for distribution in (
+        {"mean": np.array([0.5]), "std": np.array([1e-3])},
+        {"mean": np.array([0.5]), "std": np.array([1.0]), "low": np.array([0.4]), "high": np.array([0.6])},
+        {"mean": np.array([0.5]), "std": np.array([1e-3]), "squashed": True},
+    ):
+        verdict = decided(Proposal(np.array([0.5]), 0.0, **distribution), critic, np.random.default_rng(0), bound=1.0)
+        assert verdict.decision == Decision.RESAMPLED
+        assert verdict.action[0] <= -0.5
+
+
+def test_decision_that_is_late_scores_no_further_and_takes_the_least_risky_so_far():
+    critic = critic_for(lambda actions: np.zeros(len(actions), bool))
+    contract, calls = toy_contract(1), []
+    late = lambda: bool(calls.append(0)) or len(calls) > 2  # noqa: E731
+    chosen = ShieldSettings(EPSILON, 0.04, 0.04, candidates=10_000, rounds=20)
+    seen = Observation(np.zeros(contract.observation_size), 0.0)
+    verdict = decide(seen, Proposal(np.zeros(1), 0.0), critic, contract, chosen, 0.0, np.random.default_rng(0), late)
+    assert verdict.decision == Decision.LEAST_RISK
+    assert verdict.scored == 1 + FIRST_STAGE + 2 * STAGE
+
+
 def test_plain_command_is_searched_around_itself_with_the_settings_spread_growing_by_round():
     critic = critic_for(lambda actions: np.zeros(len(actions), bool))
     action = np.array([0.5, -1.0])
     chosen = {"candidates": 4000, "rounds": 3, "growth": 1.5, "spread": 0.01}
     decided(Proposal(action, 0.0), critic, np.random.default_rng(0), bound=40.0, **chosen)
     for i in range(3):
-        drawn = np.concatenate(critic.scored[1 + 2 * i : 3 + 2 * i])
+        drawn = np.concatenate(critic.scored)[1 + 4000 * i : 1 + 4000 * (i + 1)]
         # The spread is a fraction of half the range of 80.
         std = 0.01 * 40.0 * 1.5**i
         np.testing.assert_allclose(drawn.mean(axis=0), action, atol=4 * std / math.sqrt(4000))
@@ -201,7 +227,7 @@ def test_squashed_candidates_are_tanh_of_the_normal_stretched_over_the_bounds_wi
     verdict = decide(seen, proposal, critic, contract, chosen, 0.0, np.random.default_rng(4))
     assert verdict.decision == Decision.LEAST_RISK
     for i, growth in enumerate((1.0, 2.0)):
-        drawn = np.concatenate(critic.scored[1 + 2 * i : 3 + 2 * i])
+        drawn = np.concatenate(critic.scored)[1 + N * i : 1 + N * (i + 1)]
         assert ((drawn > -1.0) & (drawn < 3.0)).all()
         for column, mean, std in ((drawn[:, 0], -0.3, 0.6), (drawn[:, 1], 0.8, 0.2)):
             assert distance(column, squashed_cdf(mean, growth * std, -1.0, 3.0)) < KS_LIMIT

@@ -24,6 +24,7 @@ from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.msg import Proposal
 from ssql_ros.nodes import model_receiver
 from ssql_ros.nodes.diagnostics import Diagnostics
+from ssql_ros.nodes.guard import Guard
 from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
 from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
@@ -33,7 +34,7 @@ from ssql_ros.probes import check_policy, check_probes
 from ssql_ros.shield import Proposal as Draw
 from ssql_ros.spec import ContractError, ObservationAssembler, find_contract, load_contract
 from ssql_ros.spec.contract import JOINT_STATE
-from ssql_ros.spec.messages import CommandReader, InputReader, fill, fill_joint_command, set_stamp, stamp_of
+from ssql_ros.spec.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
@@ -62,24 +63,26 @@ class PolicyNode(Node):
         self._policy, self._bundle_id, self._episode = self._load()
         self._answered: int | None = None  # ns, stamp of the observation that was answered last
         self._answer: Proposal | JointState | None = None
-        self._pending = False  # a whole observation is there that has no answer yet
+        self._newest: int | None = None  # ns, stamp of the newest message of the trigger
         self._follows = False  # commands are heard, so that it makes sense to wait for one
         self._answers = self._unfollowed = 0
         self._fault = ""
         self._commands = self.create_publisher(JointState, "joint_commands_raw", COMMAND)
         self._proposals = self.create_publisher(Proposal, "joint_proposals", COMMAND)
+        self.guard = Guard(self.get_logger())
         for name in self.contract.observed_inputs:
             source = self.contract.inputs[name]
-            kind, receive = INPUT_TYPES[source.type], self._reader(name)
+            kind, receive = INPUT_TYPES[source.type], self.guard(source.topic, self._reader(name))
             self.create_subscription(kind, source.topic, receive, SENSOR, raw=True)
         topic = self.contract.commanded.topic
         # Not only the newest: every command is part of the history.
-        self.create_subscription(JointState, topic, self._command_reader(topic), EVENT, raw=True)
+        self.create_subscription(JointState, topic, self.guard(topic, self._command_reader(topic)), EVENT, raw=True)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._patience = self.create_timer(self._limit, self._on_patience_ended, clock=steady)
+        patience = self.guard("patience", self._on_patience_ended)
+        self._patience = self.create_timer(self._limit, patience, clock=steady)
         self._patience.cancel()
         self._diagnostics = Diagnostics(self, "policy", self._describe)
-        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(1.0, self.guard("report", self._report), clock=steady)
         self._receiver: ModelReceiver | None = None
         first = Served(self._bundle_id, (self._bundle_id, self._policy))
         self._receiver = ModelReceiver(
@@ -141,23 +144,32 @@ class PolicyNode(Node):
         source = self.contract.inputs[name]
         parse, read = parser_of(source.type), InputReader(self.contract, source)
         triggers = name == self.contract.observed.trigger
+        arrivals = source.stamps == "arrival"
 
         def receive(data: bytes) -> None:
             try:
                 message = parse(data)
                 values = read(message)
+                stamp = check_stamp(message, source.topic)
+                if arrivals:
+                    stamp = max(self.get_clock().now().nanoseconds, (self._newest or 0) + triggers)
+                again = triggers and stamp == self._newest
+                self._newest = stamp if triggers else self._newest
+                self._assembler.read(name, stamp, time.monotonic(), values)
             except ContractError as error:
                 self._note(str(error))
                 return
-            stamp = stamp_of(message)
-            if triggers and stamp == self._answered and self._answer is not None and not self._pending:
+            if again and stamp == self._answered and self._answer is not None:
                 # An observation told again gets the same answer again: the first may have reached nobody.
                 self._publish(self._answer)
-            if self._assembler.read(name, stamp, time.monotonic(), values):
-                self._pending = True
-                self._answer_when_followed()
+            self._answer_when_followed()
 
         return receive
+
+    @property
+    def _pending(self) -> bool:
+        """Tell whether a whole observation is there that has no answer yet."""
+        return self._assembler.stamp != self._answered and self._assembler.ready
 
     def _command_reader(self, topic: str) -> Callable[[bytes], None]:
         parse, reader = parser_of(JOINT_STATE), CommandReader(self.contract, topic)
@@ -166,13 +178,13 @@ class PolicyNode(Node):
             try:
                 message = parse(data)
                 action = reader.joint_state(message)
+                stamp = check_stamp(message, topic)
             except ContractError as error:
                 self._note(f"{topic}: {error}")
                 return
-            self._assembler.executed(action, stamp_of(message))
+            self._assembler.executed(action, stamp)
             self._follows = True
-            if self._pending:
-                self._answer_when_followed()
+            self._answer_when_followed()
 
         return receive
 
@@ -187,6 +199,8 @@ class PolicyNode(Node):
     # What goes out.
 
     def _answer_when_followed(self) -> None:
+        if not self._pending:
+            return
         if self._assembler.followed or not self._follows:
             self._patience.cancel()
             self._answer_now()
@@ -194,8 +208,9 @@ class PolicyNode(Node):
             self._patience.reset()
 
     def _answer_now(self) -> None:
-        self._pending = False
         observation = self._assembler.vector()
+        # Whatever comes of it, it has had its turn.
+        self._answered, self._answer = self._assembler.stamp, None
         with self._lock:
             if self._assembler.episode != self._episode:
                 self._begin_episode()
@@ -210,8 +225,7 @@ class PolicyNode(Node):
             return
         self._fault = ""
         self._answers += 1
-        self._answered = self._assembler.stamp or 0
-        self._answer = self._message(draw, context, source, self._answered)
+        self._answer = self._message(draw, context, source, self._answered or 0)
         self._publish(self._answer)
 
     def _begin_episode(self) -> None:
@@ -259,6 +273,7 @@ class PolicyNode(Node):
             "answers": str(self._answers),
             "episodes": str(self._assembler.episode),
             "unfollowed": str(self._unfollowed),
+            **{f"exceptions in {where}": str(count) for where, count in self.guard.counts.items()},
         }
         if self._fault:
             return DiagnosticStatus.ERROR, self._fault, values

@@ -236,16 +236,20 @@ class FrameAligner:
                 return frames[i]
         return None
 
-    def missing(self, stamp: int) -> list[str]:
-        """Return the inputs of which a frame at `stamp` has nothing to hold, or not all features."""
-        found = []
+    def missing(self, stamp: int | None) -> dict[str, list[str]]:
+        """Return, by input, the features (joints by name) of which a frame at `stamp` has nothing to hold.
+
+        `stamp`: ns; None: of which nothing was heard at all.
+        """
+        found: dict[str, list[str]] = {}
         for name, places in self._places.items():
             covered: set[int] = set()
             for source in self._sources[name]:
-                if source.readings.choose(stamp, self._skew, self._max_age[name]) is not None:
+                if stamp is None or source.readings.choose(stamp, self._skew, self._max_age[name]) is not None:
                     covered |= set(source.places.tolist())
-            if len(covered) < len(places):
-                found.append(name)
+            left = [self.contract.observed.frame[place] for place in places.tolist() if place not in covered]
+            if left:
+                found[name] = list(dict.fromkeys(feature.joint or feature.name for feature in left))
         return found
 
     def sources(self, name: str) -> list[Source]:

@@ -156,21 +156,23 @@ class Freshness:
     def _why_behind(self, aligner: FrameAligner, newest: Frame | None) -> str:
         """Return which input's stamps lie so far from the trigger's that no frame can hold it, or an empty text."""
         trigger = aligner.newest_trigger
-        if trigger is None or (newest is not None and trigger - newest.stamp < 2 * self.contract.control_period * 1e9):
+        if newest is not None and (trigger is None or trigger - newest.stamp < 2 * self.contract.control_period * 1e9):
             return ""
-        for name in aligner.missing(trigger):
-            source, health = self.contract.inputs[name], self.inputs[name]
-            if name == self.contract.observed.trigger or health.stamp is None:
-                joints = [f.joint for f in self.contract.observed.frame if f.input == name and f.joint]
-                return f"{source.topic}: not all of {', '.join(map(str, joints))} are there" if joints else ""
-            apart = (health.stamp - trigger) / NANOSECONDS
-            if abs(apart) <= source.max_age:
-                continue
-            which = self.contract.inputs[self.contract.observed.trigger].topic
+        observed, inputs = self.contract.observed, self.contract.inputs
+        for name, features in aligner.missing(trigger).items():
+            source, health = inputs[name], self.inputs[name]
+            if health.stamp is None:
+                return f"waiting for {source.topic}"
+            apart = 0.0 if trigger is None else (health.stamp - trigger) / NANOSECONDS
+            if name == observed.trigger or abs(apart) <= source.max_age:
+                return (
+                    f"{source.topic}: nothing of {', '.join(features)} for {source.max_age:g} s; {self.contract.path} "
+                    "lists it: does its driver run, and are the names right?"
+                )
             side = "before" if apart < 0 else "after"
             return (
-                f"{source.topic} is stamped {abs(apart):.3f} s {side} {which} (max_age {source.max_age:g} s): one of "
-                f"them uses another clock, such as seconds since its own boot; {CLOCKS}"
+                f"{source.topic} is stamped {abs(apart):.3f} s {side} {inputs[observed.trigger].topic} (max_age "
+                f"{source.max_age:g} s): one of them uses another clock, such as seconds since its own boot; {CLOCKS}"
             )
         return ""
 
