@@ -111,7 +111,7 @@ class ShieldLoop:
         self._lag = 0
         self._fresh = False
         self._holding = False
-        self._observation_fault = ""
+        self._unreadable: dict[str, str] = {}  # what is wrong with an input's newest message
         self._contradiction = ("", -math.inf)
         self._proposal_fault = ""
         self._decided_stamp: int | None = None
@@ -139,21 +139,21 @@ class ShieldLoop:
         """
         health = self.inputs.inputs[name]
         if not np.isnan(values).all():
+            self._unreadable.pop(name, None)
             again = stamp == health.stamp
             health.hear(stamp, now, clock)
             if again and self.inputs.simulated and clock <= stamp:
                 # A simulation that waits tells again where the robot is: its time stands still, and nothing ages.
                 self.assembler.repeat(name, stamp, now)
         try:
-            if self.assembler.read(name, stamp, now, values):
-                self._observation_fault = ""
+            self.assembler.read(name, stamp, now, values)
         except ContractError as error:
             self._contradiction = (str(error), now + CONTRADICTED)
             raise
 
-    def unreadable(self, fault: str) -> None:
-        """Note that an input's message could not be read; nothing is decided until a whole observation comes."""
-        self._observation_fault = fault
+    def unreadable(self, name: str, fault: str) -> None:
+        """Note that a message of an input could not be read; nothing is decided until one of it can be."""
+        self._unreadable[name] = fault
 
     def propose(
         self,
@@ -320,8 +320,8 @@ class ShieldLoop:
         """Return why nothing can be decided on what is observed, or an empty text."""
         if now < self._contradiction[1]:
             return self._contradiction[0]
-        if self._observation_fault:
-            return self._observation_fault
+        if self._unreadable:
+            return next(iter(self._unreadable.values()))
         return self.inputs.fault(self.assembler.frames, self.assembler.newest, now, clock)
 
     def _fault(self, now: float, clock: int) -> str:

@@ -248,7 +248,7 @@ def test_unreadable_proposal_is_held_at_once_with_its_fault_until_a_good_one():
 def test_unreadable_observation_is_held_with_its_fault_until_a_whole_one():
     robot = Robot()
     robot.step(1, 0.5)
-    robot.loop.unreadable("imu/data: roll is nan")
+    robot.loop.unreadable("imu", "imu/data: roll is nan")
     robot.propose(0.5, 2)
     tick = robot.run(PERIOD)[0][1]
     assert (tick.verdict.decision, tick.verdict.reason) == (Decision.HELD, "imu/data: roll is nan")
@@ -318,7 +318,7 @@ def test_what_is_handed_on_stays_inside_the_joint_limits_of_the_contract(mode):
 
 def test_disabled_shield_passes_whatever_the_sensors_say():
     robot = Robot(Mode.DISABLED)
-    robot.loop.unreadable("imu/data: roll is nan")
+    robot.loop.unreadable("imu", "imu/data: roll is nan")
     robot.propose(0.3, None)
     assert robot.run(PERIOD)[0][1].verdict.decision == Decision.PASSED
 

@@ -163,7 +163,7 @@ class ShieldControl:
             except ContractError as error:
                 self._log(str(error))
                 with self.lock:
-                    loop.unreadable(str(error))
+                    loop.unreadable(name, str(error))
                 return
             if self._thread is None and not self.fault():
                 self._on_observation()
