@@ -9,7 +9,7 @@ from typing import Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
-from ssql_ros.cli.options import add_quiet, add_seed
+from ssql_ros.cli.options import add_quiet, add_seed, add_task
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,7 +22,7 @@ def add_parser(verbs: Any) -> None:
         description="Learns Q_safe(s, a), the discounted probability of a future incident. The defaults take some "
         "ten minutes on two cores. The bundle carries the command, seed, versions, data and held-out figures.",
     )
-    critic.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
+    add_task(critic, default="minitaur")
     add_seed(critic, "of everything that is drawn")
     critic.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
     critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
@@ -85,7 +85,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
         )
     worlds = {"dqn": "gridworld or spider_grid", "ssql": "e.g. spider or minitaur_trots, gridworld or spider_grid"}
     of_it = worlds.get(name, "e.g. spider or minitaur_velocity")
-    parser.add_argument("--task", required=True, help=f"which world, {of_it}")
+    add_task(parser, f"which world, {of_it}", grids=name in worlds, required=True)
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
     parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
     of_log = "; updates from a log, or on a grid (default: 20000)" if from_logs else ""
@@ -140,7 +140,7 @@ def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -
         epilog=example,
     )
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
-    parser.add_argument("--task", required=True, help="which world, e.g. boat")
+    add_task(parser, "which world, e.g. boat", required=True)
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: runs/TASK_{name}_SEED)")
@@ -173,7 +173,7 @@ def _add_behaviour(subjects: Any) -> None:
         "ssql train ssql --task spider --data data/spider --behaviour runs/b/bundle.safetensors --steps 10000",
     )
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
-    parser.add_argument("--task", required=True, help="which world's contract, e.g. spider")
+    add_task(parser, "which world's contract, e.g. spider", required=True)
     parser.add_argument("--steps", type=int, default=5000, help="updates (default: %(default)s)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_behaviour_SEED)")
