@@ -8,63 +8,61 @@ With the simulated Minitaur and the shield, in three terminals or by including a
 where TROTS is config/bundles/minitaur_trots.safetensors: the safe gaits, with the safety critic behind them.
 """
 
-from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+import json
+from pathlib import Path
 
 from launch import LaunchDescription
+from ssql_ros.bundle import load_bundle
+from ssql_ros.launching import (
+    CONTRACT,
+    NAMESPACE,
+    USE_SIM_TIME,
+    LaunchArgumentError,
+    bundle_with,
+    contract_of,
+    described,
+    required,
+)
+from ssql_ros.nodes.learner_node import PARAMETERS
+from ssql_ros.nodes.parameters import Parameter
+from ssql_ros.policy import behaviour_of
 
+OWN = tuple(parameter for parameter in PARAMETERS if parameter.name in ("folder", "goal", "announce", "settings"))
 ARGUMENTS = (
-    ("contract", "minitaur", "robot name or path of its contract YAML"),
-    ("bundle", "", "path of the bundle with the safe behaviour policy and the safety critic"),
-    ("folder", "", "where the learner keeps buffer, checkpoint and offers; an old one is gone on with"),
-    ("goal", "0.4", "m/s, of the reward"),
-    ("announce", "true", "announce what passes every gate; else it only lies in the folder"),
-    ("settings", "{}", "of the algorithm, JSON by name"),
-    ("namespace", "", "namespace of the nodes"),
-    ("use_sim_time", "false", "true when a simulator publishes /clock"),
+    CONTRACT,
+    Parameter("bundle", "", "path of the bundle with the safe behaviour policy and the safety critic"),
+    *OWN,
+    NAMESPACE,
+    USE_SIM_TIME,
 )
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return policy and learner."""
-    value = {name: LaunchConfiguration(name) for name, _, _ in ARGUMENTS}
 
-    def typed(name: str, kind: type) -> ParameterValue:
-        return ParameterValue(value[name], value_type=kind)
+    def nodes(values: dict) -> list:
+        contract = contract_of(values)
 
-    common = {"contract": typed("contract", str), "use_sim_time": typed("use_sim_time", bool)}
-    nodes = (
-        # The learner's offers lie in its folder: from there, and from nowhere else, the policy takes them.
-        ("policy_node", {"bundle": typed("bundle", str), "bundle_folder": typed("folder", str)}),
-        (
-            "learner_node",
-            {
-                "behaviour": typed("bundle", str),
-                "folder": typed("folder", str),
-                "goal": typed("goal", float),
-                "announce": typed("announce", bool),
-                "settings": typed("settings", str),
-            },
-        ),
-    )
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, default, text in ARGUMENTS
-            ),
-            *(
-                Node(
-                    package="ssql_ros",
-                    executable=name,
-                    name=name,
-                    namespace=value["namespace"],
-                    output="screen",
-                    parameters=[{**common, **parameters}],
-                )
-                for name, parameters in nodes
-            ),
+        def load(path: Path) -> None:
+            bundle = load_bundle(path, contract)
+            bundle.need("critic")
+            behaviour_of(bundle)
+
+        bundle = str(bundle_with(values, load))
+        if not values["folder"]:
+            raise LaunchArgumentError("argument folder: expected a path, got none; give folder:=PATH, which may be new")
+        try:
+            json.loads(values["settings"])
+        except ValueError as error:
+            raise LaunchArgumentError(
+                f"argument settings: expected JSON, got {values['settings']!r}: {error}"
+            ) from error
+        own = {parameter.name: values[parameter.name] for parameter in OWN}
+        robot = {"contract": values["contract"]}
+        return [
+            # The learner's offers lie in its folder: from there, and from nowhere else, the policy takes them.
+            required("policy_node", values, bundle=bundle, bundle_folder=values["folder"], **robot),
+            required("learner_node", values, behaviour=bundle, **robot, **own),
         ]
-    )
+
+    return described(__file__, ARGUMENTS, nodes)

@@ -6,49 +6,48 @@ With the simulated Minitaur, the shield, and no other controller:
     ros2 launch ssql_ros policy.launch.py bundle:=/where/it/is.safetensors use_sim_time:=true
 """
 
-from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
-
 from launch import LaunchDescription
-
-ARGUMENTS = (
-    ("contract", "minitaur", "robot name or path of its contract YAML"),
-    ("bundle", "", "path of the bundle with the policy; empty: config/bundles/ROBOT_ssql"),
-    ("best", "false", "true: the policy's most probable action instead of a draw"),
-    ("output", "proposal", "proposal: joint_proposals for the shield; command: plain joint commands"),
-    ("seed", "0", "of the first episode's draws"),
-    ("bundle_folder", "", "announced bundle files are taken where they lie in this folder; empty: none are"),
-    ("namespace", "", "namespace of the node"),
-    ("use_sim_time", "false", "true when a simulator publishes /clock"),
-    ("commands_out", "joint_commands", "topic to which the driver listens: what the policy hears of what was executed"),
+from ssql_ros.bundle import load_bundle
+from ssql_ros.launching import (
+    CONTRACT,
+    NAMESPACE,
+    USE_SIM_TIME,
+    bundle_with,
+    check_topics,
+    contract_of,
+    described,
+    required,
 )
-TYPES = {"best": bool, "seed": int, "use_sim_time": bool}
+from ssql_ros.nodes.parameters import Parameter
+from ssql_ros.nodes.policy_node import PARAMETERS
+from ssql_ros.policy import make_policy
+
+OWN = tuple(
+    parameter for parameter in PARAMETERS if parameter.name in ("bundle", "best", "output", "seed", "bundle_folder")
+)
+ARGUMENTS = (
+    CONTRACT,
+    *OWN,
+    NAMESPACE,
+    USE_SIM_TIME,
+    Parameter(
+        "commands_out",
+        "joint_commands",
+        "topic to which the driver listens: what the policy hears of what was executed",
+    ),
+)
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the policy."""
-    value = {name: LaunchConfiguration(name) for name, _, _ in ARGUMENTS}
-    parameters = {
-        name: ParameterValue(value[name], value_type=TYPES.get(name, str))
-        for name in value
-        if name not in ("namespace", "commands_out")
-    }
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, default, text in ARGUMENTS
-            ),
-            Node(
-                package="ssql_ros",
-                executable="policy_node",
-                name="policy_node",
-                namespace=value["namespace"],
-                output="screen",
-                remappings=[("joint_commands", value["commands_out"])],
-                parameters=[parameters],
-            ),
-        ]
-    )
+
+    def nodes(values: dict) -> list:
+        contract = contract_of(values)
+        if values["bundle"]:
+            bundle_with(values, lambda path: make_policy(load_bundle(path, contract)))
+        check_topics(values, "commands_out")
+        own = {parameter.name: values[parameter.name] for parameter in OWN}
+        remap = {"joint_commands": values["commands_out"]}
+        return [required("policy_node", values, remap, contract=values["contract"], **own)]
+
+    return described(__file__, ARGUMENTS, nodes)

@@ -1,5 +1,11 @@
 """The launch files, where ROS 2's launch is installed; it is on no package registry."""
 
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +14,7 @@ LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 REASON = "launch and launch_ros are not installed: the launch files are NOT tested here; run this in a ROS 2 install"
 launch = pytest.importorskip("launch", reason=REASON)
 pytest.importorskip("launch_ros", reason=REASON)
+ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command: launch files are NOT started here")
 
 
 @pytest.mark.parametrize(
@@ -16,6 +23,7 @@ pytest.importorskip("launch_ros", reason=REASON)
         ("shield", {"contract", "bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "commands_in"}),
         ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "namespace", "use_sim_time"}),
         ("minitaur", {"bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "simulator", "real_time"}),
+        ("learn", {"contract", "bundle", "folder", "goal", "announce", "settings", "namespace", "use_sim_time"}),
     ],
 )
 def test_launch_file_loads_and_declares_its_arguments(name, arguments):
@@ -25,3 +33,79 @@ def test_launch_file_loads_and_declares_its_arguments(name, arguments):
     declared = {argument.name: argument for argument in description.get_launch_arguments()}
     assert arguments <= set(declared)
     assert all(argument.description for argument in declared.values())
+
+
+WRONG = [
+    ("minitaur", "epsilon:=abc", "argument epsilon: expected a number"),
+    ("minitaur", "epsilon:=nan", "argument epsilon: expected a finite number"),
+    ("minitaur", "use_sim_time:=maybe", "argument use_sim_time: expected true or false, got 'maybe'"),
+    ("minitaur", "mode:=foo", "argument mode: expected one of enforce, monitor; got 'foo'"),
+    ("minitaur", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
+    ("minitaur", "seed:=1.5", "argument seed: expected a whole number, got '1.5'"),
+    ("minitaur", "sigma:=-1", "argument sigma: expected at least 0"),
+    ("minitaur", "simulator:=2", "argument simulator: expected true or false, got '2'"),
+    ("minitaur", "commands_in:=/mine", "argument commands_in: is unknown"),
+    ("minitaur", "sed:=3", "argument sed: is unknown; did you mean seed?"),
+    ("shield", "contract:=bot", "argument contract:=bot: no contract 'bot'"),
+    ("shield", "contract:=swimmer", "no bundle with a safety critic of swimmer is shipped"),
+    ("shield", "commands_in:=a b", "argument commands_in: expected a topic name"),
+    ("shield", "epsilon:=0", "argument epsilon: expected above 0 and below 1"),
+    ("policy", "best:=maybe", "argument best: expected true or false"),
+    ("policy", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
+    ("learn", "", "argument bundle: expected the path of a bundle, got none"),
+    ("learn", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
+]
+
+
+@ros2
+@pytest.mark.parametrize(("name", "argument", "text"), WRONG)
+def test_wrong_argument_is_named_before_anything_starts(domain, name, argument, text):
+    command = ["ros2", "launch", str(LAUNCH / f"{name}.launch.py"), *filter(None, [argument])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert text in printed
+    assert "process started" not in printed
+
+
+def begin(log, name, *arguments):
+    with log.open("wb") as file:
+        command = ["ros2", "launch", str(LAUNCH / f"{name}.launch.py"), *arguments]
+        return subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+
+
+def wait_for(pattern, log):
+    end = time.monotonic() + 90
+    while not (found := re.search(pattern, log.read_text())):
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+    return found
+
+
+@ros2
+def test_end_of_a_required_node_ends_the_launch_with_an_error(domain, tmp_path):
+    log = tmp_path / "log"
+    launched = begin(log, "minitaur")
+    try:
+        wait_for("shield_node]: bundle ", log)
+        os.kill(int(wait_for(r"\[sim_node-\d+\]: process started with pid \[(\d+)\]", log)[1]), signal.SIGKILL)
+        assert launched.wait(90) == 1
+    finally:
+        launched.kill()
+    text = log.read_text()
+    assert "sim_node has ended, and this launch with it" in text
+    for node in ("shield_node", "behaviour_node"):
+        assert re.search(rf"{node}-\d+\]: process has finished cleanly", text)
+
+
+@ros2
+def test_shield_of_the_boat_finds_the_shipped_bundle_and_ends_with_ctrl_c(domain, tmp_path):
+    log = tmp_path / "log"
+    launched = begin(log, "shield", "contract:=boat", "mode:=monitor")
+    try:
+        wait_for("shield_node]: bundle .* for boat-", log)
+        launched.send_signal(signal.SIGINT)
+        assert launched.wait(90) == 0
+    finally:
+        launched.kill()
+    assert "has ended, and this launch with it" not in log.read_text()

@@ -1,5 +1,6 @@
 """Node parameters: what is out of bounds is refused by name, at start and later, and changes nothing."""
 
+import importlib
 import math
 import os
 import random
@@ -9,7 +10,7 @@ import pytest
 import rclpy
 from rclpy.parameter import Parameter as RosParameter
 
-from ssql_ros.graph import executable
+from ssql_ros.graph import NODES, executable
 from ssql_ros.nodes.parameters import Parameter, declare
 
 TABLE = (
@@ -66,6 +67,11 @@ def test_defaults_and_values_given_at_start(started):
         ({"candidates": 0}, "candidates"),
         ({"candidates": 1.5}, "candidates"),
         ({"mode": "off"}, "mode: expected one of enforce, monitor; got 'off'"),
+        ({"mode": False}, "mode: expected a text, got False; write it in quotes"),
+        ({"nearest": 1}, "nearest: expected true or false, got 1"),
+        ({"epsilon": 1}, "epsilon: expected a number with a decimal point, got 1; write 1.0"),
+        ({"robots": "spider"}, "robots: is unknown; did you mean robot[?]"),
+        ({"zzz": 1}, "zzz: is unknown; known: epsilon, candidates, mode, least, nearest, robot, use_sim_time"),
         ({"least": 0.5}, "least: expected at least 1, got 0.5"),
         ({"least": math.inf}, "least: expected a finite number, got inf"),
         ({"mode": "monitor", "epsilon": 0.9}, "epsilon: too high for monitor"),
@@ -109,13 +115,61 @@ def test_change_in_bounds_is_made(started):
     assert (value_of("epsilon"), value_of("mode")) == (0.05, "monitor")
 
 
-@pytest.mark.parametrize(
-    "given", ["epsilon:=0.0", "epsilon:=-0.5", "epsilon:=.nan", "epsilon:=2.0", "candidates:=many"]
-)
-def test_node_with_a_wrong_parameter_ends_with_one_line_and_no_traceback(given):
+def started_node(node, *words):
     environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": "101"}
-    command = [executable("shield_node"), "--ros-args", "-p", given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    command = [executable(node), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["-p", "epsilon:=0.0"], "parameter epsilon: "),
+        (["-p", "epsilon:=-0.5"], "parameter epsilon: "),
+        (["-p", "epsilon:=.nan"], "parameter epsilon: "),
+        (["-p", "epsilon:=2.0"], "parameter epsilon: "),
+        (["-p", "candidates:=many"], "parameter candidates: expected a whole number, got 'many'"),
+        (["-p", "mod:=monitor"], "parameter mod: is unknown; did you mean mode?"),
+        (["-p", "mode"], "Couldn't parse parameter override rule: '-p mode'"),
+        (["-p", "candidates:=[1"], "Couldn't parse parameter override rule: '-p candidates:=[1'"),
+        (["--params-file", "/nowhere.yaml"], "--params-file: there is no file /nowhere.yaml"),
+        (["--params-file", "FILE"], "parameter mod: is unknown; did you mean mode?"),
+        (["--mode", "monitor"], "unknown ROS argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_node_with_a_wrong_parameter_ends_with_one_line_and_no_traceback(tmp_path, given, text):
+    file = tmp_path / "shield.yaml"
+    file.write_text("shield_node:\n  ros__parameters: {mod: monitor}\n")
+    done = started_node("shield_node", "--ros-args", *(str(file) if word == "FILE" else word for word in given))
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: parameter {given.split(':=')[0]}: ")
+    assert done.stderr.startswith(f"error: {text}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_node_refuses_words_that_it_does_not_know(node):
+    done = started_node(node, "--sed", "3", "--ros-args", "-p", "use_sim_time:=true")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: unknown argument --sed; parameters are given ")
+
+
+def test_node_shows_how_a_word_is_said_as_a_parameter():
+    for words in (["--mode", "monitor"], ["--mode=monitor"], ["mode:=monitor"]):
+        assert started_node("shield_node", *words).stderr.endswith("like this: --ros-args -p mode:=monitor\n")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_help_lists_every_parameter_with_type_default_and_bounds(node):
+    done = started_node(node, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: ros2 run ssql_ros {node} ")
+    for parameter in importlib.import_module(f"ssql_ros.nodes.{node}").PARAMETERS:
+        head = f"  {parameter.name} ({parameter.kind}, default {parameter.default!r}{parameter.allowed})"
+        assert f"{head}\n      {parameter.description}" in done.stdout
+    assert "  use_sim_time " in done.stdout
+    assert " -r __ns:=/" in done.stdout
+
+
+def test_names_of_ros_itself_are_known(started):
+    declare(started(**{"use_sim_time": True, "qos_overrides./clock.subscription.depth": 3}), TABLE)

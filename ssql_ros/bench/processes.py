@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import subprocess
 from collections.abc import Sequence
 
-from ssql_ros.graph import GraphError
+from ssql_ros import lifeline
+from ssql_ros.graph import GraphError, end
 
 
 class Processes:
@@ -19,7 +20,12 @@ class Processes:
         """Start a process and return its id."""
         # A session of its own: Ctrl-C reaches this process only, which then ends the others in order.
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+            env=lifeline.environment(),
         )
         self._processes[name] = process
         return process.pid
@@ -40,12 +46,10 @@ class Processes:
     def stop(self, name: str, seconds: float = 10.0) -> None:
         """End one process: politely, and after `seconds` by force."""
         process = self._processes.pop(name)
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        end(process, seconds)
 
     def __enter__(self) -> Processes:
         """Return this."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_task
 
 
 def add_parser(verbs: Any) -> None:
@@ -19,29 +20,29 @@ def add_parser(verbs: Any) -> None:
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
 
     sim = subjects.add_parser("sim", help="simulation steps against the bare physics; replay; reset")
-    sim.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
+    add_task(sim, default="minitaur")
     sim.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: %(default)s)")
     sim.set_defaults(run=_sim)
 
     shield = subjects.add_parser("shield", help="one decision against torch eager; the node's start-up and memory")
-    shield.add_argument("--task", default="minitaur", help="whose bundle (default: %(default)s)")
+    add_task(shield, "whose bundle", default="minitaur")
     shield.add_argument("--repeats", type=int, default=2000, help="decisions timed per size (default: %(default)s)")
     shield.set_defaults(run=_shield)
 
     ros = subjects.add_parser("ros", help="observation in to action out across processes, against a bare relay")
-    ros.add_argument("--task", default="minitaur", help="whose contract (default: %(default)s)")
+    add_task(ros, "whose contract", default="minitaur")
     ros.add_argument("--messages", type=int, default=3000, help="round trips of each (default: %(default)s)")
     ros.add_argument("--rate", type=float, default=100.0, help="Hz, observations sent (default: %(default)s)")
     ros.set_defaults(run=_ros)
 
     swap = subjects.add_parser("swap", help="models exchanged at 100 Hz: missed periods, and commands of neither model")
-    swap.add_argument("--task", default="minitaur", help="whose bundle (default: %(default)s)")
+    add_task(swap, "whose bundle", default="minitaur")
     swap.add_argument("--swaps", type=int, default=200, help="(default: %(default)s)")
     swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
     swap.set_defaults(run=_swap)
 
     bag = subjects.add_parser("bag", help="conversion of a bag against a bare loop of `rosbags`; its memory")
-    bag.add_argument("--task", default="minitaur", help="whose contract (default: %(default)s)")
+    add_task(bag, "whose contract", default="minitaur")
     bag.add_argument("--megabytes", type=float, default=100.0, help="size of the bag (default: %(default)s)")
     bag.add_argument("--rounds", type=int, default=3, help="turns of each of the two (default: %(default)s)")
     bag.set_defaults(run=_bag)
@@ -68,7 +69,7 @@ def add_parser(verbs: Any) -> None:
     offline.set_defaults(run=_offline)
 
     policy = subjects.add_parser("policy", help="one pass of a flow policy against ten, and against a diffusion's")
-    policy.add_argument("--task", default="boat", help="whose bundle (default: %(default)s)")
+    add_task(policy, "whose bundle", default="boat")
     policy.add_argument("--bundle", type=Path, help="with a policy one_step_flow (default: the task's)")
     policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
     policy.set_defaults(run=_policy)

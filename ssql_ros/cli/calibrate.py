@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
-from ssql_ros.cli.options import add_quiet
+from ssql_ros.cli.options import add_quiet, add_task
 
 if TYPE_CHECKING:
     from ssql_ros.tasks import Task
@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
         "1 - beta_s, by an exact binomial test. Delta and certificate are stored in the bundle.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
-    parser.add_argument("--task", help="which world (default: the one that the bundle was made for)")
+    add_task(parser, "which world (default: the one that the bundle was made for)")
     parser.add_argument(
         "--phase", choices=("pretrain", "finetune"), help="which world (default: that of its training; else finetune)"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
-from ssql_ros.cli.options import add_quiet, add_seed
+from ssql_ros.cli.options import add_quiet, add_seed, add_task, check_writable
 
 if TYPE_CHECKING:
     from ssql_ros.learning.offline import Log
@@ -31,7 +32,7 @@ def add_parser(verbs: Any) -> None:
         epilog="examples: ssql collect --task boat --episodes 2500 --out data/boat; "
         "ssql collect --task half_cheetah_velocity --episodes 150 --out data/half_cheetah",
     )
-    parser.add_argument("--task", default="boat", help="which world (default: %(default)s)")
+    add_task(parser, default="boat")
     counts = ", ".join(f"{count} of {task}" for task, count in EPISODES.items()) + f", {OF_OTHERS} of others"
     parser.add_argument("--episodes", type=int, help=f"how many (default: {counts})")
     add_seed(parser, "of everything that is drawn")
@@ -50,12 +51,18 @@ def _collect(options: argparse.Namespace) -> int:
     import numpy as np
 
     from ssql_ros.learning.offline import save_log
+    from ssql_ros.missing import need_ros
     from ssql_ros.tasks import find_task
 
     task = find_task(options.task)
     count = EPISODES.get(task.name, OF_OTHERS) if options.episodes is None else options.episodes
-    if options.out.exists() and any(options.out.iterdir()):
-        raise ValueError(f"{options.out}: is not empty; use another folder")
+    if count < 1:
+        raise ValueError(f"--episodes: expected at least 1, got {count}")
+    if options.bag:
+        need_ros("ssql collect --bag")
+        if task.robot != "boat":
+            raise ValueError(f"--bag: only the boat has pilots that are nodes, not {task.name}")
+    check_writable(options.out)
     if options.bag:
         return _record(task, count, options)
     facts = {
@@ -111,11 +118,7 @@ def _record(task: Task, episodes: int, options: argparse.Namespace) -> int:
     from ssql_ros.graph import Graph, isolate
     from ssql_ros.nodes.conductor import Conductor
 
-    if task.robot != "boat":
-        raise ValueError(f"--bag: only the boat has pilots that are nodes, not {task.name}")
-    if episodes < 1:
-        raise ValueError(f"episodes: expected at least 1, got {episodes}")
-    isolate()
+    print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only", file=sys.stderr)
     # Of what the pilot publishes, it waits itself until the recorder and the simulator listen.
     recorded = ["odom", "incident", "episode"]
     with Graph(options.out.parent / f"{options.out.name}_logs") as graph, Conductor(graph.check) as conductor:
@@ -125,8 +128,7 @@ def _record(task: Task, episodes: int, options: argparse.Namespace) -> int:
         graph.start("pilot_node", seed=options.seed, output_topic="joint_commands", listeners=2, use_sim_time=True)
         bar = tqdm(conductor.unshielded_episodes(episodes), total=episodes, unit="episode", disable=options.quiet)
         ended = list(bar)
-        for node in ("pilot_node", "sim_node", "recorder_node"):
-            graph.stop(node)
+        graph.stop_all()
     figures = {
         "episodes": float(len(ended)),
         "transitions": float(sum(episode.steps for episode in ended)),

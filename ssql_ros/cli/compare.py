@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
-from ssql_ros.cli.options import add_quiet, add_results
+from ssql_ros.cli.options import add_quiet, add_results, add_task
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,7 +20,7 @@ def add_parser(verbs: Any) -> None:
         "into summary.csv of the results folder; `ssql report` makes table and plot of them.",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs of ssql, one for each seed")
-    parser.add_argument("--task", default="minitaur_trots", help="(default: %(default)s)")
+    add_task(parser, default="minitaur_trots")
     parser.add_argument("--methods", nargs="+", default=["ssql", "sac", "cql", "iql"], help="(default: all)")
     parser.add_argument("--temperatures", nargs="*", type=float, default=[], help="also ssql with each of these lambda")
     parser.add_argument("--updates", type=int, default=5000, help="of each learner (default: %(default)s)")

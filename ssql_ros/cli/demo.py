@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.cli.figures import command_line, versions
-from ssql_ros.cli.options import add_seed
+from ssql_ros.cli.options import add_seed, add_task
 
 RECORDED = ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_commands", "episode", "incident")
 ACCOUNT = "shield_node/shielded_action"
@@ -29,7 +31,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "story", nargs="?", choices=("shield", "learn"), default="shield", help="(default: %(default)s)"
     )
-    parser.add_argument("--task", help="which robot (default: minitaur, or minitaur_trots to learn)")
+    add_task(parser, "which robot (default: minitaur, or minitaur_trots to learn)")
     parser.add_argument("--episodes", type=int, default=20, help="shield: of each mode (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="learn: for how long (default: %(default)s)")
     add_seed(parser, "of the first episode")
@@ -43,27 +45,47 @@ def _demo(options: argparse.Namespace) -> int:
 
         return learn(options.task or "minitaur_trots", options.minutes, options.seed, options.out)
     from ssql_ros.graph import Graph, isolate
+    from ssql_ros.missing import need_ros
     from ssql_ros.tasks import find_task
 
+    need_ros("ssql demo")
     if options.episodes < 1:
         raise ValueError(f"--episodes: expected at least 1, got {options.episodes}")
     task = find_task(options.task or "minitaur")
-    folder = options.out or Path("runs") / time.strftime("demo_%Y%m%dT%H%M%SZ", time.gmtime())
-    folder.mkdir(parents=True)
-    print(f"ROS_DOMAIN_ID={isolate()}, this machine only; logs in {folder / 'logs'}")
+    noise = task.noisy_controller()
+    folder = new_folder(options.out, "demo")
+    print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only; logs in {folder / 'logs'}", flush=True)
     with Graph(folder / "logs") as graph:
-        noise = task.noisy_controller()
         graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
         graph.start("sim_node", task=task.name, auto_reset=False)
         graph.start("behaviour_node", gait=noise.gait, sigma=noise.sigma, rho=noise.rho, bound=2.0, use_sim_time=True)
         graph.start("shield_node", contract=task.robot, autostart=False, use_sim_time=True)
         _run(graph, options)
-        graph.stop("shield_node")
-        graph.stop("behaviour_node")
-        graph.stop("sim_node")
-        graph.stop("recorder_node")
+        graph.stop_all()
     _report(task, folder, options)
     return 0
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Make the folder of a demonstration: `out`, else runs/NAME_TIME, with a number where there is one already.
+
+    Raises:
+        ValueError: `out` is there already, or cannot be made.
+    """
+    try:
+        if out is not None:
+            out.mkdir(parents=True)
+            return out
+        stem = Path("runs") / time.strftime(f"{name}_%Y%m%dT%H%M%SZ", time.gmtime())
+        for folder in (stem, *(stem.with_name(f"{stem.name}_{i}") for i in itertools.count(2))):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+    except FileExistsError as error:
+        raise ValueError(f"--out {out}: is there already, and what is in it stays; name a folder to be made") from error
+    except OSError as error:
+        raise ValueError(f"--out {out or 'runs'}: cannot be made: {error.strerror}; name another folder") from error
+    raise AssertionError("numbers never end")
 
 
 def _run(graph: Any, options: argparse.Namespace) -> None:

@@ -50,10 +50,13 @@ class Heard:
 def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
     """Run the story; return the exit status."""
     from ssql_ros.bundle import load_bundle
+    from ssql_ros.cli.demo import new_folder
     from ssql_ros.graph import Graph, isolate
+    from ssql_ros.missing import need_ros
     from ssql_ros.spec import config_folder
     from ssql_ros.tasks import find_task
 
+    need_ros("ssql demo learn")
     if not (math.isfinite(minutes) and minutes > 0.0):
         raise ValueError(f"--minutes: expected a number above 0, got {minutes}")
     task = find_task(task_name)
@@ -61,9 +64,8 @@ def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
     gaits = config_folder() / "bundles" / f"{task.name}.safetensors"
     first = load_bundle(gaits, task.contract()).id
     goal = task.world("pretrain").get("goal_velocity", 0.3)
-    folder = out or Path("runs") / time.strftime("demo_learn_%Y%m%dT%H%M%SZ", time.gmtime())
-    folder.mkdir(parents=True)
-    print(f"ROS_DOMAIN_ID={isolate()}, this machine only; logs in {folder / 'logs'}")
+    folder = new_folder(out, "demo_learn")
+    print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only; logs in {folder / 'logs'}", flush=True)
     with Graph(folder / "logs") as graph:
         graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
         graph.start("sim_node", task=task.name, goal_velocity=float(goal), auto_reset=False)
@@ -81,8 +83,7 @@ def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
             **LEARNER,
         )
         heard = _walk(graph, first, minutes, seed)
-        for node in ("shield_node", "learner_node", "policy_node", "sim_node", "recorder_node"):
-            graph.stop(node, seconds=30.0)
+        graph.stop_all(seconds=30.0)
     _report(folder, heard, first, seed)
     return 0
 

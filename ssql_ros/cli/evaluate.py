@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
-from ssql_ros.cli.options import add_quiet, add_seed
+from ssql_ros.cli.options import add_quiet, add_seed, add_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +21,9 @@ def add_parser(verbs: Any) -> None:
         "shield",
         help="an untrusted controller with the shield watching, and with it enforcing, same seeds",
         description="Runs the task's untrusted controller twice over the same seeds: the shield first only monitors, "
-        "then enforces. Intervals are 95 %%: Wilson for falls, bootstrap over episodes for means.",
+        "then enforces. Intervals are 95 %: Wilson for falls, bootstrap over episodes for means.",
     )
-    shield.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
+    add_task(shield, default="minitaur")
     shield.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
     shield.add_argument("--episodes", type=int, default=60, help="of each mode (default: %(default)s)")
     shield.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
@@ -37,11 +37,11 @@ def add_parser(verbs: Any) -> None:
     policy = subjects.add_parser(
         "policy",
         help="a bundle's policy, behind its own shield where it has one",
-        description="Runs the policy of a bundle. Intervals are 95 %%: Wilson for incidents, bootstrap over episodes "
+        description="Runs the policy of a bundle. Intervals are 95 %: Wilson for incidents, bootstrap over episodes "
         "for the return. Velocities are m/s. The boat begins at states from which it can stay safe, uniformly drawn, "
         "or at those of a file.",
     )
-    policy.add_argument("--task", required=True, help="which world")
+    add_task(policy, required=True)
     policy.add_argument("--bundle", type=Path, required=True, help="a .safetensors file with a policy")
     policy.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
     policy.add_argument("--goal", type=float, help="goal velocity in m/s, for the Minitaur (default: the task's)")
@@ -62,7 +62,7 @@ def add_parser(verbs: Any) -> None:
         help="a task's safe behaviour policy; of a mixture of gaits each one alone, without noise and with it",
         description="Runs what SSQL learns from, and what it must beat. Rewards are those of the task.",
     )
-    behaviour.add_argument("--task", default="minitaur_trots", help="which world (default: %(default)s)")
+    add_task(behaviour, default="minitaur_trots")
     behaviour.add_argument("--episodes", type=int, default=10, help="of each (default: %(default)s)")
     add_seed(behaviour, "of the first episode")
     add_quiet(behaviour)
@@ -75,7 +75,7 @@ def add_parser(verbs: Any) -> None:
         description="Lets the task's behaviour policy act, watched by the monitor that watches training. Tasks: those "
         "with a behaviour policy (spider, minitaur_trots, ...) and the grid worlds gridworld and spider_grid.",
     )
-    promise.add_argument("--task", required=True, help="which world")
+    add_task(promise, grids=True, required=True)
     promise.add_argument(
         "--bundle", type=Path, help="of `ssql train behaviour`: a learned one instead of the task's own"
     )

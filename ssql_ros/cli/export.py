@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import command_line, versions
+from ssql_ros.cli.options import add_task
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,7 +21,7 @@ def add_parser(verbs: Any) -> None:
         description="Writes a bundle whose policy is the task's safe behaviour policy, with the safety critic that the "
         "task ships behind it. policy_node serves it, and takes a learned policy in its place when one is announced.",
     )
-    behaviour.add_argument("--task", required=True, help="which one, e.g. minitaur_trots")
+    add_task(behaviour, "which one, e.g. minitaur_trots", required=True)
     behaviour.set_defaults(run=_behaviour)
     served = subjects.add_parser(
         "served",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
+import ssql_ros
+from ssql_ros import interrupts
 from ssql_ros.cli import (
     announce,
     bag,
@@ -21,6 +24,7 @@ from ssql_ros.cli import (
     run,
     train,
 )
+from ssql_ros.missing import explained
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
@@ -31,14 +35,25 @@ _EPILOG = """examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses what it does not know itself, so that the usage which is printed is the verb's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status: 0 done, 1 failed, 2 wrong use or bad input."""
-    parser = argparse.ArgumentParser(
+    """Run one command; return its exit status: 0 done, 1 failed, 2 wrong use or bad input, 128 + a signal's number."""
+    parser = _Parser(
         prog="ssql",
         description="Let robots learn without getting hurt: a safety shield, its training and its figures.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {ssql_ros.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
         demo,
@@ -59,10 +74,17 @@ def main(arguments: list[str] | None = None) -> int:
         module.add_parser(verbs)
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
+        with interrupts.raising():
+            return options.run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(f"error: {explained(error, f'ssql {options.verb}')}", file=sys.stderr)
+        return 2
+    except interrupts.Interrupted as interrupted:
+        print(f"interrupted{f'; {interrupted.note}' if interrupted.note else ''}", file=sys.stderr)
+        return 128 + interrupted.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -3,7 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
+from typing import Any
+
+# As ssql_ros.tasks has them, which the command line must not wait for.
+TASKS = (
+    "minitaur", "minitaur_velocity", "minitaur_friction", "minitaur_physics", "minitaur_trots",
+    "spider", "spider_timeless", "spider_threshold", "spider_noise", "spider_scale",
+    "boat", "half_cheetah_velocity", "swimmer_velocity",
+)  # fmt: skip
+GRIDS = ("gridworld", "spider_grid")
+
+
+def add_task(parser: argparse.ArgumentParser, what: str = "which world", grids: bool = False, **options: Any) -> None:
+    """Add --task, with the list of tasks in its help.
+
+    Args:
+        what: the task stands for, in words.
+        grids: the grid worlds are among them.
+        options: of `add_argument`, e.g. `default` or `required`.
+    """
+    if options.get("default") is not None:
+        what += " (default: %(default)s)"
+    parser.add_argument("--task", help=f"{what}; one of {', '.join([*TASKS, *(GRIDS * grids)])}", **options)
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that --out can be written, before what is to lie there takes minutes to make; leave no trace.
+
+    Raises:
+        ValueError: it cannot, or something is in it.
+    """
+    made: list[Path] = []
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"--out {folder}: is not an empty folder; name another")
+        for path in [*reversed(folder.parents), folder]:
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {folder}: cannot be written: {error.strerror or error}; name another folder"
+        ) from error
+    finally:
+        for path in reversed(made):
+            path.rmdir()
 
 
 def add_seed(parser: argparse.ArgumentParser, of: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
-from ssql_ros.cli.options import add_results, add_seed
+from ssql_ros.cli.options import add_results, add_seed, add_task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ def add_parser(verbs: Any) -> None:
         help="draw the best ways that these thresholds leave open, solved on a grid: nothing is learned",
     )
     parser.add_argument("--gamma-safe", type=float, default=0.65, help="of the exact Q_safe (default: %(default)s)")
-    parser.add_argument("--task", default="spider_threshold", help="of the trajectories (default: %(default)s)")
+    add_task(parser, "of the trajectories", default="spider_threshold")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="of the trajectories")
     parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")
     add_seed(parser, "of the first episode")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import time
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
-from ssql_ros.cli.options import add_seed
+from ssql_ros.cli.options import add_seed, add_task
 
 
 def add_parser(verbs: Any) -> None:
@@ -15,10 +16,11 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "run",
         help="start simulator, controller and shield until Ctrl-C, without ros2 launch",
-        description="Starts the nodes of launch/minitaur.launch.py as processes, in the caller's ROS domain. "
-        "Leave out the simulator to drive a robot, the controller to bring your own.",
+        description="Starts the nodes of launch/minitaur.launch.py as processes, in the caller's ROS domain, and says "
+        "in a line each how episodes end and what the shield does. All nodes end with it, the shield first. Without "
+        "the simulator it drives a robot; without the controller yours does.",
     )
-    parser.add_argument("--task", default="minitaur", help="which robot (default: %(default)s)")
+    add_task(parser, "which robot", default="minitaur")
     parser.add_argument("--mode", choices=("enforce", "monitor"), default="enforce", help="(default: %(default)s)")
     parser.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     parser.add_argument("--bundle", default="", help="safety critic (default: the one shipped)")
@@ -37,26 +39,47 @@ def add_parser(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from ssql_ros.bundle import load_bundle
+    from ssql_ros.critic import shielding_critic
     from ssql_ros.graph import Graph
+    from ssql_ros.missing import need_ros
+    from ssql_ros.shipped import find_shipped_bundle
     from ssql_ros.tasks import find_task
 
+    need_ros("ssql run")
+    from ssql_ros.nodes.watch import Watch
+
     task = find_task(options.task)
-    sim_time = not options.no_simulator
-    with Graph() as graph:
-        if options.record:
-            graph.start("recorder_node", contract=task.robot, output=str(options.record), use_sim_time=sim_time)
-        if not options.no_simulator:
-            graph.start("sim_node", task=task.name, real_time=not options.lock_step, seed=options.seed)
-        if options.policy:
-            policy = {"bundle": options.policy, "seed": options.seed, "use_sim_time": sim_time}
-            graph.start("policy_node", contract=task.robot, **policy)
-        elif not options.no_controller:
-            noise = {name: float(getattr(options, name)) for name in ("sigma", "rho", "bound")}
-            graph.start("behaviour_node", contract=task.robot, seed=options.seed, use_sim_time=sim_time, **noise)
-        shield = {"mode": options.mode, "bundle": options.bundle}
-        if options.epsilon is not None:
-            shield["epsilon"] = options.epsilon
-        graph.start("shield_node", contract=task.robot, use_sim_time=sim_time, **shield)
+    # What cannot be served is said here, before anything has started.
+    bundle = Path(options.bundle) if options.bundle else find_shipped_bundle(task.robot)
+    shielding_critic(load_bundle(bundle, task.contract()))
+    domain = os.environ.get("ROS_DOMAIN_ID")
+    print(f"ROS_DOMAIN_ID={domain or 0}, {'yours' if domain else 'the default'}: whatever robot is in it can hear this")
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(lambda line: print(line, flush=True)))
+        stack.callback(lambda: print(watch.summary(), flush=True))
+        graph = stack.enter_context(Graph())
+        _start(graph, task, str(bundle), options)
         while True:
             graph.check()
-            time.sleep(0.2)
+            watch.spin(0.2)
+
+
+def _start(graph: Any, task: Any, bundle: str, options: argparse.Namespace) -> None:
+    sim_time = not options.no_simulator
+    common = {"seed": options.seed, "use_sim_time": sim_time}
+    if options.record:
+        graph.start("recorder_node", contract=task.robot, output=str(options.record), use_sim_time=sim_time)
+    if not options.no_simulator:
+        graph.start("sim_node", task=task.name, real_time=not options.lock_step, seed=options.seed)
+    if options.policy:
+        graph.start("policy_node", contract=task.robot, bundle=options.policy, **common)
+    elif not options.no_controller and task.robot == "boat":
+        graph.start("pilot_node", **common)
+    elif not options.no_controller:
+        noise = {name: float(getattr(options, name)) for name in ("sigma", "rho", "bound")}
+        graph.start("behaviour_node", contract=task.robot, **noise, **common)
+    shield = {"mode": options.mode, "bundle": bundle}
+    if options.epsilon is not None:
+        shield["epsilon"] = options.epsilon
+    graph.start("shield_node", contract=task.robot, use_sim_time=sim_time, **shield)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
-from ssql_ros.cli.options import add_quiet, add_seed
+from ssql_ros.cli.options import add_quiet, add_seed, add_task
+from ssql_ros.interrupts import Interrupted
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,9 +22,10 @@ def add_parser(verbs: Any) -> None:
         "critic",
         help="a safety critic from rollouts of the noisy controller and of the masked one",
         description="Learns Q_safe(s, a), the discounted probability of a future incident. The defaults take some "
-        "ten minutes on two cores. The bundle carries the command, seed, versions, data and held-out figures.",
+        "ten minutes on two cores; what was interrupted goes on with the same command, from BUNDLE.checkpoint. "
+        "The bundle carries the command, seed, versions, data and held-out figures.",
     )
-    critic.add_argument("--task", default="minitaur", help="which world (default: %(default)s)")
+    add_task(critic, default="minitaur")
     add_seed(critic, "of everything that is drawn")
     critic.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
     critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
@@ -35,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     critic.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
     add_quiet(critic)
     add_json(critic)
-    critic.set_defaults(run=_critic)
+    critic.set_defaults(run=_going_on(_critic))
 
     for name, text in _ALGORITHMS.items():
         _add_algorithm(subjects, name, text)
@@ -85,7 +88,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
         )
     worlds = {"dqn": "gridworld or spider_grid", "ssql": "e.g. spider or minitaur_trots, gridworld or spider_grid"}
     of_it = worlds.get(name, "e.g. spider or minitaur_velocity")
-    parser.add_argument("--task", required=True, help=f"which world, {of_it}")
+    add_task(parser, f"which world, {of_it}", grids=name in worlds, required=True)
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
     parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
     of_log = "; updates from a log, or on a grid (default: 20000)" if from_logs else ""
@@ -109,7 +112,7 @@ def _add_algorithm(subjects: Any, name: str, text: str) -> None:
     )
     add_quiet(parser)
     add_json(parser)
-    parser.set_defaults(run=_algorithm, algorithm=name)
+    parser.set_defaults(run=_going_on(_algorithm), algorithm=name)
 
 
 # Those that learn from a log alone: in a line, what comes of it, an example.
@@ -140,7 +143,7 @@ def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -
         epilog=example,
     )
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
-    parser.add_argument("--task", required=True, help="which world, e.g. boat")
+    add_task(parser, "which world, e.g. boat", required=True)
     parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: runs/TASK_{name}_SEED)")
@@ -156,7 +159,7 @@ def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -
     parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
     add_quiet(parser)
     add_json(parser)
-    parser.set_defaults(run=_offline, algorithm=name)
+    parser.set_defaults(run=_going_on(_offline), algorithm=name)
 
 
 def _add_behaviour(subjects: Any) -> None:
@@ -173,7 +176,7 @@ def _add_behaviour(subjects: Any) -> None:
         "ssql train ssql --task spider --data data/spider --behaviour runs/b/bundle.safetensors --steps 10000",
     )
     add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
-    parser.add_argument("--task", required=True, help="which world's contract, e.g. spider")
+    add_task(parser, "which world's contract, e.g. spider", required=True)
     parser.add_argument("--steps", type=int, default=5000, help="updates (default: %(default)s)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_behaviour_SEED)")
@@ -188,7 +191,23 @@ def _add_behaviour(subjects: Any) -> None:
     parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
     add_quiet(parser)
     add_json(parser)
-    parser.set_defaults(run=_behaviour)
+    parser.set_defaults(run=_going_on(_behaviour))
+
+
+def _going_on(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return `run`, which says how to go on where it is interrupted."""
+
+    def resumable(options: argparse.Namespace) -> int:
+        try:
+            return run(options)
+        except Interrupted as interrupted:
+            said = (
+                f"{interrupted.note}; go on" if interrupted.note else "go on from the last checkpoint, if there is one,"
+            )
+            interrupted.note = f"{said} with the same command: {command_line()}"
+            raise
+
+    return resumable
 
 
 def _behaviour(options: argparse.Namespace) -> int:
@@ -343,8 +362,10 @@ def _critic(options: argparse.Namespace) -> int:
         critic=CriticSettings(gamma_safe=options.gamma_safe),
     )
     provenance = {"command": command_line(), "versions": versions()}
-    made = train_critic(find_task(options.task), plan, options.seed, provenance, show=not options.quiet)
+    checkpoint = options.out.with_name(f"{options.out.name}.checkpoint")
+    made = train_critic(find_task(options.task), plan, options.seed, provenance, not options.quiet, checkpoint)
     bundle = save_bundle(made, options.out)
+    checkpoint.unlink(missing_ok=True)
     note = f"bundle {bundle.id} is in {bundle.path}"
     report(dict(held_out_figures(bundle.provenance)), options.seed, options.json, notes=(note,))
     return 0

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from ssql_ros.behaviour.learned import LOG_STD_HIGH, LOG_STD_LOW, LearnedDensity, encoded
+from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, default_device
 
 # Rows of one episode that stay together where there are too few episodes to split by.
@@ -148,65 +149,111 @@ def conformal_floor(log_density: np.ndarray, quantile: float) -> float:
     Raises:
         ValueError: n is too small for this quantile.
     """
-    k = math.floor(quantile * (len(log_density) + 1))
+    return float(np.sort(log_density)[_rank(len(log_density), quantile) - 1])
+
+
+def _rank(n: int, quantile: float) -> int:
+    k = math.floor(quantile * (n + 1))
     if k < 1:
         least = math.ceil(1.0 / quantile) - 1
-        raise ValueError(f"quantile {quantile:g} needs at least {least} held-out steps, got {len(log_density)}")
-    return float(np.sort(log_density)[k - 1])
+        raise ValueError(f"quantile {quantile:g} needs at least {least} held-out steps, got {n}")
+    return k
 
 
-def learn_density(
-    states: np.ndarray,
-    actions: np.ndarray,
-    episode: np.ndarray,
-    settings: DensitySettings,
-    updates: int,
-    seed: int,
-    standardisation: tuple[np.ndarray, np.ndarray] | None = None,
-    each: Callable[[Iterator[int]], Iterator[int]] = lambda counts: counts,
-) -> Fit:
-    """Fit a policy to states (N, n_state), actions (N, n_action) in [-1, 1] and their episodes' numbers (N,).
+class DensityLearner:
+    """Fits a policy to states (N, n_state), actions (N, n_action) in [-1, 1] and their episodes' numbers (N,).
 
     Args:
+        updates: how many `step`s there will be.
         standardisation: mean and scale of states; None: those of the data.
-        each: wraps the counting of updates, for a progress bar.
 
     Raises:
         ValueError: actions out of range, or too little data.
     """
-    if not (np.abs(actions) <= 1.0 + 1e-6).all():
-        raise ValueError(f"actions: expected all in [-1, 1], got up to {np.abs(actions).max():g}")
-    parts = split(episode, np.random.default_rng([seed, 15]))
-    mean, scale = standardisation or (
-        states.mean(axis=0, dtype=float),
-        np.maximum(states.std(axis=0, dtype=float), 0.02),
-    )
-    network = MixtureDensity(mean, scale, actions.shape[1], settings, seed)
 
-    def tensor(array: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.array(array[rows]), dtype=torch.float32, device=network.device)
+    def __init__(
+        self,
+        states: np.ndarray,
+        actions: np.ndarray,
+        episode: np.ndarray,
+        settings: DensitySettings,
+        updates: int,
+        seed: int,
+        standardisation: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        if not (np.abs(actions) <= 1.0 + 1e-6).all():
+            raise ValueError(f"actions: expected all in [-1, 1], got up to {np.abs(actions).max():g}")
+        parts = split(episode, np.random.default_rng([seed, 15]))
+        _rank(len(parts[2]), settings.quantile)
+        mean, scale = standardisation or (
+            states.mean(axis=0, dtype=float),
+            np.maximum(states.std(axis=0, dtype=float), 0.02),
+        )
+        self._settings, self._updates, self._n = settings, updates, len(states)
+        self._network = network = MixtureDensity(mean, scale, actions.shape[1], settings, seed)
 
-    pairs = [(tensor(states, rows), tensor(actions, rows).clamp(-1.0, 1.0)) for rows in parts]
-    draws = torch.Generator(network.device).manual_seed(seed)
+        def tensor(array: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(np.array(array[rows]), dtype=torch.float32, device=network.device)
+
+        self._pairs = [(tensor(states, rows), tensor(actions, rows).clamp(-1.0, 1.0)) for rows in parts]
+        self._draws = torch.Generator(network.device).manual_seed(seed)
+        self._best, self._kept = -math.inf, copy.deepcopy(network.network.flat.detach())
+
+    def step(self, number: int) -> dict[str, torch.Tensor]:
+        """Make one update, given its number from 0; return its loss."""
+        s, (states, actions), network = self._settings, self._pairs[0], self._network
+        rows = torch.randint(len(states), (s.batch,), generator=self._draws, device=network.device)
+        loss = network.update(states[rows], actions[rows])
+        if (number + 1) % s.check_every == 0 or number + 1 == self._updates:
+            chosen = float(self._found(1).mean())
+            if chosen > self._best:
+                self._best, self._kept = chosen, copy.deepcopy(network.network.flat.detach())
+        return {"negative_log_likelihood": loss}
 
     @torch.no_grad()
-    def found(part: int) -> np.ndarray:
-        chunks = zip(*(tensors.split(8192) for tensors in pairs[part]), strict=True)
-        return torch.cat([network.log_density(*chunk) for chunk in chunks]).double().cpu().numpy()
+    def _found(self, part: int) -> np.ndarray:
+        chunks = zip(*(tensors.split(8192) for tensors in self._pairs[part]), strict=True)
+        return torch.cat([self._network.log_density(*chunk) for chunk in chunks]).double().cpu().numpy()
 
-    best, kept = -math.inf, copy.deepcopy(network.network.flat.detach())
-    for i in each(iter(range(updates))):
-        rows = torch.randint(len(pairs[0][0]), (settings.batch,), generator=draws, device=network.device)
-        network.update(pairs[0][0][rows], pairs[0][1][rows])
-        if (i + 1) % settings.check_every == 0 or i + 1 == updates:
-            chosen = float(found(1).mean())
-            if chosen > best:
-                best, kept = chosen, copy.deepcopy(network.network.flat.detach())
-    with torch.no_grad():
-        network.network.flat.copy_(kept)
-    floor = conformal_floor(found(2), settings.quantile)
-    names = ("train", "chosen_by", "for_floor", "reported")
-    figures = {f"log_likelihood_{name}": float(found(i).mean()) for i, name in enumerate(names)}
-    reported = found(3)
-    figures |= {"floor": floor, "quantile": settings.quantile, "below_floor": float((reported < floor).mean())}
-    return Fit(network.policy(floor), figures | {"steps": float(len(states)), "steps_reported": float(len(reported))})
+    def fit(self) -> Fit:
+        """Return what came of it: the best weights so far, and their floor."""
+        with torch.no_grad():
+            self._network.network.flat.copy_(self._kept)
+        quantile = self._settings.quantile
+        floor = conformal_floor(self._found(2), quantile)
+        names = ("train", "chosen_by", "for_floor", "reported")
+        figures = {f"log_likelihood_{name}": float(self._found(i).mean()) for i, name in enumerate(names)}
+        reported = self._found(3)
+        figures |= {"floor": floor, "quantile": quantile, "below_floor": float((reported < floor).mean())}
+        figures |= {"steps": float(self._n), "steps_reported": float(len(reported))}
+        return Fit(self._network.policy(floor), figures)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {
+            "weights": self._network.network.flat.detach(),
+            "optimiser": optimiser_state(self._network.optimiser),
+            "draws": self._draws.get_state(),
+            # JSON has no infinity.
+            "best": self._best if math.isfinite(self._best) else None,
+            "kept": self._kept,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        with torch.no_grad():
+            self._network.network.flat.copy_(state["weights"])
+        restore_optimiser(self._network.optimiser, state["optimiser"])
+        self._draws.set_state(state["draws"])
+        self._best = -math.inf if state["best"] is None else state["best"]
+        self._kept = state["kept"].to(self._network.device)
+
+
+def learn_density(
+    states: np.ndarray, actions: np.ndarray, episode: np.ndarray, settings: DensitySettings, updates: int, seed: int
+) -> Fit:
+    """Make all updates of a `DensityLearner` in one go; return what came of it."""
+    learner = DensityLearner(states, actions, episode, settings, updates, seed)
+    for number in range(updates):
+        learner.step(number)
+    return learner.fit()

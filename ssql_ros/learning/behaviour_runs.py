@@ -1,29 +1,32 @@
 """A run on disk that learns a behaviour policy from a data set: its folder, and the bundle in which it acts.
 
-config.json         data set, task, updates, seed, every setting, command, versions
-bundle.safetensors  the behaviour policy, which acts itself; the task's shipped safety critic, if there is one
-figures.json        likelihoods, the floor of the support, and the share of unseen actions below it
+config.json             data set, task, updates, seed, every setting, command, versions
+checkpoint.safetensors  the newest one, replaced whole; the run goes on from there
+tensorboard/            the loss
+bundle.safetensors      the behaviour policy, which acts itself; the task's shipped safety critic, if there is one
+figures.json            likelihoods, the floor of the support, and the share of unseen actions below it
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ssql_ros.bundle import save_bundle, write_whole
 from ssql_ros.dataset import DataSet
 from ssql_ros.learning.algorithms import checked_settings
-from ssql_ros.learning.behaviour_density import DensitySettings, learn_density
+from ssql_ros.learning.behaviour_density import DensityLearner, DensitySettings
 from ssql_ros.learning.runs import claim, served
+from ssql_ros.learning.stepping import step_through
 from ssql_ros.probes import with_probes
 from ssql_ros.tasks import find_task
+
+CHECKPOINT_EVERY = 1000  # updates
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def density_settings(changed: dict[str, Any]) -> DensitySettings:
 
 
 def run_behaviour(plan: BehaviourPlan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str, float]:
-    """Learn as planned; return the figures.
+    """Learn as planned, going on from the folder's checkpoint where there is one; return the figures.
 
     Raises:
         ValueError: the data set does not fit the task, or has too little data for the floor.
@@ -73,15 +76,14 @@ def run_behaviour(plan: BehaviourPlan, folder: Path, facts: dict[str, Any], show
         **facts,
     }
 
-    def counted(updates: Iterator[int]) -> Iterator[int]:
-        return iter(tqdm(updates, total=plan.steps, unit="update", disable=not show))
-
     whole = np.flatnonzero(np.isfinite(data["observation"]).all(axis=1) & np.isfinite(data["action"]).all(axis=1))
     states, actions, episode = (np.asarray(data[name])[whole] for name in ("observation", "action", "episode"))
     spread = (np.array(task.centre), np.array(task.spread)) if task.centre else None
-    fit = learn_density(states, actions, episode, settings, plan.steps, plan.seed, spread, counted)
+    learner = DensityLearner(states, actions, episode, settings, plan.steps, plan.seed, spread)
     # Only now: what cannot begin leaves no folder behind.
     claim(folder, config)
+    step_through(learner, learner.step, plan.steps, folder, CHECKPOINT_EVERY, f"behaviour {plan.task}", show)
+    fit = learner.fit()
     bundle, shield = served(contract, settings, {}, fit.policy.describe(), task)
     provenance = {**config, **({"safety_critic": shield} if shield else {}), "task": plan.task, "figures": fit.figures}
     bundle = dataclasses.replace(bundle, provenance=provenance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_ros.bundle import load_bundle
 from ssql_ros.critic import SafetyCritic, shielding_critic
+from ssql_ros.lifeline import end_with_parent
 from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
 from ssql_ros.spec import Contract
 from ssql_ros.tasks import find_task
@@ -135,6 +137,12 @@ def run_episode(job: EpisodeJob) -> Episode:
     )
 
 
+def _begin_worker(parent: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to all, to the parent; end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
+
+
 class RolloutPool:
     """Worker processes that run episodes; results come in the order of the jobs, whatever the number of workers.
 
@@ -146,7 +154,9 @@ class RolloutPool:
         self.workers = workers or len(os.sched_getaffinity(0))
         # spawn: a forked child would share the parent's physics clients and thread pools.
         context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(self.workers, mp_context=context)
+        self._executor = ProcessPoolExecutor(
+            self.workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
+        )
 
     def run(self, jobs: Iterable[EpisodeJob]) -> Iterator[Episode]:
         """Yield the episodes of `jobs`, in their order."""

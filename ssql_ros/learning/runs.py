@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle, write_whole
+from ssql_ros.interrupts import Interrupted, noting
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.learning.ssql import SSQLSettings, policy_kind
@@ -86,6 +87,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     Raises:
         ValueError: the plan does not fit the folder's run, the bundle, or the task.
         CheckpointError: the checkpoint is damaged, or cannot be written.
+        Interrupted: a signal came; the checkpoint has all steps up to the end of an episode.
     """
     task = find_task(plan.task)
     contract = task.contract()
@@ -259,11 +261,13 @@ def _spread_of(seen: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _train(training: Training, plan: Plan, folder: Path, checkpoint: Path, show: bool) -> None:
     saved = training.step
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=training.step or None, write_to_disk=True)
     logged = len(training.rows)
-    bar = tqdm(total=plan.steps, initial=training.step, unit="step", disable=not show, mininterval=0.5)
-    bar.set_description(f"{plan.algorithm} {plan.task} {plan.phase}")
-    with writer, bar:
+    with (
+        noting("the end of this episode") as stop,
+        SummaryWriter(str(folder / "tensorboard"), purge_step=training.step or None, write_to_disk=True) as writer,
+        tqdm(total=plan.steps, initial=training.step, unit="step", disable=not show, mininterval=0.5) as bar,
+    ):
+        bar.set_description(f"{plan.algorithm} {plan.task} {plan.phase}")
         for losses in training.run():
             bar.update()
             if losses and training.step % LOSS_EVERY == 0:
@@ -275,12 +279,14 @@ def _train(training: Training, plan: Plan, folder: Path, checkpoint: Path, show:
                 logged = len(training.rows)
                 newest = [row for row in training.rows[-100:] if row.kind == "collect"]
                 bar.set_postfix_str(_summary(newest), refresh=False)
+            # At the end too: what follows takes its time, and may be interrupted. No step of a begun episode is left.
             ended = training.step == plan.steps
-            if (training.can_stop and training.step - saved >= plan.checkpoint_every) or ended:
+            if ended or (training.can_stop and (stop or training.step - saved >= plan.checkpoint_every)):
                 write_whole(folder / "episodes.csv", as_csv(training.rows).encode())
-            if training.can_stop and training.step - saved >= plan.checkpoint_every and not ended:
                 save_checkpoint(checkpoint, training.state())
                 saved = training.step
+                if stop:
+                    raise Interrupted(stop.number, f"step {saved} of {plan.steps} is in {checkpoint}")
 
 
 def _summary(rows: list[EpisodeRow]) -> str:

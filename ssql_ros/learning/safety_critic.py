@@ -19,12 +19,14 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from ssql_ros.bundle import Network
+from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, exported, update_average
 from ssql_ros.learning.rollout import Episode
 
@@ -138,6 +140,7 @@ class SafetyCriticLearner:
             self.online.weights[-1].mul_(0.1)
             self.online.biases[-1].fill_(math.log(settings.prior / (1.0 - settings.prior)))
         self.target = copy.deepcopy(self.online)
+        self._fit: dict[str, Any] = {}  # of a fit that has begun and not ended; else empty
 
     def _inputs(self, observations: np.ndarray, actions: np.ndarray) -> torch.Tensor:
         bound = self.settings.observation_clip
@@ -145,7 +148,10 @@ class SafetyCriticLearner:
         return torch.from_numpy(np.concatenate([standard, actions], axis=1, dtype=np.float32))
 
     def fit(self, data: Transitions, updates: int) -> Iterator[float]:
-        """Make `updates` gradient steps on `data`, the learning rate falling to 0 by a cosine; yield each loss."""
+        """Make `updates` gradient steps on `data`, the learning rate falling to 0 by a cosine; yield each loss.
+
+        A learner that was restored in the middle of it makes those that are left.
+        """
         settings, generator = self.settings, self._generator
         now = self._inputs(data.observations, data.actions)
         following = self._inputs(data.following, data.following_actions)
@@ -154,7 +160,11 @@ class SafetyCriticLearner:
         n_near = round(settings.batch * settings.near_fraction) if len(near) else 0
         optimiser = torch.optim.Adam(self.online.parameters(), lr=settings.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
-        for _ in range(updates):
+        if self._fit:
+            restore_optimiser(optimiser, self._fit["optimiser"])
+            schedule.load_state_dict(self._fit["schedule"])
+            optimiser.param_groups[0]["lr"] = self._fit["schedule"]["_last_lr"][0]
+        for number in range(self._fit.get("done", 0), updates):
             index = torch.randint(len(now), (settings.members, settings.batch), generator=generator)
             if n_near:
                 drawn = torch.randint(len(near), (settings.members, n_near), generator=generator)
@@ -168,7 +178,35 @@ class SafetyCriticLearner:
             optimiser.step()
             schedule.step()
             update_average(self.target, self.online, settings.tau)
+            self._fit = {"done": number + 1, "parts": (optimiser, schedule)}
             yield loss.item()
+        self._fit = {}
+
+    @property
+    def fitted(self) -> int:
+        """Return how many steps of a fit that has begun were made; 0: none has."""
+        return int(self._fit.get("done", 0))
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        fit = dict(self._fit)
+        if "parts" in fit:
+            optimiser, schedule = self._fit["parts"]
+            kept = {name: value for name, value in schedule.state_dict().items() if not callable(value)}
+            fit = {"done": self._fit["done"], "optimiser": optimiser_state(optimiser), "schedule": kept}
+        networks = {name: list(getattr(self, name).parameters()) for name in ("online", "target")}
+        standard = {"mean": self._mean, "scale": self._scale}
+        return {**networks, **standard, "draws": self._generator.get_state(), "fit": fit}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        with torch.no_grad():
+            for name in ("online", "target"):
+                for parameter, value in zip(getattr(self, name).parameters(), state[name], strict=True):
+                    parameter.copy_(value)
+        self._mean, self._scale = state["mean"].numpy(), state["scale"].numpy()
+        self._generator.set_state(state["draws"])
+        self._fit = dict(state["fit"])
 
     @torch.no_grad()
     def q_safe(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:

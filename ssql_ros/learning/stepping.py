@@ -10,6 +10,7 @@ import torch
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ssql_ros.interrupts import Interrupted, noting
 from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 LOSS_EVERY = 200
@@ -44,21 +45,26 @@ def step_through(
 
     Raises:
         CheckpointError: the checkpoint is damaged, or cannot be written.
+        Interrupted: a signal came; the checkpoint has all steps so far.
     """
     checkpoint = folder / CHECKPOINT
     done = restored(learner, checkpoint) if checkpoint.exists() else 0
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done or None, write_to_disk=True)
-    bar = tqdm(total=steps, initial=done, unit="step", desc=title, disable=not show, mininterval=0.5)
     losses: dict[str, torch.Tensor] = {}
-    with writer, bar:
+    with (
+        noting("this step") as stop,
+        SummaryWriter(str(folder / "tensorboard"), purge_step=done or None, write_to_disk=True) as writer,
+        tqdm(total=steps, initial=done, unit="step", desc=title, disable=not show, mininterval=0.5) as bar,
+    ):
         for number in range(done, steps):
             losses = step(number)
             bar.update()
             if (number + 1) % LOSS_EVERY == 0:
                 for name, value in losses.items():
                     writer.add_scalar(f"learning/{name}", float(value), number + 1)
-            if (number + 1) % every == 0 or number + 1 == steps:
+            if (number + 1) % every == 0 or number + 1 == steps or stop:
                 save_checkpoint(checkpoint, {"step": number + 1, "learner": learner.state()})
+            if stop:
+                raise Interrupted(stop.number, f"step {number + 1} of {steps} is in {checkpoint}")
     return {name: float(value) for name, value in losses.items()}
 
 

@@ -14,6 +14,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from ssql_ros.msg import Episode, ShieldedAction
@@ -48,7 +49,8 @@ class Conductor:
 
     def __init__(self, check: Callable[[], None], patience: float = 60.0, controller: str = "behaviour_node") -> None:
         self._check, self._patience, self._controller = check, patience, controller
-        rclpy.init()
+        # Signals are the command's: it ends the graph in order.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("conductor")
         self._executor = EventsExecutor()
         self._executor.add_node(self.node)

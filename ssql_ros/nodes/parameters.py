@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter as RosParameter
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number with a decimal point", str: "a text"}
+# Declared by rclpy itself, or by what topics declare with a prefix of their own.
+ROS_NAMES, ROS_PREFIXES = ("use_sim_time", "start_type_description_service"), ("qos_overrides.",)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,21 @@ class Parameter:
     choices: tuple[str, ...] = ()
     fixed: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Return the type in words."""
+        return KINDS.get(type(self.default), type(self.default).__name__)
+
+    @property
+    def allowed(self) -> str:
+        """Return bounds or choices in words, from a comma on; empty: anything of its type."""
+        if self.choices:
+            return f", one of {', '.join(self.choices)}"
+        least, most = (None if bound is None else f"{bound:.10g}" for bound in (self.low, self.high))
+        if least is not None and most is not None:
+            return f", from {least} to {most}"
+        return f", at least {least}" if least is not None else f", at most {most}" if most is not None else ""
+
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows."""
         descriptor = ParameterDescriptor(
@@ -51,6 +71,8 @@ class Parameter:
         """Return what is wrong with a value, or an empty text. The ranges of rcl let NaN through; this does not."""
         if self.default is None:
             return ""  # for `check` of `declare` to say
+        if type(value) is not type(self.default):
+            return f"{self.name}: expected {self.kind}, got {value!r}{self._advice(value)}"
         if isinstance(value, float) and not math.isfinite(value):
             return f"{self.name}: expected a finite number, got {value}"
         if self.low is not None and not value >= self.low:
@@ -60,6 +82,27 @@ class Parameter:
         if self.choices and value not in self.choices:
             return f"{self.name}: expected one of {', '.join(self.choices)}; got {value!r}"
         return ""
+
+    def _advice(self, value: Any) -> str:
+        if isinstance(self.default, float) and type(value) is int:
+            return f"; write {value}.0"
+        if isinstance(self.default, str) and isinstance(value, bool | int | float):
+            return f"; write it in quotes, as in -p '{self.name}:=\"{str(value).lower()}\"'"
+        return ""
+
+
+def _check_given(
+    given: Mapping[str, RosParameter], known: Mapping[str, Parameter], declared: Callable[[str], bool]
+) -> None:
+    """Hold what was given at start against the table. Raises ValueError."""
+    for name, override in given.items():
+        if name in known:
+            if fault := known[name].fault(override.value):
+                raise ValueError(f"parameter {fault}")
+        elif not (name in ROS_NAMES or name.startswith(ROS_PREFIXES) or declared(name)):
+            close = difflib.get_close_matches(name, [*known, *ROS_NAMES], 1)
+            advice = f"did you mean {close[0]}?" if close else f"known: {', '.join([*known, ROS_NAMES[0]])}"
+            raise ValueError(f"parameter {name}: is unknown; {advice}")
 
 
 def declare(
@@ -72,9 +115,11 @@ def declare(
             an empty text. A change that it refuses does not happen.
 
     Raises:
-        ValueError: a value given at start is out of bounds, of another type, or refused by `check`.
+        ValueError: a value given at start is out of bounds, of another type, of an unknown name, or refused by `check`.
     """
     by_name = {parameter.name: parameter for parameter in table}
+    # What -p and --params-file say of this node; rclpy itself ignores what nobody declares.
+    _check_given(node._parameter_overrides, by_name, node.has_parameter)
     for parameter in by_name.values():
         try:
             node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())

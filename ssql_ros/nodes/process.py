@@ -14,6 +14,10 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
+from ssql_ros import lifeline
+from ssql_ros.missing import explained
+from ssql_ros.nodes import arguments
+
 SENSOR = qos_profile_sensor_data
 # Only the newest command counts, and it must arrive.
 COMMAND = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
@@ -61,26 +65,35 @@ def raise_priority(node: Any, priority: int, thread: int = 0) -> None:
 
 
 def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]], None] = spin) -> int:
-    """Make a node, serve it until SIGINT, SIGTERM or ROS shutdown, then call its `close` and destroy it.
+    """Make a node, serve it until SIGINT, SIGTERM, SIGHUP or ROS shutdown, then call its `close` and destroy it.
 
     Args:
         serve: runs the node until its second argument says that it is to stop.
 
     A ValueError, OSError or ImportError of the constructor is a user's mistake or a missing part: it is printed in
-    one line, without a traceback, and the exit status is 2.
+    one line, without a traceback, and the exit status is 2. So are arguments that no node knows. `--help` prints what
+    the node can be told. Started by `ssql_ros.graph`, it ends with whoever started it.
     """
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
+        alone = lifeline.tie()
+        others = arguments.unknown(sys.argv)
+        if any(word in ("-h", "--help") for word in others):
+            print(arguments.usage(make))
+            return 0
+        if others:
+            raise ValueError(arguments.refusal(others, make))
+        arguments.initialise()
         node = make()
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, ImportError, lifeline.ParentGone) as error:
+        text = explained(error, "this node") if isinstance(error, ImportError) else str(error)
+        print(f"error: {text}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     try:
-        serve(node, stop.is_set)
+        serve(node, lambda: stop.is_set() and alone())
     finally:
         close = getattr(node, "close", None)
         if close is not None:

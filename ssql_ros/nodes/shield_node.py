@@ -31,12 +31,13 @@ from ssql_ros.nodes.shield_report import ShieldReport, fallen_at
 from ssql_ros.probes import check_critic, check_probes
 from ssql_ros.shield import FIRST_STAGE, STAGE, ShieldSettings
 from ssql_ros.shield_loop import Mode, ShieldLoop
+from ssql_ros.shipped import find_shipped_bundle
 from ssql_ros.spec import find_contract, load_contract
 from ssql_ros.spec.contract import JOINT_STATE
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
-    Parameter("bundle", "", "path of the bundle with the safety critic; empty: config/bundles/ROBOT_critic"),
+    Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
     Parameter("mode", "enforce", "enforce the decisions, or only monitor them", choices=("enforce", "monitor")),
     Parameter("epsilon", None, "threshold on q_safe, above 0 and below 1; not set or empty: the bundle's own"),
     Parameter(
@@ -146,9 +147,7 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
 
     def _load_critic(self) -> tuple[SafetyCritic, CriticLimits]:
         """Return the critic of the parameter `bundle`, tried, and what follows from it for those that are announced."""
-        path = self.value_of("bundle")
-        if not path:
-            path = find_contract(self.contract.robot).parent / "bundles" / f"{self.contract.robot}_critic.safetensors"
+        path = self.value_of("bundle") or find_shipped_bundle(self.contract.robot)
         bundle = load_bundle(path, self.contract)
         critic = shielding_critic(bundle)
         check_probes(bundle)
