@@ -71,7 +71,11 @@ class LearnerNode(Node):
                 raise ValueError(f"parameter {name}: expected a path, got none")
         shield = load_bundle(self.value_of("behaviour"), self.contract)
         shield.need("critic")
-        behaviour, reward = behaviour_of(shield), reward_of(self.contract, self._goal())
+        behaviour, goal = behaviour_of(shield), self._goal()
+        try:
+            reward = reward_of(self.contract, goal)
+        except ValueError as error:
+            raise ValueError(f"parameter goal: {error}; leave it empty" if goal is not None else str(error)) from error
         self._folder = Path(self.value_of("folder")).absolute()
         self._lock = self._claim()
         source = recorded_from(self.contract, behaviour, reward)
