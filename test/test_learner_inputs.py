@@ -100,9 +100,8 @@ def test_a_foreign_driver_gives_as_many_transitions_as_periods(tmp_path: Path, d
                 [sys.executable, str(DRIVER), json.dumps({"frames": 100, **wanted})], check=True, timeout=120
             )
             if wanted.get("garbage"):
-                # Three messages on each of four topics, and what rclpy itself cannot decode.
+                # Three messages on each of four topics; those on model_status end nothing either.
                 listener.wait(lambda: listener.number("unreadable") == 12)
-                listener.wait(lambda: "message: " in listener.learner["exceptions"])
             listener.wait(lambda: listener.number("periods") > 0)
         graph.stop("learner_node", 30.0)
     rows = rows_of(folder)
