@@ -19,9 +19,12 @@ ARGUMENTS = (
     ("contract", "minitaur", "robot name or path of its contract YAML"),
     ("bundle", "", "path of the bundle with the safe behaviour policy and the safety critic"),
     ("folder", "", "where the learner keeps buffer, checkpoint and offers; an old one is gone on with"),
-    ("goal", "0.4", "m/s, of the reward"),
+    ("goal", "", "of the reward, m/s, in place of the contract's; empty: the contract's own"),
+    ("algorithm", "ssql", "what learns: ssql or iql"),
     ("announce", "true", "announce what passes every gate; else it only lies in the folder"),
     ("settings", "{}", "of the algorithm, JSON by name"),
+    ("replay", "500000", "transitions in memory; beyond them the oldest are forgotten"),
+    ("disk_megabytes", "2048", "MB of transitions on disk; beyond them the oldest go"),
     ("namespace", "", "namespace of the nodes"),
     ("use_sim_time", "false", "true when a simulator publishes /clock"),
 )
@@ -42,9 +45,12 @@ def generate_launch_description() -> LaunchDescription:
             {
                 "behaviour": typed("bundle", str),
                 "folder": typed("folder", str),
-                "goal": typed("goal", float),
+                "goal": typed("goal", str),
+                "algorithm": typed("algorithm", str),
                 "announce": typed("announce", bool),
                 "settings": typed("settings", str),
+                "replay": typed("replay", int),
+                "disk_megabytes": typed("disk_megabytes", int),
             },
         ),
     )
