@@ -27,7 +27,11 @@ from ssql_ros.nodes.learner_node import PARAMETERS
 from ssql_ros.nodes.parameters import Parameter
 from ssql_ros.policy import behaviour_of
 
-OWN = tuple(parameter for parameter in PARAMETERS if parameter.name in ("folder", "goal", "announce", "settings"))
+NAMES = ("folder", "algorithm", "announce", "settings", "replay", "disk_megabytes")
+OWN = (
+    *(parameter for parameter in PARAMETERS if parameter.name in NAMES),
+    Parameter("goal", "", "of the reward, m/s, in place of the contract's; empty: the contract's own"),
+)
 ARGUMENTS = (
     CONTRACT,
     Parameter("bundle", "", "path of the bundle with the safe behaviour policy and the safety critic"),

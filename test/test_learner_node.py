@@ -66,6 +66,7 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
             "learner_node",
             behaviour=str(GAITS),
             folder=str(tmp_path / "learner"),
+            goal=0.4,
             first_steps=600,
             round_updates=300,
             shadow_steps=100,

@@ -14,45 +14,46 @@ import torch
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.bundle import load_bundle
 from ssql_ros.learning.gates import calibration_gate, returns_of, support_gate
-from ssql_ros.learning.live_buffer import LiveBuffer
+from ssql_ros.learning.live_buffer import LiveBuffer, recorded_from
 from ssql_ros.learning.live_learner import LiveLearner
 from ssql_ros.learning.live_settings import read_settings
 from ssql_ros.policy import SupportedPolicy
+from ssql_ros.rewards import reward_of
 from ssql_ros.tasks import find_task
-from ssql_ros.transitions import LiveTransition
 
 TASK = find_task("minitaur_trots")
 SIZES = (120, 8, 8)
+SOURCE = recorded_from(TASK.contract(), TASK.behaviour_policy(), reward_of(TASK.contract(), 0.4))
 SMALL = {"hidden": [32, 32], "samples": 4, "batch": 64, "extraction_updates": 60, "extraction_samples": 8}
 
 
-def walked(steps: int, seed: int, behaviour: BehaviourPolicy, begin: int = 0) -> list[list[LiveTransition]]:
+def walked(steps: int, seed: int, behaviour: BehaviourPolicy, begin: int = 0) -> list[list[dict]]:
     """Episodes of b in the world itself."""
     env, rng = TASK.make(**TASK.world("pretrain")), np.random.default_rng(seed)
-    episodes: list[list[LiveTransition]] = []
+    episodes: list[list[dict]] = []
     made = 0
     while made < steps:
         observation, _ = env.reset(seed=seed)
         behaviour.reset(rng)
-        episode: list[LiveTransition] = []
+        episode: list[dict] = []
         ended = False
         while not ended:
             context = behaviour.context()
             action = behaviour.act(observation, rng)
             following, reward, terminated, truncated, info = env.step(action)
             ended = terminated or truncated
-            step = LiveTransition(
-                (begin + made) * 20_000_000,
-                observation,
-                context,
-                action,
-                float(reward),
-                following,
-                behaviour.context(),
-                bool(info["incident"]),
-                not episode,
-                action,
-            )
+            step = {
+                "stamp": (begin + made) * 20_000_000,
+                "observation": observation,
+                "context": context,
+                "action": action,
+                "reward": float(reward),
+                "following": following,
+                "following_context": behaviour.context(),
+                "incident": bool(info["incident"]),
+                "first": not episode,
+                "proposal": action,
+            }
             episode.append(step)
             observation, made = following, made + 1
         episodes.append(episode)
@@ -61,7 +62,7 @@ def walked(steps: int, seed: int, behaviour: BehaviourPolicy, begin: int = 0) ->
 
 
 @pytest.fixture(scope="module")
-def episodes() -> list[list[LiveTransition]]:
+def episodes() -> list[list[dict]]:
     return walked(5000, 0, TASK.behaviour_policy())
 
 
@@ -73,12 +74,13 @@ def prepare(folder: Path, **changed: object) -> LiveBuffer:
         "first_steps": 500,
         "round_updates": 150,
         "shadow_steps": 400,
-        "ssql": SMALL,
+        "source": SOURCE,
+        "settings": SMALL,
         **changed,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "live.json").write_text(json.dumps(settings))
-    return LiveBuffer(folder / "buffer", SIZES)
+    return LiveBuffer(folder / "buffer", SIZES, SOURCE)
 
 
 class Worker:
@@ -162,12 +164,12 @@ def test_a_damaged_chunk_is_set_aside_and_counted(tmp_path: Path, episodes: list
         buffer.append(episode)
     path = tmp_path / "buffer" / "chunk_000001.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    reader = LiveBuffer(tmp_path / "buffer", SIZES)
+    reader = LiveBuffer(tmp_path / "buffer", SIZES, SOURCE)
     assert [len(chunk) for chunk in reader.unread()] == [500, 500]
     assert list(reader.refused) == ["chunk_000001.safetensors"]
     assert path.exists()
-    other = LiveBuffer(tmp_path / "buffer", (119, 8, 8))
-    assert other.unread() == []
+    other = LiveBuffer(tmp_path / "buffer", (119, 8, 8), SOURCE)
+    assert list(other.unread()) == []
     assert "expected shape" in other.refused["chunk_000000.safetensors"]
     # A new writer never overwrites.
     reader.append(episodes[3])
@@ -197,7 +199,7 @@ def test_the_return_is_judged_against_what_acts_also_where_that_cannot_be_read(
     learner.take_in()
     algorithm, judge = learner._algorithm(), learner.judge
     judge.pending = load_bundle(learner.export()["path"], TASK.contract())
-    (chunk, *_) = LiveBuffer(tmp_path / "buffer", SIZES).unread()
+    (chunk, *_) = LiveBuffer(tmp_path / "buffer", SIZES, SOURCE).unread()
     judge.see(chunk)
     judge.finish(algorithm, lambda: learner.replay.draw(64, torch.Generator(), algorithm.device))
     gate = judge.gates[-1]
@@ -232,7 +234,7 @@ def test_the_calibration_gate_refuses_what_no_optimum_can_be() -> None:
 def test_the_support_gate_refuses_a_policy_of_a_wider_support(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path)
     buffer.append(episodes[0])
-    (chunk,) = LiveBuffer(tmp_path / "buffer", SIZES).unread()
+    (chunk,) = LiveBuffer(tmp_path / "buffer", SIZES, SOURCE).unread()
     narrow = find_task("minitaur_trots").behaviour_policy()
 
     class Wide:

@@ -84,6 +84,10 @@ class IQL:
         bound = self.settings.observation_clip
         return ((observation - self.mean) / self.scale).clamp_(-bound, bound)
 
+    def squashed_from(self, batch: Batch) -> torch.Tensor:
+        """Return u (batch, n_action), of which the log's actions are the hyperbolic tangent."""
+        return torch.atanh(batch.action.clamp(-EDGE, EDGE))
+
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step on values, critics and policy; return their losses."""
         s = self.settings
@@ -97,7 +101,7 @@ class IQL:
         value_loss = (torch.where(advantage > 0.0, s.expectile, 1.0 - s.expectile) * advantage.square()).mean()
         critic_loss = 0.5 * (self.critics(pair)[..., 0] - target).square().sum() / len(target)
         weights = (s.sharpness * advantage.detach()).exp().clamp_max(MOST_WEIGHT)
-        u = torch.atanh(batch.action.clamp(-EDGE, EDGE))
+        u = self.squashed_from(batch)
         mean, log_std = self.actor.distribution(state)
         actor_loss = -(weights * log_probability(u, (u - mean) * (-log_std).exp(), log_std)).mean()
         # The three have no parameter in common: one step serves all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.bundle import Bundle, load_bundle
 from ssql_ros.critic import SafetyCritic
 from ssql_ros.learning.gates import Gate, calibration_gate, return_gate, returns_of, shadow_gate, support_gate
+from ssql_ros.learning.live_algorithms import LiveAlgorithm
 from ssql_ros.learning.live_buffer import Chunk
+from ssql_ros.learning.live_offers import in_service
 from ssql_ros.learning.live_settings import LiveSettings
 from ssql_ros.learning.policy_value import Draw, drawn_by_behaviour, drawn_by_policy, fitted_value, taken_from
 from ssql_ros.learning.replay import Batch
 from ssql_ros.learning.sac import NO_CLOCK
-from ssql_ros.learning.ssql import SSQL
 from ssql_ros.policy import supported_policy
 from ssql_ros.shield import ShieldSettings
 from ssql_ros.spec import Contract
@@ -35,7 +37,7 @@ class LiveJudge:
         tell: what becomes of problems, in words.
 
     Attributes:
-        held_out: chunks that nothing is learned from.
+        held_out: newest chunks that nothing is learned from.
         pending: the candidate that waits for the states of now; None: there is none.
     """
 
@@ -48,7 +50,7 @@ class LiveJudge:
         shield: Bundle,
         tell: Callable[[str], None],
     ) -> None:
-        self.held_out: list[Chunk] = []
+        self.held_out: deque[Chunk] = deque(maxlen=JUDGED_CHUNKS)
         self.pending: Bundle | None = None
         self._folder, self._settings, self._contract, self._behaviour = folder, settings, contract, behaviour
         self._shield, self._critic, self._tell = shield, SafetyCritic(shield), tell
@@ -66,7 +68,7 @@ class LiveJudge:
         """Return whether the candidate that waits can be judged."""
         return self.pending is not None and sum(len(chunk) for chunk in self._shadow) >= self._settings.shadow_steps
 
-    def begin(self, candidate: Bundle, algorithm: SSQL) -> bool:
+    def begin(self, candidate: Bundle, algorithm: LiveAlgorithm) -> bool:
         """Judge by what is held out; return whether the candidate waits for the other gates now."""
         self._gates = [self._judge_calibration(algorithm)]
         if self.held_out:
@@ -75,7 +77,7 @@ class LiveJudge:
         self.pending, self._shadow = candidate if passed else None, []
         return passed
 
-    def finish(self, algorithm: SSQL, draw_batch: Callable[[], Batch]) -> Bundle | None:
+    def finish(self, algorithm: LiveAlgorithm, draw_batch: Callable[[], Batch]) -> Bundle | None:
         """Judge the candidate that waits; return it where it has passed every gate.
 
         Args:
@@ -83,7 +85,7 @@ class LiveJudge:
         """
         candidate, self.pending = self.pending, None
         assert candidate is not None
-        joined = Chunk(*(np.concatenate(part) for part in zip(*(vars(c).values() for c in self._shadow), strict=True)))
+        joined = Chunk.joined(self._shadow)
         shield = ShieldSettings(self._shield.probability_critic().epsilon, NO_CLOCK, NO_CLOCK)
         policy = supported_policy(candidate)
         self._gates.append(shadow_gate(policy, joined, self._critic, self._contract, shield, self._rng))
@@ -96,10 +98,10 @@ class LiveJudge:
         """Return the gates that the newest candidate has come to."""
         return self._gates
 
-    def _judge_calibration(self, algorithm: SSQL) -> Gate:
+    def _judge_calibration(self, algorithm: LiveAlgorithm) -> Gate:
         gamma = algorithm.settings.gamma
         q, target, returns, whole = [], [], [], []
-        for chunk in self.held_out[-JUDGED_CHUNKS:]:
+        for chunk in self.held_out:
             states = torch.as_tensor(np.concatenate([chunk.observation, chunk.context], axis=1))
             batch = Batch(
                 states,
@@ -119,8 +121,10 @@ class LiveJudge:
         parts = [np.concatenate(part) for part in (q, target, returns, whole)]
         return calibration_gate(parts[0], parts[1], parts[2], parts[3])
 
-    def _judge_return(self, candidate: Bundle, shadow: Chunk, algorithm: SSQL, draw_batch: Callable[[], Batch]) -> Gate:
-        """Hold the candidate against what acts now: the newest policy that was offered, b where none was."""
+    def _judge_return(
+        self, candidate: Bundle, shadow: Chunk, algorithm: LiveAlgorithm, draw_batch: Callable[[], Batch]
+    ) -> Gate:
+        """Hold the candidate against what acts now: the newest policy that was offered and not refused, or b."""
         s, gamma = self._settings, algorithm.settings.gamma
         whole = _whole(shadow, gamma)
         if not whole.any():
@@ -135,8 +139,8 @@ class LiveJudge:
         estimate = judge(drawn_by_policy(taken_from(candidate, algorithm, s.seed)))
         service = drawn_by_behaviour(algorithm)
         try:
-            if offered := sorted((self._folder / "offered").glob("round_*.safetensors")):
-                bundle = load_bundle(offered[-1], self._contract)
+            if (offered := in_service(self._folder)) is not None:
+                bundle = load_bundle(offered, self._contract)
                 service = drawn_by_policy(taken_from(bundle, algorithm, s.seed))
         except ValueError as error:
             # Of other settings, or damaged: what it has recorded is known all the same.

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ssql_ros.learning.live_learner import LiveLearner
-from ssql_ros.learning.live_settings import read_settings
+from ssql_ros.learning.live_settings import claim, read_settings
 
 IDLE = 0.1  # s
 PARENT_CHECK = 1.0  # s
@@ -36,17 +36,27 @@ def _tell_problem(words: str) -> None:
     tell({"event": "problem", "words": words})
 
 
-def _command(timeout: float) -> str | None:
-    """Return a word from standard input, "" where none came in `timeout` s, None at its end."""
-    if not select.select([sys.stdin], [], [], timeout)[0]:
-        return ""
-    line = sys.stdin.readline()
-    return line.strip() if line else None
+class Commands:
+    """Words from standard input, one a line."""
+
+    def __init__(self) -> None:
+        self._rest, self._words, self._ended = b"", list[str](), False
+
+    def next(self, timeout: float) -> str | None:
+        """Return a word, "" where none came in `timeout` s, None at the end of the input."""
+        if not self._words and not self._ended and select.select([0], [], [], timeout)[0]:
+            data = os.read(0, 4096)
+            self._ended = not data
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self._words += [line.decode(errors="replace").strip() for line in lines]
+        if self._words:
+            return self._words.pop(0)
+        return None if self._ended else ""
 
 
 def serve(learner: LiveLearner) -> None:
-    """Learn until told to stop."""
-    parent, looked = os.getppid(), time.monotonic()
+    """Learn until told to stop, or until nobody is there to be told anything."""
+    parent, looked, commands = os.getppid(), time.monotonic(), Commands()
     while True:
         new = learner.take_in()
         told = learner.step()
@@ -54,13 +64,12 @@ def serve(learner: LiveLearner) -> None:
             tell(message)
         if new and not told:
             tell(learner.progress())
-        word = _command(0.0 if told else IDLE)
+        word = commands.next(0.0 if told else IDLE)
         if time.monotonic() - looked > PARENT_CHECK:
             looked = time.monotonic()
             if os.getppid() != parent:
                 word = None
         if word is None or word == "stop":
-            learner.save()
             return
         if word in ("pause", "resume"):
             learner.paused = word == "pause"
@@ -80,11 +89,19 @@ def main() -> int:
         os.nice(10)  # what drives the robot comes first
     folder = Path(sys.argv[1])
     try:
+        # One that is left over from a learner that was killed ends its step, and writes its checkpoint, first.
+        _lock = claim(folder / "worker.lock", wait=True)
         learner = LiveLearner(folder, read_settings(folder / "live.json"), _tell_problem)
     except (ValueError, OSError) as error:
         _tell_problem(str(error))
         return 2
-    serve(learner)
+    with contextlib.suppress(BrokenPipeError):  # who started it has been killed
+        serve(learner)
+        learner.save()
+        return 0
+    # What is told from now on reaches nobody.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    learner.save()
     return 0
 
 

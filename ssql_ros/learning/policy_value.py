@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import Bundle
+from ssql_ros.learning.live_algorithms import LiveAlgorithm, make_live
 from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import update_average
 from ssql_ros.learning.replay import Batch
-from ssql_ros.learning.ssql import SSQL
 
 # Of the target's average: the fit is short.
 TAU = 0.02
@@ -30,20 +30,20 @@ DRAWS = 4
 Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
-def drawn_by_policy(algorithm: SSQL) -> Draw:
+def drawn_by_policy(algorithm: LiveAlgorithm) -> Draw:
     """Return draws of pi_theta, kept inside b's support as they are where it is served."""
 
     def draw(states: torch.Tensor) -> torch.Tensor:
         support = algorithm.behaviour.support(states.double().cpu().numpy())
         low, high = support.hull()
-        squashed = algorithm.extraction.drawn(algorithm.standardise(states)).double().cpu().numpy()
+        squashed = algorithm.drawn(algorithm.standardise(states)).double().cpu().numpy()
         actions = support.project((low + 0.5 * (high - low) * (1.0 + squashed))[:, np.newaxis])[:, 0]
         return torch.as_tensor(actions, dtype=torch.float32, device=states.device)
 
     return draw
 
 
-def drawn_by_behaviour(algorithm: SSQL) -> Draw:
+def drawn_by_behaviour(algorithm: LiveAlgorithm) -> Draw:
     """Return draws of b(.|s)."""
 
     def draw(states: torch.Tensor) -> torch.Tensor:
@@ -53,19 +53,23 @@ def drawn_by_behaviour(algorithm: SSQL) -> Draw:
     return draw
 
 
-def taken_from(bundle: Bundle, like: SSQL, seed: int) -> SSQL:
-    """Return SSQL with the policy and the critics of a bundle, settings and behaviour policy as `like` has them."""
+def taken_from(bundle: Bundle, like: LiveAlgorithm, seed: int) -> LiveAlgorithm:
+    """Return an algorithm with the policy and the critics of a bundle, settings and behaviour policy as `like`'s.
+
+    Raises:
+        ValueError: they do not fit.
+    """
     policy = bundle.need("policy")
     n_action = like.critics.shape.sizes[0] - len(like.mean)
-    made = SSQL(
-        policy.observation_mean, policy.observation_scale, n_action, like.settings, seed, like.behaviour, like.device
-    )
-    made.take(bundle.networks())
+    mean, scale = policy.observation_mean, policy.observation_scale
+    made = make_live(mean, scale, n_action, like.settings, seed, like.behaviour)
+    made.critics.load(bundle.need("reward"))
+    made.actor.load(policy)
     return made
 
 
 def fitted_value(
-    algorithm: SSQL, draw: Draw, batches: Callable[[], Batch], updates: int, states: torch.Tensor
+    algorithm: LiveAlgorithm, draw: Draw, batches: Callable[[], Batch], updates: int, states: torch.Tensor
 ) -> float:
     """Return v of a policy in states (N, n_state).
 

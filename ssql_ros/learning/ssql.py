@@ -229,6 +229,10 @@ class SSQL:
         self.actor_optimiser.step()
         return {"extraction_loss": loss.detach()}
 
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw of pi_theta in each standardised state (batch, n_action), squashed to [-1, 1]."""
+        return self.extraction.drawn(state)
+
     @torch.no_grad()
     def start_weights(self, observations: np.ndarray) -> np.ndarray:
         """Return the induced probabilities (M,) of how an episode begins, for first observations (N, n_observation).

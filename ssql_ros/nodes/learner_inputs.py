@@ -1,0 +1,157 @@
+"""What the learner hears of a robot: every topic of its contract, as bytes, read as a bag's are, made into rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from ssql_ros.bags.roles import (
+    EPISODE,
+    EPISODE_TOPIC,
+    PROPOSAL,
+    PROPOSAL_TOPIC,
+    Reader,
+    Role,
+    reader_for,
+)
+from ssql_ros.nodes.guard import Guard
+from ssql_ros.nodes.recorded_topic import message_type
+from ssql_ros.spec import Contract, ContractError
+from ssql_ros.spec.contract import JOINT_STATE
+from ssql_ros.spec.messages import stamp_of
+from ssql_ros.spec.serialised import reader_of
+from ssql_ros.transitions import COMMAND, CONTEXT, ENDING, PLACE, PROPOSED, Reward, TransitionAssembler
+
+# Best effort hears every publisher, reliable or not, and holds nobody up. Deep: what waits here while the processor is
+# busy is not lost.
+HEARD = QoSProfile(depth=2000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+RAW_COMMANDS = "joint_commands_raw"
+
+
+class LearnerInputs:
+    """Subscribes to what a contract and a reward name, and hands over rows.
+
+    Args:
+        node: whose subscriptions they are.
+        n_context: numbers of the behaviour policy's context; rows where it is not known are left out.
+        keep: takes each row: the columns of live_buffer.Chunk by name.
+
+    Attributes:
+        heard: messages, by topic.
+        counts: kept, without_context (rows), unreadable (messages).
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        contract: Contract,
+        reward: Reward,
+        n_context: int,
+        guard: Guard,
+        keep: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.heard: Counter[str] = Counter()
+        self._node, self._keep, self._n_context = node, keep, n_context
+        self._aligner = TransitionAssembler(contract, reward, self._on_row, n_context, with_proposals=True)
+        self._before: int | None = None  # episode of the row before, None after one that was left out
+        # By topic: its type, and what takes its bytes.
+        topics: dict[str, tuple[str, list[Callable[[bytes], None]]]] = {}
+
+        def hear(topic: str, kind: str, take: Callable[[bytes], None]) -> None:
+            topics.setdefault(topic, (kind, []))[1].append(take)
+
+        def feed(topic: str, role: Role) -> None:
+            read = reader_for(role, contract, reward)
+            # As `conversion` does with the time at which a bag's message came.
+            clock = node.get_clock()
+            hear(topic, role.type, lambda data: self._aligner.feed(role.name, *read(data), clock.now().nanoseconds))
+
+        for name in contract.observed_inputs:
+            source = contract.inputs[name]
+            feed(source.topic, Role(name, source.type))
+        place = contract.inputs[reward.input]
+        feed(place.topic, Role(PLACE, place.type))
+        feed(contract.commanded.topic, Role(COMMAND, JOINT_STATE))
+        self.needed = list(topics)
+        feed(EPISODE_TOPIC, Role(ENDING, EPISODE))
+        # First whether the proposal is one of this contract at all.
+        proposed = _proposal_reader(contract, n_context)
+        hear(PROPOSAL_TOPIC, PROPOSAL, lambda data: self._aligner.feed(PROPOSED, *proposed(data)))
+        if n_context:
+            feed(PROPOSAL_TOPIC, Role(CONTEXT, PROPOSAL))
+        if contract.commanded.topic != RAW_COMMANDS:
+            read = reader_for(Role(COMMAND, JOINT_STATE), contract, reward)
+            hear(RAW_COMMANDS, JOINT_STATE, lambda data: self._aligner.feed(PROPOSED, *read(data)))
+        for topic, (kind, takers) in topics.items():
+            receive = guard(topic, self._receiver(topic, takers))
+            node.create_subscription(message_type(kind), topic, receive, HEARD, raw=True)
+
+    def _receiver(self, topic: str, takers: list[Callable[[bytes], None]]) -> Callable[[bytes], None]:
+        def receive(data: bytes) -> None:
+            self.heard[topic] += 1
+            try:
+                for take in takers:
+                    take(data)
+            except ContractError as error:
+                self.counts["unreadable"] += 1
+                self._node.get_logger().error(f"{topic}: {error}", throttle_duration_sec=5.0)
+
+        return receive
+
+    def _on_row(self, row: dict[str, Any]) -> None:
+        none = np.zeros(0)
+        context, following = row.get("context", none), row.get("following_context", none)
+        if row["incident"]:
+            following = np.nan_to_num(following)  # nothing follows: it does not count
+        if not (np.isfinite(context).all() and np.isfinite(following).all()):
+            self.counts["without_context"] += 1
+            self._before = None
+            return
+        first, self._before = row["episode"] != self._before, row["episode"]
+        self.counts["kept"] += 1
+        self._keep({**row, "context": context, "following_context": following, "first": first})
+
+    def finish(self) -> None:
+        """Make rows of what is there: nothing more will come."""
+        self._aligner.finish()
+
+    @property
+    def account(self) -> dict[str, int]:
+        """Return what became of periods and messages, by name."""
+        return {"kept": 0, "without_context": 0, "unreadable": 0, **self._aligner.counts, **self.counts}
+
+    def missing(self) -> str:
+        """Return in words what is needed and was never heard; empty: nothing."""
+        silent = [topic for topic in self.needed if not self.heard[topic]]
+        if self._n_context and not self.heard[PROPOSAL_TOPIC]:
+            silent.append(PROPOSAL_TOPIC)
+        counted = (f"{topic} ({self._node.count_publishers(topic)} publishers)" for topic in silent)
+        return f"waiting for {', '.join(counted)}" if silent else ""
+
+
+def _proposal_reader(contract: Contract, n_context: int) -> Reader:
+    def refuse(data: bytes) -> Any:
+        raise ContractError(f"expected little-endian CDR, got the header {data[:4].hex()}")
+
+    parse = reader_of(PROPOSAL, refuse)
+
+    def read(data: bytes) -> tuple[int, np.ndarray]:
+        message = parse(data)
+        action, context = np.asarray(message.action, float), np.asarray(message.context, float)
+        if message.contract_id not in ("", contract.id) or action.shape != (contract.action_size,):
+            raise ContractError(
+                f"expected {contract.action_size} numbers for contract {contract.id}, got {len(action)} for "
+                f"{message.contract_id!r}"
+            )
+        if n_context and len(context) != n_context:
+            raise ContractError(f"expected a context of {n_context} numbers, got {len(context)}")
+        if not (np.isfinite(action).all() and np.isfinite(context).all()):
+            raise ContractError("action or context is not finite")
+        return stamp_of(message), action
+
+    return read
