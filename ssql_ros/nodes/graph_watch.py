@@ -6,10 +6,11 @@ at the graph takes time from the thread that serves sensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import QoSProfile
 
 
 class GraphWatch:
@@ -114,10 +115,36 @@ class GraphWatch:
 
     def _incompatible(self, topic: str, found: Sequence[Any], pair: Callable[[QoSProfile], tuple[Any, Any]]) -> str:
         for info in found:
-            compatible, reason = qos_check_compatible(*pair(info.qos_profile))
-            if compatible == QoSCompatibility.ERROR:
-                return f"{topic}: the QoS of {_name(info)} is incompatible, and nothing arrives: {reason.strip()}"
+            if reason := incompatibility(*pair(info.qos_profile)):
+                return f"{topic}: the QoS of {_name(info)} is incompatible, and nothing arrives: {reason}"
         return ""
+
+
+def incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
+    """Return why a publisher's and a subscription's QoS do not match, or an empty text.
+
+    As DDS has it: what is offered must be at least what is requested. rclpy's qos_check_compatible takes a profile's
+    default, a duration of 0, for the shortest one; on the wire it is infinite.
+    """
+    if _is(requested.reliability, "RELIABLE") and _is(offered.reliability, "BEST_EFFORT"):
+        return "best effort is offered where reliable is requested"
+    if _is(requested.durability, "TRANSIENT_LOCAL") and _is(offered.durability, "VOLATILE"):
+        return "volatile is offered where transient local is requested"
+    for name in ("deadline", "liveliness_lease_duration"):
+        most, least = (_seconds(getattr(profile, name)) for profile in (requested, offered))
+        if least > most:
+            return f"the {name.replace('_', ' ')} offered ({least:g} s) is longer than the one requested ({most:g} s)"
+    return ""
+
+
+def _is(policy: Any, name: str) -> bool:
+    return policy.name == name
+
+
+def _seconds(duration: Any) -> float:
+    nanoseconds = duration.nanoseconds
+    # rmw gives infinite as the largest number that fits.
+    return math.inf if nanoseconds <= 0 or nanoseconds >= 2**62 else nanoseconds * 1e-9
 
 
 def _name(info: Any) -> str:
