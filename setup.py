@@ -56,6 +56,7 @@ setup(
         "PyYAML>=6.0",
         "rosbags>=0.11,<0.12",
         "safetensors>=0.4",
+        "cryptography>=41",
         "tensorboardX>=2.6",
         "torch>=2.4",
         "tqdm>=4.66",
