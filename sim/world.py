@@ -18,6 +18,7 @@ SUBSTEPS = 6  # a control step
 GRAVITY = 10.0  # m/s^2, as PyBullet's own Minitaur environments have it
 SOLVER_ITERATIONS = 50
 START_POSITION = (0.0, 0.0, 0.2)  # m
+OUT_OF_REACH = (0.0, 0.0, 50.0)  # m
 FOLDED_MOTOR_ANGLE = math.pi / 2  # rad, pose in which the robot is dropped
 FOLDED_KNEE_ANGLE = -2.1834  # rad
 FOLDED_SUBSTEPS = 100
@@ -103,6 +104,9 @@ class World:
 
     def _settle(self, physics: Physics) -> None:
         self._set_physics(physics)
+        # A saved state lacks what the engine remembers of touching bodies. Far from all others it forgets that.
+        pybullet.resetBasePositionAndOrientation(self.robot, OUT_OF_REACH, (0.0, 0.0, 0.0, 1.0), **self._call)
+        pybullet.performCollisionDetection(**self._call)
         pybullet.restoreState(stateId=self._dropped, **self._call)
         self._previous_joints = self._read_joints()
         self.now = State(self._previous_joints, (0.0,) * 8, BaseState(*self._read_pose(), *self._read_velocity()))

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssql_ros.learning.conformal import binomial_tail, calibrated, in_words, thresholds, upper_bound
+from ssql_ros.learning.conformal import binomial_tail, calibrated, in_words, states_needed, thresholds, upper_bound
 
 REPEATS = 1000
 
@@ -148,3 +148,28 @@ def test_states_of_equal_scores_lie_below_the_thresholds_that_are_their_quantile
     # A robot that always begins alike, and never fails, is certified.
     found = calibrated(scores, np.zeros(200, bool), sequence, 0.05, 0.01)
     assert (found.below, found.unsafe, found.delta) == (200, 0, 0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    epsilon=st.floats(0.005, 0.3),
+    beta=st.floats(0.001, 0.2),
+    share=st.floats(0.1, 1.0),
+    risk=st.floats(0.0, 0.4),
+    seed=st.integers(0, 1000),
+)
+def test_number_of_states_that_would_do_does(epsilon, beta, share, risk, seed):
+    rng, sequence = np.random.default_rng(seed), np.array([-0.5, 0.0])
+    scores = np.where(rng.random(200) < share, -1.0, 1.0)
+    unsafe = rng.random(200) < risk
+    needed = states_needed(scores, unsafe, sequence, epsilon, beta)
+    low = scores < -0.5
+    if not low.any() or unsafe[low].mean() >= epsilon:
+        assert needed == 0
+    elif needed:
+        # As many, alike: the same shares, up to the rounding of counts.
+        m = round(needed * low.mean())
+        assert binomial_tail(math.ceil(unsafe[low].mean() * m), m, epsilon) <= 2.0 * beta
+    # And with none unsafe it is the textbook's number.
+    none = states_needed(np.full(200, -1.0), np.zeros(200, bool), sequence, epsilon, beta)
+    assert none == math.ceil(math.log(beta) / math.log1p(-epsilon))

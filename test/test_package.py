@@ -76,7 +76,7 @@ def test_executable_is_installed(prefix, path):
     first, *rest = executable.read_text().splitlines()
     assert first in (f"#!{prefix}/bin/python", "#!/usr/bin/env python3")
     module = "ssql_ros.cli.main" if path == "bin/ssql" else f"ssql_ros.nodes.{executable.name}"
-    assert f"from {module} import main" in rest
+    assert f"from {module} import main" in map(str.strip, rest)
 
 
 @pytest.mark.parametrize("folder", ["config", "launch"])

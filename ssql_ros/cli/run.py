@@ -59,19 +59,21 @@ def _run(options: argparse.Namespace) -> int:
         watch = stack.enter_context(Watch(lambda line: print(line, flush=True)))
         stack.callback(lambda: print(watch.summary(), flush=True))
         graph = stack.enter_context(Graph())
-        _start(graph, task, str(bundle), options)
+        _start(graph, watch, task, str(bundle), options)
         while True:
             graph.check()
             watch.spin(0.2)
 
 
-def _start(graph: Any, task: Any, bundle: str, options: argparse.Namespace) -> None:
+def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Namespace) -> None:
     sim_time = not options.no_simulator
     common = {"seed": options.seed, "use_sim_time": sim_time}
     if options.record:
         graph.start("recorder_node", contract=task.robot, output=str(options.record), use_sim_time=sim_time)
     if not options.no_simulator:
         graph.start("sim_node", task=task.name, real_time=not options.lock_step, seed=options.seed)
+        # Before anybody drives it: the first episode is told too.
+        watch.wait_for("episode", graph.check)
     if options.policy:
         graph.start("policy_node", contract=task.robot, bundle=options.policy, **common)
     elif not options.no_controller and task.robot == "boat":

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.bundle import Bundle, BundleError, MarginCritic
-from ssql_ros.learning.conformal import Certificate, calibrated, in_words, thresholds
+from ssql_ros.learning.conformal import Certificate, calibrated, in_words, states_needed, thresholds
 from ssql_ros.learning.training import Driver
 from ssql_ros.policy import OneStepFlow
 from ssql_ros.served_network import q_values
@@ -44,8 +44,17 @@ def certify(
     before = _initial_states(task, SEQUENCE_STATES, np.random.default_rng([seed, 0]))
     sequence = thresholds(scores_of(bundle, before))
     drawn, unsafe = _outcomes(bundle, task, states, np.random.default_rng([seed, 1]), show)
-    certificate = calibrated(scores_of(bundle, drawn), unsafe, sequence, epsilon, beta)
+    scores = scores_of(bundle, drawn)
+    certificate = calibrated(scores, unsafe, sequence, epsilon, beta)
     statement = in_words(certificate)
+    if not math.isfinite(certificate.delta):
+        needed = states_needed(scores, unsafe, sequence, epsilon, beta)
+        statement += (
+            f" About {needed} states like these would do: --states {needed}."
+            if needed
+            else " More states like these would not do: even of those that score lowest too many were unsafe, or none "
+            "scores low. Train on, or ask for less with a larger --epsilon-s."
+        )
     # None: nothing is certified, and nothing may pass.
     delta = certificate.delta if math.isfinite(certificate.delta) else None
     kept: dict[str, Any] = {

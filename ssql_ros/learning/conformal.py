@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 ROUNDING = 1e-6
+MOST_STATES = 2**20  # that anybody is told to draw
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,35 @@ def calibrated(
     if not math.isfinite(found.delta):
         return found
     return replace(found, bound=upper_bound(found.unsafe, found.below, beta))
+
+
+def states_needed(scores: np.ndarray, unsafe: np.ndarray, sequence: np.ndarray, epsilon: float, beta: float) -> int:
+    """Return how many states would certify the first threshold, were they like those seen; 0: no reasonable number.
+
+    Of them as large a share would score below it, and as large a share of those be unsafe. See `calibrated`.
+    """
+    below = scores < sequence[0]
+    share, unsafe_below = float(below.mean()), int((below & unsafe.astype(bool)).sum())
+    if not share:
+        return 0
+    risk = unsafe_below / int(below.sum())
+    if risk >= epsilon:
+        return 0
+
+    def certified(m: int) -> bool:
+        return binomial_tail(math.ceil(risk * m), m, epsilon) <= beta
+
+    # Counts are whole, so the tail does not quite fall from m to m + 1: what is found holds, and is nearly the least.
+    high = 1
+    while not certified(high):
+        high *= 2
+        if high > MOST_STATES:
+            return 0
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if certified(middle) else (middle, high)
+    return math.ceil(high / share)
 
 
 def in_words(certificate: Certificate) -> str:

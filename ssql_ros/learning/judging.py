@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,17 +110,17 @@ def read_starts(path: Path, contract: Contract) -> np.ndarray:
     """
     names = contract.frame_names
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        # With or without a byte order mark, as spreadsheets write one.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not rows:
         raise ValueError(f"{path}: expected a header {','.join(names)} and at least one line, got none")
-    if missing := [name for name in names if name not in rows[0]]:
-        raise ValueError(f"{path}: expected columns {', '.join(names)}, but {missing[0]} is missing")
+    columns = _columns([name for name in rows[0] if name is not None], names, path)
     starts = np.zeros((len(rows), len(names)))
     for i, row in enumerate(rows):
-        for j, name in enumerate(names):
+        for j, name in enumerate(columns):
             try:
                 starts[i, j] = float(row[name])
             except (TypeError, ValueError):
@@ -127,6 +128,18 @@ def read_starts(path: Path, contract: Contract) -> np.ndarray:
             if not math.isfinite(starts[i, j]):
                 raise ValueError(f"{path}: line {i + 2}: {name}: expected a finite number, got {row[name]!r}")
     return starts
+
+
+def _columns(header: list[str], names: Sequence[str], path: Path) -> list[str]:
+    """Return which column of a header is which feature: by name, else by name without case and spaces."""
+    found = []
+    for name in names:
+        alike = [name] if name in header else [column for column in header if column.strip().lower() == name.lower()]
+        if len(alike) != 1:
+            what = f"{' and '.join(alike)} could both be it" if alike else "it is missing"
+            raise ValueError(f"{path}: expected a column {name}, but {what}: the header has {', '.join(header)}")
+        found += alike
+    return found
 
 
 def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False) -> dict[str, float]:

@@ -55,8 +55,17 @@ class Watch:
         if time.monotonic() - self._told_at > EVERY:
             self._tell_state()
 
+    def wait_for(self, topic: str, check: Callable[[], None], patience: float = 30.0) -> None:
+        """Hear what comes until somebody publishes `topic`, for at most `patience` s; `check` may raise to end it."""
+        end, name = time.monotonic() + patience, self.node.resolve_topic_name(topic)
+        while not self.node.count_publishers(name) and time.monotonic() < end:
+            check()
+            self.spin(0.02)
+
     def summary(self) -> str:
-        """Return what the whole run came to."""
+        """Return what the whole run came to, with the last that is on its way here."""
+        for _ in range(20):
+            self._executor.spin_once(timeout_sec=0.01)
         heard, state = self._account, self._state
         parts = []
         if heard.episodes:
