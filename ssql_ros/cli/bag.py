@@ -91,7 +91,10 @@ def _info(options: argparse.Namespace) -> int:
     size = sum(file.stat().st_size for file in files_of(options.bag))
     seconds = (bag.end - bag.begin) / 1e9
     if options.json:
-        listed = {name: {"type": topic.type, "messages": topic.count} for name, topic in bag.topics.items()}
+        listed = {
+            name: {"type": topic.type, "messages": topic.count, **({"types": topic.types} if topic.types else {})}
+            for name, topic in bag.topics.items()
+        }
         told = {"topics": listed, "bytes": size, "begin": bag.begin, "seconds": seconds, "custom": bag.custom}
         print(json.dumps({**told, "problem": bag.problem}))
         return DAMAGED if bag.problem else 0
@@ -100,8 +103,9 @@ def _info(options: argparse.Namespace) -> int:
         begin = datetime.fromtimestamp(bag.begin / 1e9, timezone.utc)
         print(f"  {seconds:.1f} s from {begin:%Y-%m-%d %H:%M:%S} UTC, by the recorder's clock")
     for name, topic in sorted(bag.topics.items()):
-        rate = f"{topic.count / seconds:7.1f} Hz" if seconds > 0.0 else ""
-        print(f"  {topic.count:9d} {rate}  {name:<40} {topic.type}")
+        for kind, count in (topic.types or {topic.type: topic.count}).items():
+            rate = f"{count / seconds:7.1f} Hz" if seconds > 0.0 else ""
+            print(f"  {count:9d} {rate}  {name:<40} {kind}")
     for name, text in bag.custom.items():
         print(f"  {name}: {text[:100]}")
     if bag.problem:
