@@ -145,9 +145,7 @@ def test_files_that_overlap_and_are_listed_in_any_order_are_merged(
     for part, topic in enumerate(KINDS):
         with Writer(tmp_path / "bag" / str(part) / "bag", version=9, storage_plugin=storage) as writer:
             its = writer.add_connection(topic, KINDS[topic], typestore=store)
-            others = [
-                writer.add_connection(other, KINDS[other], typestore=store) for other in KINDS if other != topic
-            ]
+            others = [writer.add_connection(other, KINDS[other], typestore=store) for other in KINDS if other != topic]
             assert len(others) == 3
             for message in messages:
                 if message.topic == topic:

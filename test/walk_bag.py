@@ -71,9 +71,7 @@ def write_mcap(path: Path, messages: list[Sample], **options) -> Path:
                 channels[key] = writer.register_channel(
                     message.topic, message.encoding, schemas[message.kind], metadata
                 )
-            writer.add_message(
-                channels[key], message.time, message.data, max(message.time - 500, 0), message.sequence
-            )
+            writer.add_message(channels[key], message.time, message.data, max(message.time - 500, 0), message.sequence)
         writer.finish()
     return path
 

@@ -105,6 +105,7 @@ class McapFile:
         self._in_summary: dict[int, Channel] = {}
         self._first: set[int] = set()
         self._footer = False
+        self._data_ended = False  # what is broken from here on is no message
 
     def scan(self) -> None:
         """Go through the whole file. Raises OSError where it cannot be read."""
@@ -113,7 +114,7 @@ class McapFile:
         self._scan()
         if self._damage and set(self.channels) != known:
             # Which topics there are tells a message from noise: what was passed over before may make sense now.
-            self._damage, self.lost, self._blocks, self._first = [], 0, [], set()
+            self._damage, self.lost, self._blocks, self._first, self._data_ended = [], 0, [], set(), False
             self.counts.clear()
             self._scan()
         self._judge()
@@ -138,6 +139,7 @@ class McapFile:
                     freed = record.at - record.at % mmap.PAGESIZE
                     buffer.madvise(mmap.MADV_DONTNEED, 0, freed)
                 if record.opcode == MESSAGE:
+                    self._data_ended = False
                     _, _, channel, _, time, _ = MESSAGE_START.unpack_from(buffer, record.start - RECORD_HEADER.size)
                     if run and (run[1] != record.at or len(times) == RUN):
                         close_run()
@@ -150,6 +152,7 @@ class McapFile:
                     continue
                 close_run()
                 if record.opcode == CHUNK:
+                    self._data_ended = False
                     self._scan_chunk(record)
                 self._learn(record)
             close_run()
@@ -271,6 +274,8 @@ class McapFile:
                     document = yaml.safe_load(told.metadata.get("serialized_metadata", "")) or {}
                     document = document.get("rosbag2_bagfile_information", document)
                     self.custom = dict(document.get("custom_data") or {})
+            elif record.opcode == DATA_END:
+                self._data_ended = True
             elif record.opcode == FOOTER:
                 self._footer = True
         except Exception as error:  # what the library makes of damage is its own
@@ -338,7 +343,7 @@ class McapFile:
 
     def _tell_broken(self, buffer: Buffer, at: int, further: int, end: int, place: int) -> None:
         opcode, length = RECORD_HEADER.unpack_from(buffer, at) if end - at >= RECORD_HEADER.size else (0, 0)
-        self.lost = None
+        self.lost = self.lost if self._data_ended else None
         inside = "" if place == at else f" of the chunk at byte {place}"
         if opcode == CHUNK and further < end and self._cut_chunk(buffer, at, end):
             self._damage.append(f"is cut off at byte {end}: the record at byte {at} has {length} bytes")

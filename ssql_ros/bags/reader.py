@@ -267,8 +267,9 @@ def remedy(bag: Bag) -> str:
     kept = sum(topic.count for topic in bag.topics.values())
     if not kept or any(not_a_bag(file) for file in storage_files(bag.path)):
         return ""
-    told = f"; what can be read of it is used; `ssql bag recover {shlex.quote(str(bag.path))}` writes that to a new bag"
-    return told
+    whole = not any(file.problems for file in bag.files) and bag.lost == 0
+    told = "everything in its files could be read" if whole else "what can be read of it is used"
+    return f"; {told}; `ssql bag recover {shlex.quote(str(bag.path))}` writes that to a new bag"
 
 
 def _deserialised(store: Typestore, type_name: str, data: bytes, topic: str, path: Path) -> Any:

@@ -25,8 +25,9 @@ from typing import Any
 import yaml
 from mcap.records import Attachment, Header, Metadata
 from mcap.writer import CompressionType, Writer
+from rosbags.typesys import TypesysError
 
-from ssql_ros.bags.definitions import BagError
+from ssql_ros.bags.definitions import BagError, store_of
 from ssql_ros.bags.mcap_records import ATTACHMENT, HEADER, MESSAGE, MESSAGE_START, METADATA, RECORD_HEADER, McapFile
 from ssql_ros.bags.metadata import write_metadata
 from ssql_ros.bags.reader import Bag, survey
@@ -228,7 +229,7 @@ def _write_mcap(source: McapFile, out: Path) -> dict[str, Any]:
             "type": source.schemas[channel.schema_id].name if channel.schema_id in source.schemas else "",
             "serialization_format": channel.message_encoding,
             "offered_qos_profiles": _profiles(channel.metadata.get("offered_qos_profiles", "")),
-            "type_description_hash": channel.metadata.get("topic_type_hash", ""),
+            "type_description_hash": channel.metadata.get("topic_type_hash") or _hash(source, channel.schema_id),
         }
         for _, channel in sorted(source.channels.items())
     ]
@@ -254,6 +255,17 @@ def _profile(source: McapFile) -> str:
                 return str(Header.read(record.stream()).profile)
         break
     return "ros2"
+
+
+def _hash(source: McapFile, number: int) -> str:
+    """Return the RIHS01 hash of a type that the file defines; empty where it cannot be told."""
+    schema = source.schemas.get(number)
+    if schema is None or schema.encoding != "ros2msg":
+        return ""
+    try:
+        return store_of([(schema.name, schema.data.decode())], source.path).hash_rihs01(schema.name)
+    except (BagError, UnicodeDecodeError, KeyError, TypesysError):
+        return ""
 
 
 def _profiles(text: str) -> Any:
