@@ -271,7 +271,7 @@ class McapFile:
             elif record.opcode == METADATA:
                 told = Metadata.read(record.stream())
                 if told.name == "rosbag2":
-                    document = yaml.safe_load(told.metadata.get("serialized_metadata", "")) or {}
+                    document: dict = yaml.safe_load(told.metadata.get("serialized_metadata", "")) or {}
                     document = document.get("rosbag2_bagfile_information", document)
                     self.custom = dict(document.get("custom_data") or {})
             elif record.opcode == DATA_END:
@@ -456,7 +456,9 @@ class McapFile:
         found: list[tuple[int, tuple[str, str], Buffer, int, int]] = []
         if block.chunk:
             chunk = Record(CHUNK, buffer, block.start + RECORD_HEADER.size, block.stop, block.start)
-            records = ((r.buffer, r.start - RECORD_HEADER.size, r.stop) for r in self._inside(chunk) if r.opcode == 5)
+            records: Iterator[tuple[Buffer, int, int]] = (
+                (r.buffer, r.start - RECORD_HEADER.size, r.stop) for r in self._inside(chunk) if r.opcode == MESSAGE
+            )
         else:
             records = _run(buffer, block.start, block.stop)
         ordered, last = True, 0

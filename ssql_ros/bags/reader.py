@@ -106,7 +106,7 @@ class Bag:
     def raw_messages(self, topics: Collection[str]) -> Iterator[Raw]:
         """Yield (topic, type, time in ns, CDR bytes) of `topics`, in the order of time."""
         sources = (
-            (file.begin, file.end, lambda file=file: file.messages(topics))  # type: ignore[misc]
+            (file.begin, file.end, lambda file=file: file.messages(topics))
             for file in self.files
             if any(count and topic in topics for (topic, _), count in file.counts.items())
         )
