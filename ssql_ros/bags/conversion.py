@@ -141,7 +141,8 @@ def _convert_one(
             block = []
     feeder.feed(block)
     count += len(block)
-    progress(len(block))
+    # Topics that nobody needs are passed over: all of the bag is done.
+    progress(len(block) + sum(topic.count for topic in seen.topics.values()) - count)
     # What reading found is told by the bag's files too.
     problems += [seen.problem] if seen.problem else []
     problems += [told for file in seen.bag.files for told in file.problems if told not in seen.problem]

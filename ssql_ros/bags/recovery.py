@@ -28,7 +28,8 @@ from mcap.writer import CompressionType, Writer
 from rosbags.typesys import TypesysError
 
 from ssql_ros.bags.definitions import BagError, store_of
-from ssql_ros.bags.mcap_records import ATTACHMENT, HEADER, MESSAGE, MESSAGE_START, METADATA, RECORD_HEADER, McapFile
+from ssql_ros.bags.mcap_records import McapFile
+from ssql_ros.bags.mcap_scan import ATTACHMENT, HEADER, MESSAGE, MESSAGE_START, METADATA, RECORD_HEADER
 from ssql_ros.bags.metadata import write_metadata
 from ssql_ros.bags.reader import Bag, survey
 from ssql_ros.bags.salvage import StorageFile, database_of, rows_of, storage_files

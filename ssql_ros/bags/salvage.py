@@ -14,7 +14,8 @@ from typing import Any
 
 from backports import zstd
 
-from ssql_ros.bags.mcap_records import MAGIC, McapFile
+from ssql_ros.bags.mcap_records import McapFile
+from ssql_ros.bags.mcap_scan import MAGIC
 from ssql_ros.bags.ordering import Raw, TimedRaw
 
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
