@@ -49,6 +49,7 @@ setup(
     install_requires=[
         "gymnasium>=1.0",
         "matplotlib>=3.8",
+        "mcap>=1.2,<2",
         "numpy>=1.26",
         "onnx>=1.16",
         "onnxruntime>=1.18",

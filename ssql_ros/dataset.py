@@ -6,6 +6,8 @@ Written row by row without holding more than a block of it; under a temporary na
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ import numpy as np
 FORMAT = 1
 MANIFEST = "manifest.json"
 BLOCK = 4096  # rows
+_PARTIAL = ".partial"  # ends the name of a folder that is not whole
 _HEADER = 128  # bytes of a .npy's header as written here, before and after the number of rows is known
 
 
@@ -79,11 +82,17 @@ class DataSetWriter:
         }
         self._filled = 0
         self._folder: Path | None = None
+        self._lock: int | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # A name of its own: another process may be writing to the same place, and one of them will be refused.
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+            _remove_abandoned(self.path)
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=_PARTIAL, dir=self.path.parent))
             self._folder.chmod(0o755)
+            # Held as long as this process lives: what nobody holds was left by one that was killed.
+            self._lock = os.open(self._folder, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name in self.columns:
                 self._files[name] = (self._folder / f"{name}.npy").open("wb")
                 self._files[name].write(b"\0" * _HEADER)
@@ -125,11 +134,19 @@ class DataSetWriter:
             }
             document = {"format": FORMAT, "rows": self.rows, "columns": columns, **facts}
             assert self._folder is not None
+            assert self._lock is not None
             with (self._folder / MANIFEST).open("w", encoding="utf-8") as manifest:
                 json.dump(document, manifest, indent=1)
                 manifest.flush()
                 os.fsync(manifest.fileno())
+            # The files' names, and then the folder's: after a loss of power it is whole or not there.
+            os.fsync(self._lock)
             self._folder.rename(self.path)
+            parent = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(parent)
+            finally:
+                os.close(parent)
         except OSError as error:
             raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
@@ -145,6 +162,21 @@ class DataSetWriter:
                 file.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a writer of the data set `path` left that was killed; one that still writes holds a lock."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _npy_header(column: Column, rows: int) -> bytes:

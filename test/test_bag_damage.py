@@ -179,7 +179,7 @@ def test_without_metadata_everything_is_read_and_the_account_says_so(
     rows, outcome = converted(bag)
     (problem,) = outcome.problems
     assert f"{bag / 'metadata.yaml'}: is missing" in problem
-    assert "everything could be read" in problem
+    assert "everything in its files could be read" in problem
     assert len(rows) == len(walk_rows)
     assert all(np.array_equal(a["observation"], b["observation"]) for a, b in zip(rows, walk_rows, strict=True))
     seen = survey(bag)

@@ -38,19 +38,20 @@ def bag(tmp_path, store):
 
 def test_missing_metadata_is_named_and_messages_are_read(bag):
     (bag / "metadata.yaml").unlink()
-    with pytest.raises(BagError, match=r"metadata.yaml: is missing: .*`ssql bag recover .*bag` finishes it"):
+    with pytest.raises(BagError, match=r"metadata.yaml: is missing: .*`ssql bag recover .*bag` writes that to a new"):
         open_bag(bag)
     with pytest.warns(UnfinishedBagWarning, match=r"metadata.yaml: is missing.*; 200 messages could be read"):
         check_read(bag, 100)
-    assert recover_bag(bag).messages == 200
-    check_read(bag, 100)
+    recovery = recover_bag(bag)
+    assert (recovery.messages, recovery.lost) == (200, 0)
+    check_read(recovery.out, 100)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_truncated_file_yields_what_is_readable_and_says_so(bag, share):
     file = bag / "bag.mcap"
     os.truncate(file, int(share * file.stat().st_size))
-    with pytest.raises(BagError, match=r"bag: the bag cannot be opened"):
+    with pytest.raises(BagError, match=r"bag\.mcap: (is cut off|has no end)"):
         open_bag(bag)
     with pytest.warns(UnfinishedBagWarning, match=r"messages could be read"):
         messages = list(read_messages(bag, ["/joint_states"]))
@@ -87,8 +88,10 @@ def test_zeros_after_a_loss_of_power_end_the_bag(bag):
     with pytest.warns(UnfinishedBagWarning, match=r"bag.mcap: is damaged"):
         count = len(list(read_messages(bag)))
     assert count > 50
-    assert recover_bag(bag).messages == count
-    assert len(list(read_messages(bag))) == count
+    recovery = recover_bag(bag)
+    assert recovery.messages == count
+    assert recovery.lost == 200 - count  # metadata.yaml told how many there were
+    assert len(list(read_messages(recovery.out))) == count
 
 
 KILLED = """
@@ -116,12 +119,13 @@ def test_killed_writer_loses_nothing_that_was_flushed(tmp_path):
     with pytest.warns(UnfinishedBagWarning, match="bag.mcap: has no end: .*; 6000 messages could be read"):
         check_read(path, 3000)
     recovery = recover_bag(path)
-    assert recovery.messages == 6000
-    assert "did not close it" in recovery.problem
-    assert sorted(p.name for p in path.iterdir()) == ["bag.mcap", "metadata.yaml"]
-    check_read(path, 3000)
-    with open_bag(path) as opened:
-        assert "was not closed" in opened.custom["recovered"]
+    assert (recovery.messages, recovery.lost) == (6000, 0)
+    assert "did not close it" in "; ".join(recovery.problems)
+    assert [p.name for p in path.iterdir()] == ["bag.mcap"]
+    assert sorted(p.name for p in recovery.out.iterdir()) == ["bag_recovered_0.mcap", "metadata.yaml"]
+    check_read(recovery.out, 3000)
+    with open_bag(recovery.out) as opened:
+        assert "did not close" in opened.custom["recovered"]
         assert opened.topics["/shield_node/shielded_action"].count == 3000
 
 
@@ -129,13 +133,12 @@ def test_recovered_bag_keeps_qos_and_definitions(bag):
     with Reader(bag) as reader:
         before = {c.topic: (c.ext.offered_qos_profiles, c.msgdef, c.digest) for c in reader.connections}
     (bag / "metadata.yaml").unlink()
-    recover_bag(bag)
-    with Reader(bag) as reader:
+    with Reader(recover_bag(bag).out) as reader:
         assert {c.topic: (c.ext.offered_qos_profiles, c.msgdef, c.digest) for c in reader.connections} == before
 
 
-def test_recovery_refuses_what_is_not_an_unfinished_bag(tmp_path):
-    with pytest.raises(BagError, match=r"expected the folder of a bag with one .mcap file, found 0"):
+def test_recovery_refuses_what_is_not_a_bag(tmp_path):
+    with pytest.raises(BagError, match=r"is not a bag: it holds neither"):
         recover_bag(tmp_path)
 
 
@@ -168,9 +171,10 @@ def test_full_disk_at_the_end_leaves_what_was_flushed(tmp_path, store, file_size
     writer.flush()
     write_both(store, writer, 50, start=50)
     file_size_limit(writer.file.stat().st_size + 1000)
-    with pytest.raises(BagError, match=r"bag.mcap: the bag could not be finished: File too large; .*recover_bag"):
+    with pytest.raises(BagError, match=r"bag.mcap: the bag could not be finished: File too large; .*bag recover"):
         writer.close()
     file_size_limit(None)
     writer.close()
-    assert recover_bag(tmp_path / "bag").messages == 100
-    check_read(tmp_path / "bag", 50)
+    recovery = recover_bag(tmp_path / "bag")
+    assert recovery.messages == 100
+    check_read(recovery.out, 50)

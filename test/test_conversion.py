@@ -3,7 +3,11 @@
 import json
 import math
 import shutil
+import signal
 import struct
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +22,7 @@ from ssql_ros.bags.reader import TopicInfo
 from ssql_ros.bags.roles import Role, block_reader_for, match_topics, reader_for
 from ssql_ros.bench.bag import make_bag
 from ssql_ros.cli.main import main
-from ssql_ros.dataset import DataSet, DataSetError
+from ssql_ros.dataset import DataSet, DataSetError, DataSetWriter, transition_columns
 from ssql_ros.rewards import ForwardVelocity, reward_of
 from ssql_ros.tasks import find_task
 
@@ -233,6 +237,34 @@ def test_a_bag_in_which_nothing_can_be_used_makes_no_data_set(bag: Path, tmp_pat
     assert main(command) == 1
     assert "joint_commands lacks row_drive" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_a_conversion_that_is_killed_leaves_no_data_set_and_runs_again(bag: Path, tmp_path: Path, blocks: int) -> None:
+    out = tmp_path / "set"
+    code = textwrap.dedent("""
+        import os, signal, sys
+        from ssql_ros import dataset
+        from ssql_ros.cli.main import main
+        def killed(*arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[1] == "0":
+            dataset.os.fsync = killed
+        else:
+            dataset.DataSetWriter.add = killed
+        main(sys.argv[2:])
+    """)
+    command = ["bag", "convert", str(bag), "--contract", "minitaur", "--out", str(out), "--quiet"]
+    done = subprocess.run([sys.executable, "-c", code, str(blocks), *command], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert [path.name.endswith(".partial") for path in tmp_path.iterdir()] == [True]
+    # Of another writer that lives nothing is taken.
+    with DataSetWriter(out, transition_columns(1, 1)):
+        assert main(command) == 0
+        assert len(DataSet(out)) > 900
+        assert len(list(tmp_path.glob(".set.*"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_the_data_set_of_a_bag_is_made_once_and_never_mistaken_for_another(

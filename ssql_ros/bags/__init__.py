@@ -1,7 +1,7 @@
 """rosbag2 bags (MCAP) without ROS: raw CDR messages in, raw or deserialised messages out.
 
 A bag holds the definition and the offered QoS of every topic, so that other tools can read and replay it. A bag that
-its recorder could not close (killed, power lost, disk full) can be read as far as it goes, and finished.
+its recorder could not close (killed, power lost, disk full) can be read as far as it goes, and recovered.
 """
 
 from ssql_ros.bags.definitions import BagError

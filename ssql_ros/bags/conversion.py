@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,14 @@ import numpy as np
 
 from ssql_ros.bags.blocks import BlockReader
 from ssql_ros.bags.definitions import BagError
-from ssql_ros.bags.reader import Survey, UnfinishedBagWarning, raw_messages, survey
+from ssql_ros.bags.reader import Survey, survey
 from ssql_ros.bags.roles import CONTEXT, Reader, block_reader_for, match_topics, reader_for
 from ssql_ros.spec import Contract, ContractError
 from ssql_ros.transitions import RECOVERY, Reward, TransitionAssembler
 
 BLOCK = 4096  # messages read at once
+
+Stamped = tuple[str, int, bytes]  # topic, log time in ns, CDR
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,17 @@ def context_size(
             continue  # the conversion tells
         for topic, found in roles.items():
             for role in found:
-                if role.name == CONTEXT and (size := _first_size(bag.path, topic, reader_for(role, contract, reward))):
+                if role.name == CONTEXT and (size := _first_size(bag, topic, reader_for(role, contract, reward))):
                     return size
     return 0
 
 
-def _first_size(bag: Path, topic: str, read: Reader) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnfinishedBagWarning)
-        for _, _, _, data in raw_messages(bag, {topic}):
-            try:
-                return len(read(data)[1])
-            except ContractError:
-                continue
+def _first_size(seen: Survey, topic: str, read: Reader) -> int:
+    for _, _, _, data in seen.bag.raw_messages({topic}) if seen.bag is not None else ():
+        try:
+            return len(read(data)[1])
+        except ContractError:
+            continue
     return 0
 
 
@@ -119,22 +118,33 @@ def _convert_one(
         ]
         for topic, found in roles.items()
     }
+    assert seen.bag is not None
+    for topic, found in roles.items():
+        for kind, count in seen.topics[topic].types.items():
+            if kind != found[0].type:
+                problems.append(
+                    f"{seen.path}: {topic}: {count} messages of type {kind} are not used, only those of {found[0].type}"
+                )
+    types = {topic: found[0].type for topic, found in roles.items()}
     feeder = _Feeder(aligner, topics, seen.path, problems)
     count = 0
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UnfinishedBagWarning)
-        block: list[tuple[str, bytes]] = []
-        for topic, _, _, data in raw_messages(seen.path, roles.keys()):
-            block.append((topic, data))
-            if len(block) == BLOCK:
-                feeder.feed(block)
-                count += BLOCK
-                progress(BLOCK)
-                block = []
-        feeder.feed(block)
-        count += len(block)
-        progress(len(block))
-    problems += [str(warning.message) for warning in caught if warning.category is UnfinishedBagWarning]
+    block: list[Stamped] = []
+    for topic, kind, time, data in seen.bag.raw_messages(roles.keys()):
+        if kind != types[topic]:
+            continue
+        block.append((topic, time, data))
+        if len(block) == BLOCK:
+            feeder.feed(block)
+            count += BLOCK
+            progress(BLOCK)
+            block = []
+    feeder.feed(block)
+    count += len(block)
+    # Topics that nobody needs are passed over: all of the bag is done.
+    progress(len(block) + sum(topic.count for topic in seen.topics.values()) - count)
+    # What reading found is told by the bag's files too.
+    problems += [seen.problem] if seen.problem else []
+    problems += [told for file in seen.bag.files for told in file.problems if told not in seen.problem]
     aligner.counts["messages"] += count
 
 
@@ -156,21 +166,30 @@ class _Feeder:
         self._aligner, self._topics, self._bag, self._problems = aligner, topics, bag, problems
         self._told: set[str] = set()
 
-    def feed(self, block: Sequence[tuple[str, bytes]]) -> None:
-        """Take in a block of (topic, bytes)."""
+    def feed(self, block: Sequence[Stamped]) -> None:
+        """Take in a block of messages in the order of log time."""
         by_topic: dict[str, list[bytes]] = {}
-        for topic, message in block:
+        for topic, _, message in block:
             by_topic.setdefault(topic, []).append(message)
         ready = {
             topic: [(one.role, self._readings(topic, one, messages)) for one in self._topics[topic]]
             for topic, messages in by_topic.items()
         }
-        feed = self._aligner.feed
-        for topic, _ in block:
+        for topic, log_time, _ in block:
             for role, readings in ready[topic]:
                 reading = next(readings)
                 if reading is not None:
-                    feed(role, *reading)
+                    self._give(role, reading, log_time)
+
+    def _give(self, role: str, reading: tuple[int, np.ndarray], log_time: int) -> None:
+        """Hand one reading on to the alignment. `log_time`: ns, of the recorder; messages come in the order of it."""
+        stamp, values = reading
+        try:
+            self._aligner.feed(role, stamp, values, log_time)
+        except ContractError as error:  # it contradicts another of the same stamp
+            if role not in self._told:
+                self._told.add(role)
+                self._problems.append(f"{self._bag}: {error} The first of such; none of them is used")
 
     def _readings(self, topic: str, one: _Topic, messages: list[bytes]) -> Iterator[tuple[int, np.ndarray] | None]:
         """Return (stamp, values) of each message; None for one that cannot be read."""

@@ -1,33 +1,29 @@
-"""Reads rosbag2 bags: the messages of chosen topics, deserialised by the definitions that the bag holds."""
+"""Reads rosbag2 bags: the messages of chosen topics in the order of time, by the definitions that the bag holds.
+
+A bag is gone through once when it is opened, so that what is told of it is what is there: neither the index of its
+files nor its metadata.yaml nor the order in which messages were written has to be right for them to be read.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
-import struct
+import sqlite3
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
-from backports import zstd
-from rosbags.interfaces import Connection, MessageDefinitionFormat
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys.store import Typestore
 
 from ssql_ros.bags.definitions import BagError, store_of
-from ssql_ros.bags.mcap_file import Channel, LinearReader
-from ssql_ros.bags.salvage import Raw, salvaged, storage_files
-
-# What the reader of `rosbags`, and what it reads with, raise on files that are not as they should be.
-DAMAGE = (
-    *(ReaderError, OSError, ValueError, TypeError, LookupError, AssertionError, struct.error, apsw.Error),
-    *(zstd.ZstdError, EOFError, RuntimeError, ArithmeticError, MemoryError),
-)
+from ssql_ros.bags.metadata import METADATA, Metadata, differences, read_metadata
+from ssql_ros.bags.ordering import Raw, in_time
+from ssql_ros.bags.salvage import SUFFIXES, StorageFile, database_of, not_a_bag, storage_files
 
 # A message that rclpy's serialize_message made may end in bytes that mean nothing: rmw estimates its length, too long
 # by a few bytes for each empty sequence. `rosbags` takes no more than 3, so those that are left are cut off.
@@ -35,111 +31,166 @@ PADDING = 64
 
 
 class UnfinishedBagWarning(UserWarning):
-    """A bag was read that its recorder did not close; the text says how far it goes."""
+    """A bag was read of which something is missing; the text says what."""
 
 
 @dataclass(frozen=True)
 class TopicInfo:
-    """One topic of a bag: its ROS type and how many messages it has."""
+    """One topic of a bag: its ROS type and how many messages it has.
+
+    Attributes:
+        type: of most of its messages; with the encoding, where that is not CDR.
+        count: of all its messages.
+        types: messages of each type, where there is more than one.
+    """
 
     type: str
     count: int
+    types: dict[str, int] = field(default_factory=dict)
+
+    def has(self, type_name: str) -> bool:
+        """Tell whether messages of a type are there."""
+        return type_name == self.type or type_name in self.types
 
 
 class Bag:
-    """A bag that is open for reading; make one with `open_bag`.
+    """A bag that has been gone through once; make one with `open_bag` or `survey`.
 
     Attributes:
-        topics: by name.
+        files: of the bag, as far as each can be read.
+        topics: by name; with the messages that can be read.
+        begin, end: ns, time of the first and the last message; equal where there is none.
         custom: the texts that its writer put into the metadata.
+        problems: what is wrong with the bag, in words; empty: nothing.
+        lost: messages that are known to be lost; None: some are, and nobody knows how many.
     """
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._reader = reader
-        self._stores: dict[int, Typestore] = {}
+        listed = storage_files(path)
+        metadata = read_metadata(path) if path.is_dir() else Metadata()
+        self.problems = [metadata.problem] if metadata.problem else []
+        self.files: list[StorageFile] = []
+        self.lost: int | None = 0
+        for file in listed:
+            try:
+                self.files.append(StorageFile(file))
+            except OSError as error:
+                self.problems.append(f"{file}: cannot be read: {error.strerror or error}")
+                self.lost = None
+        counts: dict[str, Counter[str]] = {}
+        for opened in self.files:
+            self.problems += opened.problems
+            self.lost = None if self.lost is None or opened.lost is None else self.lost + opened.lost
+            for (topic, kind), count in opened.counts.items():
+                counts.setdefault(topic, Counter())[kind] += count
         self.topics: dict[str, TopicInfo] = {}
-        for connection in reader.connections:
-            # A split bag has the same topic once per file.
-            count = self.topics[connection.topic].count if connection.topic in self.topics else 0
-            self.topics[connection.topic] = TopicInfo(connection.msgtype, count + connection.msgcount)
-        self.custom: dict[str, str] = dict(reader.storage.metadata.custom or {})
-        # Of the messages' times, ns; the library's end is one beyond the last.
-        self.begin, self.end = (reader.start_time, reader.end_time - 1) if reader.message_count else (0, 0)
+        for topic, kinds in counts.items():
+            types = {kind: count for kind, count in kinds.items() if count}
+            self.topics[topic] = TopicInfo(
+                kinds.most_common(1)[0][0], sum(types.values()), types if len(types) > 1 else {}
+            )
+        held = [file for file in self.files if any(file.counts.values())]
+        self.begin = min((file.begin for file in held), default=0)
+        self.end = max((file.end for file in held), default=0)
+        embedded = (file.mcap.custom for file in self.files if file.mcap is not None)
+        self.custom = metadata.custom or next(embedded, {})
+        if metadata.counts is not None:
+            found = {topic: info.count for topic, info in self.topics.items()}
+            self.problems += differences(path, metadata, listed, found)
+            if fewer := sum((metadata.counts - Counter(found)).values()):
+                self.lost = max(fewer, self.lost or 0)
+            elif self.lost is None and +metadata.counts == +Counter(found):
+                self.lost = 0  # nothing but what is around the messages
+
+    def raw_messages(self, topics: Collection[str]) -> Iterator[Raw]:
+        """Yield (topic, type, time in ns, CDR bytes) of `topics`, in the order of time."""
+        sources = (
+            (file.begin, file.end, lambda file=file: file.messages(topics))
+            for file in self.files
+            if any(count and topic in topics for (topic, _), count in file.counts.items())
+        )
+        try:
+            for _, raw in in_time(sources):
+                yield raw
+        except sqlite3.Error as error:
+            raise BagError(f"{self.path}: cannot be put into the order of time: {error}") from error
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, Any]]:
         """Yield (topic, time in ns, message) in the order of time, of `topics` or of all.
 
         Raises:
-            BagError: the file is damaged, or holds a message of an unknown type.
+            BagError: a type is unknown, or a message is not of its topic's type.
         """
-        wanted = [c for c in self._reader.connections if topics is None or c.topic in topics]
+        wanted = set(self.topics if topics is None else topics).intersection(self.topics)
         if not wanted:
             return
-        store = store_of([(c.msgtype, _msg_text(c)) for c in wanted], self.path)
-        source = self._reader.messages(wanted)
-        while True:
+        kinds = [
+            kind for topic in sorted(wanted) for kind in (self.topics[topic].types or {self.topics[topic].type: 0})
+        ]
+        texts = self._definitions()
+        store = store_of([(kind, texts.get(kind, "")) for kind in dict.fromkeys(kinds)], self.path)
+        for topic, kind, time, data in self.raw_messages(wanted):
+            yield topic, time, _deserialised(store, kind, data, topic, self.path)
+
+    def _definitions(self) -> dict[str, str]:
+        """Return the definitions of types that the files hold as .msg text."""
+        found: dict[str, str] = {}
+        for file in self.files:
+            if file.mcap is not None:
+                for schema in file.mcap.schemas.values():
+                    if schema.encoding == "ros2msg":
+                        found.setdefault(schema.name, schema.data.decode("utf-8", "replace"))
+                continue
             try:
-                connection, time, data = next(source)
-            except StopIteration:
-                return
-            except DAMAGE as error:
-                raise BagError(f"{self.path}: the bag is damaged: {error}") from error
-            message = _deserialised(store, connection.msgtype, data, connection.topic, self.path)
-            yield connection.topic, time, message
-
-    def raw_messages(self, topics: Collection[str]) -> Iterator[Raw]:
-        """Yield (topic, type, time in ns, CDR bytes) of `topics`, in the order of time.
-
-        Raises:
-            BagError: the file is damaged.
-        """
-        wanted = [c for c in self._reader.connections if c.topic in topics]
-        try:
-            if wanted:
-                told = sum(c.msgcount for c in wanted)
-                for number, (connection, time, data) in enumerate(self._reader.messages(wanted), start=1):
-                    if number > told:
-                        # The pages of a damaged database may point in a circle.
-                        raise BagError(f"{self.path}: the bag is damaged: it holds more than the {told} messages told")
-                    yield connection.topic, connection.msgtype, time, bytes(data)
-        except DAMAGE as error:
-            raise BagError(f"{self.path}: the bag is damaged: {error}") from error
+                with closing(database_of(file.plain)) as database:
+                    columns = "topic_type, encoded_message_definition"
+                    query = f"SELECT {columns} FROM message_definitions WHERE encoding = 'ros2msg'"
+                    found.update(dict(database.execute(query)))
+            except sqlite3.Error:
+                continue  # older ones have no such table; the installed definitions serve
+        return found
 
     def close(self) -> None:
-        """Close the file."""
-        if self._reader.is_open:
-            self._reader.close()
+        """Nothing stays open; kept so that a bag can be used like a file."""
 
     def __enter__(self) -> Bag:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self.close()
+        """Nothing stays open."""
+
+
+def _opened(path: Path) -> Bag:
+    """Return a bag of which anything can be read. Raises BagError where nothing can."""
+    if not path.exists():
+        raise BagError(f"{path}: there is no such bag")
+    if not (files := storage_files(path)):
+        if path.is_dir() and (path / METADATA).is_file():
+            raise BagError(f"{path}: holds {METADATA} but none of the bag's files ({', '.join(SUFFIXES)})")
+        if path.is_dir():
+            raise BagError(f"{path}: is not a bag: it holds neither {METADATA} nor an .mcap or .db3 file")
+        raise BagError(f"{path}: expected the folder of a bag, or a file whose name ends in {', '.join(SUFFIXES)}")
+    try:
+        faults = [f"{file}: {fault}" for file in files if (fault := not_a_bag(file))]
+    except OSError as error:
+        raise BagError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(faults) == len(files):
+        raise BagError("; ".join(faults))
+    return Bag(path)
 
 
 def open_bag(path: str | os.PathLike[str]) -> Bag:
-    """Open a bag: the folder of a rosbag2 bag, or one MCAP file.
+    """Open a bag that is whole: the folder of a rosbag2 bag, or one file of it.
 
     Raises:
-        BagError: it is missing, unfinished (no metadata.yaml, or the file is cut off) or damaged; the text names the
-            file and what to do.
+        BagError: it is missing, unfinished or damaged; the text names the file and what to do.
     """
-    path = Path(path)
-    if not path.exists():
-        raise BagError(f"{path}: there is no such bag")
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
-        if not storage_files(path):
-            raise BagError(f"{path}: is not a bag: it holds neither metadata.yaml nor an .mcap or .db3 file")
-        raise BagError(f"{path / 'metadata.yaml'}: is missing: the recorder did not close this bag{_remedy(path)}")
-    try:
-        reader = Reader(path)
-        reader.open()
-    except DAMAGE as error:
-        raise BagError(f"{path}: the bag cannot be opened: {str(error) or repr(error)}{_remedy(path)}") from error
-    return Bag(path, reader)
+    bag = _opened(Path(path))
+    if bag.problems:
+        raise BagError(f"{'; '.join(bag.problems)}{remedy(bag)}")
+    return bag
 
 
 def read_messages(
@@ -147,60 +198,46 @@ def read_messages(
 ) -> Iterator[tuple[str, int, Any]]:
     """Yield (topic, time in ns, message) of a bag, of `topics` or of all; a topic that it lacks yields nothing.
 
-    An unfinished or cut-off MCAP yields what is readable, in the order of writing, and then gives an
-    `UnfinishedBagWarning` that says why it ends.
+    Of an unfinished or damaged bag what is readable comes, and then an `UnfinishedBagWarning` that says what is not.
 
     Raises:
-        BagError: nothing is there to read, the file is damaged, or a type is unknown.
+        BagError: nothing is there to read, a type is unknown, or a message is not of its topic's type.
     """
-    try:
-        bag = open_bag(path)
-    except BagError as error:
-        files = mcap_files(Path(path))
-        if not files:
-            raise
-        for file in files:
-            yield from _read_linearly(file, topics, str(error))
-        return
-    with bag:
-        yield from bag.messages(topics)
+    bag, count = _opened(Path(path)), 0
+    for message in bag.messages(topics):
+        count += 1
+        yield message
+    if bag.problems:
+        warnings.warn(
+            f"{'; '.join(bag.problems)}{remedy(bag)}; {count} messages could be read",
+            UnfinishedBagWarning,
+            stacklevel=2,
+        )
 
 
 def raw_messages(path: str | os.PathLike[str], topics: Collection[str]) -> Iterator[Raw]:
-    """Yield (topic, type, time in ns, CDR bytes) of a bag; of an unfinished or damaged one what is readable.
+    """Yield (topic, type, time in ns, CDR bytes) of a bag in the order of time; of a damaged one what is readable.
 
-    An `UnfinishedBagWarning` then says what is not. From a damage on, messages come in the order of writing.
+    An `UnfinishedBagWarning` then says what is not.
 
     Raises:
         BagError: nothing is there to read.
     """
-    path, last = Path(path), -1
-    try:
-        with open_bag(path) as bag:
-            for message in bag.raw_messages(topics):
-                last = message[2]
-                yield message
-        return
-    except BagError as error:
-        reason = error
-    files, problems = storage_files(path), list[str]()
-    if not files:
-        raise reason
-    for file in files:
-        # Before the damage all messages came in the order of time.
-        yield from (message for message in salvaged(file, problems) if message[0] in topics and message[2] > last)
-    told = "; ".join([str(reason), *problems]) if problems else f"{reason}; everything could be read"
-    warnings.warn(told, UnfinishedBagWarning, stacklevel=2)
+    bag = _opened(Path(path))
+    yield from bag.raw_messages(topics)
+    if bag.problems:
+        warnings.warn("; ".join(bag.problems), UnfinishedBagWarning, stacklevel=2)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a bag holds, as far as it can be told without reading its messages.
+    """What a bag holds.
 
     Attributes:
-        topics: by name; of a damaged bag those that were met, with the messages that can be read.
+        topics: by name, with the messages that can be read.
         begin, end: ns, time of the first and the last message; equal where there is none.
-        problem: in words; empty: the bag is whole, as far as can be seen.
+        problem: in words; empty: the bag is whole.
+        bag: to read it with; None: nothing is there to read.
     """
 
     path: Path
@@ -209,88 +246,30 @@ class Survey:
     end: int
     custom: dict[str, str]
     problem: str
+    bag: Bag | None = None
 
 
 def survey(path: str | os.PathLike[str]) -> Survey:
-    """Look into a bag. A damaged one is read through.
+    """Look into a bag, reading it through.
 
     Raises:
         BagError: nothing is there to read.
     """
-    path = Path(path)
-    try:
-        with open_bag(path) as bag:
-            return Survey(path, bag.topics, bag.begin, bag.end, bag.custom, "")
-    except BagError as error:
-        reason = error
-    files, problems = storage_files(path), list[str]()
-    if not files:
-        raise reason
-    counts: dict[str, TopicInfo] = {}
-    times: list[int] = []
-    for file in files:
-        for topic, kind, time, _ in salvaged(file, problems):
-            counts[topic] = TopicInfo(kind, 1 + (counts[topic].count if topic in counts else 0))
-            times = [min(time, *times), max(time, *times)] if times else [time, time]
-    begin, end = times or (0, 0)
-    return Survey(path, counts, begin, end, {}, "; ".join([str(reason), *problems]))
+    bag = _opened(Path(path))
+    problem = f"{'; '.join(bag.problems)}{remedy(bag)}" if bag.problems else ""
+    return Survey(bag.path, bag.topics, bag.begin, bag.end, bag.custom, problem, bag)
 
 
-def _read_linearly(file: Path, topics: Collection[str] | None, reason: str) -> Iterator[tuple[str, int, Any]]:
-    """Yield what can be read of an MCAP file without its index; `reason`: why its index does not serve."""
-    reader, count = LinearReader(file), 0
-    for channel, time, _, message in readable(reader, topics):
-        count += 1
-        yield channel.topic, time, message
-    if reader.problem:
-        reason = f"{file}: {reader.problem}{_remedy(file)}"
-    warnings.warn(f"{reason}; {count} messages could be read", UnfinishedBagWarning, stacklevel=3)
-
-
-def readable(reader: LinearReader, topics: Collection[str] | None = None) -> Iterator[tuple[Channel, int, bytes, Any]]:
-    """Yield (channel, time in ns, CDR bytes, message) of an MCAP file as far as its messages can be deserialised.
-
-    What follows one that cannot be is no better: the file was not completely written there. `reader.problem` says so.
-
-    Raises:
-        BagError: a type is unknown.
-    """
-    stores: dict[str, Typestore] = {}
-    for channel, time, data in reader:
-        if topics is not None and channel.topic not in topics:
-            continue
-        if channel.topic not in stores:
-            stores[channel.topic] = store_of_channel(channel, reader.path)
-        try:
-            message = _deserialised(stores[channel.topic], channel.type, data, channel.topic, reader.path)
-        except BagError as error:
-            reader.problem = f"is damaged: {error}"
-            return
-        yield channel, time, data, message
-
-
-def store_of_channel(channel: Channel, file: Path) -> Typestore:
-    """Return a type store for one channel of an MCAP file. Raises BagError where its type is unknown."""
-    return store_of([(channel.type, channel.definition if channel.encoding == "ros2msg" else "")], file)
-
-
-def mcap_files(path: Path) -> list[Path]:
-    """Return the MCAP files of a bag's folder, or `path` itself where it is one."""
-    if path.is_dir():
-        return sorted(path.glob("*.mcap"))
-    return [path] if path.suffix == ".mcap" and path.is_file() else []
-
-
-def _remedy(path: Path) -> str:
-    """Return what to do about an unfinished bag, where something can be done."""
-    folder = path if path.is_dir() else path.parent
-    # Of a bag that is split, and of a database, everything is read as it is.
-    return f"; `ssql bag recover {shlex.quote(str(folder))}` finishes it" if len(mcap_files(folder)) == 1 else ""
-
-
-def _msg_text(connection: Connection) -> str:
-    definition = connection.msgdef
-    return definition.data if definition.format == MessageDefinitionFormat.MSG else ""
+def remedy(bag: Bag) -> str:
+    """Return what to do about a bag with problems; empty where nothing helps."""
+    if not any(file.problems for file in bag.files) and (not bag.path.is_dir() or (bag.path / METADATA).is_file()):
+        return ""  # what its files hold is whole
+    kept = sum(topic.count for topic in bag.topics.values())
+    if not kept or any(not_a_bag(file) for file in storage_files(bag.path)):
+        return ""
+    whole = not any(file.problems for file in bag.files) and bag.lost == 0
+    told = "everything in its files could be read" if whole else "what can be read of it is used"
+    return f"; {told}; `ssql bag recover {shlex.quote(str(bag.path))}` writes that to a new bag"
 
 
 def _deserialised(store: Typestore, type_name: str, data: bytes, topic: str, path: Path) -> Any:

@@ -84,12 +84,23 @@ def match_topics(
         name = _name(space, wanted.topic)
         if name not in topics:
             continue
-        if topics[name].type != wanted.role.type:
+        if not topics[name].has(wanted.role.type):
             if wanted in optional:  # somebody else's topic of that name
                 continue
-            raise BagError(f"{name}: expected type {wanted.role.type}, the bag has {topics[name].type}")
+            raise BagError(
+                f"{name}: expected type {wanted.role.type}, the bag has {topics[name].type}{_advice(topics[name].type)}"
+            )
         roles.setdefault(name, []).append(wanted.role)
     return roles
+
+
+def _advice(kind: str) -> str:
+    """Return what to do about messages that are not in the encoding of ROS 2."""
+    if kind.endswith((" as ros1", " as ros1msg")):
+        return ": a bag of ROS 1; `rosbags-convert` makes one of ROS 2 of it"
+    if " as " in kind:
+        return "; only messages serialised by ROS 2 (cdr) can be read: record the topics of ROS 2 themselves"
+    return ""
 
 
 def _inputs(contract: Contract) -> tuple[str, ...]:

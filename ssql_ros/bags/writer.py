@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class BagWriter:
         """Write what is left, the index and metadata.yaml.
 
         Raises:
-            BagError: it could not be; what was flushed before can be read, and `recover_bag` finishes the bag.
+            BagError: it could not be; what was flushed before can be read, and `recover_bag` makes a whole bag of it.
         """
         if self._writer.storage is None:
             return
@@ -137,7 +138,8 @@ class BagWriter:
             self._writer.abort()
             raise BagError(
                 f"{self.file}: the bag could not be finished: {error.strerror or error}; it can be read up to the last"
-                f" flush, and ssql_ros.bags.recover_bag({str(self.path)!r}) finishes it once there is room"
+                f" flush, and `ssql bag recover {shlex.quote(str(self.path))}` makes a whole bag of that where there is"
+                " room"
             ) from error
 
     def __enter__(self) -> BagWriter:

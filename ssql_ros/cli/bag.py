@@ -67,8 +67,17 @@ def add_parser(verbs: Any) -> None:
         rewards.add_argument("--goal", type=float, help="m/s, in place of the contract's, of robots that walk")
         rewards.add_argument("--no-reward", action="store_true", help="rewards are 0; nothing is needed for them")
         add_quiet(subject)
-    recover = subjects.add_parser("recover", help="finish a bag that its recorder could not close")
-    recover.add_argument("bag", type=Path, help="folder of a bag with one .mcap file")
+    recover = subjects.add_parser(
+        "recover",
+        help="make a whole bag of one that is damaged, or that its recorder could not close",
+        description="Copies everything that can be read, of any encoding, to a new bag with index and metadata.yaml. "
+        "The original stays as it is; a bag that is whole is left alone, one that is still being written is refused. "
+        "Exit status: 0, nothing was lost; 2, wrong use, or nothing to recover with; 3, done, but messages were lost.",
+    )
+    recover.add_argument("bag", type=Path, help="folder of a bag, or one .mcap or .db3 file")
+    recover.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="bag to make (default: beside the other, NAME_recovered)"
+    )
     recover.set_defaults(run=_recover)
     for subject in (info, check, convert, recover):
         subject.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -82,7 +91,10 @@ def _info(options: argparse.Namespace) -> int:
     size = sum(file.stat().st_size for file in files_of(options.bag))
     seconds = (bag.end - bag.begin) / 1e9
     if options.json:
-        listed = {name: {"type": topic.type, "messages": topic.count} for name, topic in bag.topics.items()}
+        listed = {
+            name: {"type": topic.type, "messages": topic.count, **({"types": topic.types} if topic.types else {})}
+            for name, topic in bag.topics.items()
+        }
         told = {"topics": listed, "bytes": size, "begin": bag.begin, "seconds": seconds, "custom": bag.custom}
         print(json.dumps({**told, "problem": bag.problem}))
         return DAMAGED if bag.problem else 0
@@ -91,8 +103,9 @@ def _info(options: argparse.Namespace) -> int:
         begin = datetime.fromtimestamp(bag.begin / 1e9, timezone.utc)
         print(f"  {seconds:.1f} s from {begin:%Y-%m-%d %H:%M:%S} UTC, by the recorder's clock")
     for name, topic in sorted(bag.topics.items()):
-        rate = f"{topic.count / seconds:7.1f} Hz" if seconds > 0.0 else ""
-        print(f"  {topic.count:9d} {rate}  {name:<40} {topic.type}")
+        for kind, count in (topic.types or {topic.type: topic.count}).items():
+            rate = f"{count / seconds:7.1f} Hz" if seconds > 0.0 else ""
+            print(f"  {count:9d} {rate}  {name:<40} {kind}")
     for name, text in bag.custom.items():
         print(f"  {name}: {text[:100]}")
     if bag.problem:
@@ -160,9 +173,16 @@ def _convert(options: argparse.Namespace) -> int:
 def _recover(options: argparse.Namespace) -> int:
     from ssql_ros.bags import recover_bag
 
-    recovery = recover_bag(options.bag)
+    recovery = recover_bag(options.bag, options.out)
     if options.json:
-        print(json.dumps({"messages": recovery.messages, "problem": recovery.problem}))
+        told = {"out": str(recovery.out) if recovery.out else None, "messages": recovery.messages}
+        print(json.dumps({**told, "lost": recovery.lost, "problems": recovery.problems}))
+    elif recovery.out is None:
+        print(f"{options.bag}: is whole, with {recovery.messages} messages: nothing to recover, nothing was written")
     else:
-        print(f"{options.bag}: {recovery.messages} messages kept; {recovery.problem or 'its end was missing'}")
-    return 0
+        for problem in recovery.problems:
+            print(f"problem: {problem}")
+        lost = "an unknown number" if recovery.lost is None else recovery.lost or "none"
+        print(f"{recovery.messages} messages kept, {lost} lost; the bag as it was is {options.bag}")
+        print(f"recovered bag is in {recovery.out}")
+    return 0 if recovery.lost == 0 else DAMAGED
