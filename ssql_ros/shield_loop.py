@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ssql_ros.bundle import Rule
 from ssql_ros.command_source import CommandSource
-from ssql_ros.critic import SafetyCritic
+from ssql_ros.critic import SafetyCritic, sigmoid
 from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, Verdict, decide
 from ssql_ros.spec import Contract, ContractError, ObservationAssembler
 from ssql_ros.spec.health import Freshness
@@ -40,6 +41,9 @@ SLACK = 1.25
 CONTRADICTED = 0.5
 # s, how long the least risky action may go on with nothing safe before the safe action is held: each is drawn anew.
 NOTHING_SAFE = 0.5
+# By how much less risky another action must be scored (in logits, a factor of two in the odds; in the margin's unit) to
+# take the place of the least risky one before.
+CLEARLY = 0.7
 # Proposals in a row that answer the frame before the newest: then the controller is one behind, and stays so.
 LAGGING = 3
 
@@ -55,6 +59,7 @@ class Tick:
         proposal: (n_action,), empty when none was fit to be decided on.
         complete: True when a proposal for a new observation caused the tick; False when the period ran out.
         settings, bundle_id: thresholds and bundle that were decided with; others may be in force when this is told.
+        fresh: True when a proposal has come since the tick before.
         history_missing: how many entries of the observation's history stand in for what was not measured.
     """
 
@@ -64,6 +69,7 @@ class Tick:
     enforced: bool
     proposal: np.ndarray
     complete: bool
+    fresh: bool
     settings: ShieldSettings
     bundle_id: str
     history_missing: int
@@ -109,13 +115,14 @@ class ShieldLoop:
         self._proposed_joints = np.empty(0)
         self._proposal_stamp = 0
         self._lag = 0
-        self._fresh = False
+        self._fresh = self._heard = False
         self._holding = False
         self._unreadable: dict[str, str] = {}  # what is wrong with an input's newest message
         self._contradiction = ("", -math.inf)
         self._proposal_fault = ""
         self._decided_stamp: int | None = None
         self._least_risk_since: float | None = None
+        self._least_risky = np.empty(0)
         self._deadline = -math.inf
 
     def start(self, now: float) -> None:
@@ -145,6 +152,8 @@ class ShieldLoop:
             if again and self.inputs.simulated and clock <= stamp:
                 # A simulation that waits tells again where the robot is: its time stands still, and nothing ages.
                 self.assembler.repeat(name, stamp, now)
+        if stamp == 0:
+            return  # not stamped: `inputs` says so
         try:
             self.assembler.read(name, stamp, now, values)
         except ContractError as error:
@@ -177,6 +186,7 @@ class ShieldLoop:
         self._proposal = Proposal(action, time, **distribution)
         self._proposed_joints = joint_command
         self._proposal_stamp, self._proposal_fault, self._fresh = stamp, "", True
+        self._heard = True
         return True
 
     def _note_lag(self, stamp: int) -> None:
@@ -189,7 +199,7 @@ class ShieldLoop:
         self._proposal, self._proposal_fault = None, fault
         self._proposal_stamp, self._fresh = stamp, True
 
-    def relayed(self, joint_command: np.ndarray, action: np.ndarray, stamp: int) -> np.ndarray:
+    def relayed(self, joint_command: np.ndarray, stamp: int) -> np.ndarray:
         """Return what goes to the robot of a proposal while the shield only watches: the proposal, inside the limits.
 
         Nothing but the contract's joint limits stands between: to the last bit the same where it keeps to them.
@@ -198,8 +208,7 @@ class ShieldLoop:
         allowed = 1e-9 * (high - low)
         if (joint_command < low - allowed).any() or (joint_command > high + allowed).any():
             joint_command = np.clip(joint_command, low, high)
-            action = self.contract.clip(action)
-        self.assembler.executed(action, stamp)
+        self.assembler.executed(self.contract.clip(self.contract.nearest_action(joint_command)), stamp)
         self.source.sent(joint_command, arrived=True)
         return joint_command
 
@@ -237,7 +246,8 @@ class ShieldLoop:
             self.missed_periods += 1
         # A tick without news keeps the rate of one a period; one that news caused allows the next the slack.
         self._deadline = now + (SLACK * period if complete else period)
-        self._fresh = self._fresh and not complete
+        fresh, self._fresh = self._fresh, self._fresh and not complete
+        heard, self._heard = self._heard, False
         newest = self.assembler.newest
         missing = 0 if newest is None else self.assembler.missing()
         if newest is not None and newest.values is not None:
@@ -264,6 +274,7 @@ class ShieldLoop:
             not self.watching,
             proposed,
             complete,
+            fresh or heard,
             self.settings,
             self.critic.id,
             missing,
@@ -295,14 +306,13 @@ class ShieldLoop:
             return held
         if verdict.decision is Decision.PASSED and not verdict.reason and proposal is not None:
             # Unchanged to the last bit: a shield that has nothing to say leaves no trace in the command.
-            command, action = joints, proposal.action
+            command = joints
         else:
-            command, action = self.contract.joint_command(verdict.action), verdict.action
-        limited = self.source.limited(command)
-        if limited is not command:
-            command, action = limited, self.contract.clip(self.contract.nearest_action(limited))
+            command = self.contract.joint_command(verdict.action)
+        command = self.source.limited(command)
         self.source.sent(command, arrived=self.source.limited(self._proposed_joints) is self._proposed_joints)
-        self.assembler.executed(action)
+        # As whoever hears the command has it, so that a bag and the policy have the same history to the last bit.
+        self.assembler.executed(self.contract.clip(self.contract.nearest_action(command)))
         return command
 
     @property
@@ -356,16 +366,31 @@ class ShieldLoop:
             return Verdict(Decision.HELD, safe.copy(), reason=reason)
 
     def _settled(self, verdict: Verdict, now: float) -> Verdict:
-        """Return a verdict that does not draw another least risky action each period for ever."""
+        """Return a verdict that does not draw another least risky action each period, nor for ever.
+
+        The one before goes on unless the new one is clearly less risky: a robot that is thrown about falls the sooner.
+        """
         if verdict.decision is not Decision.LEAST_RISK:
             self._least_risk_since = None
             return verdict
         if self._least_risk_since is None:
-            self._least_risk_since = now
+            self._least_risk_since, self._least_risky = now, verdict.action
+            return verdict
         if now - self._least_risk_since < NOTHING_SAFE:
+            before = self._least_risky
+            risk = self._risk(before)
+            if risk - self._risk(verdict.action) <= CLEARLY:
+                account = sigmoid(risk) if self.critic.rule is Rule.PROBABILITY else risk
+                return replace(verdict, action=before, q_action=account)
+            self._least_risky = verdict.action
             return verdict
         reason = f"nothing safe for {now - self._least_risk_since:.1f} s: {verdict.reason}"
         return replace(verdict, decision=Decision.HELD, action=self.contract.safe_action.copy(), reason=reason)
+
+    def _risk(self, action: np.ndarray) -> float:
+        """Return the critic's score of an action (n_action,) in the newest observation; inf where it is none."""
+        score = float(self.critic.logits(self.assembler.vector(), action[np.newaxis])[0])
+        return score if math.isfinite(score) else math.inf
 
     def change(self, **settings: Any) -> None:
         """Change shield settings, from the next decision on. Raises ValueError for one out of range."""

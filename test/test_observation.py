@@ -278,7 +278,7 @@ def test_what_contradicts_itself_at_one_stamp_is_an_error_and_is_not_used(parts)
     assembler.read("joints", 0, 0.0, first)
     assembler.read("joints", 0, 0.0, first.copy())
     assert assembler.stamp == 0
-    with pytest.raises(ContractError, match="joint0 is 1 and 0 rad"):
+    with pytest.raises(ContractError, match="joint0 is 1 and 0 in position"):
         assembler.read("joints", 0, 0.0, second)
     assert assembler.stamp is None
 

@@ -47,6 +47,14 @@ def add_parser(verbs: Any) -> None:
     bag.add_argument("--rounds", type=int, default=3, help="turns of each of the two (default: %(default)s)")
     bag.set_defaults(run=_bag)
 
+    alignment = subjects.add_parser(
+        "alignment", help="observations live against those of a bag of the same messages, 50 to 1000 Hz, 1 % lost"
+    )
+    add_task(alignment, "whose contract", default="minitaur")
+    alignment.add_argument("--seconds", type=float, default=60.0, help="of each rate and offset (default: %(default)s)")
+    alignment.add_argument("--lost", type=float, default=0.01, help="share of messages (default: %(default)s)")
+    alignment.set_defaults(run=_alignment)
+
     train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
     train.add_argument("--rounds", type=int, default=30, help="turns of 64 updates each (default: %(default)s)")
     train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
@@ -74,7 +82,7 @@ def add_parser(verbs: Any) -> None:
     policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
     policy.set_defaults(run=_policy)
 
-    for subject in (sim, shield, ros, swap, bag, train, offline, policy):
+    for subject in (sim, shield, ros, swap, bag, alignment, train, offline, policy):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -111,6 +119,13 @@ def _bag(options: argparse.Namespace) -> int:
     from ssql_ros.bench.bag import bench_bag
 
     report(bench_bag(options.task, options.megabytes, options.seed, options.rounds), options.seed, options.json)
+    return 0
+
+
+def _alignment(options: argparse.Namespace) -> int:
+    from ssql_ros.bench.alignment import bench_alignment
+
+    report(bench_alignment(options.task, options.seconds, options.lost, options.seed), options.seed, options.json)
     return 0
 
 

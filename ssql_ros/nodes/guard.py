@@ -63,6 +63,7 @@ class Guard:
         executor = EventsExecutor()
         executor.add_node(node)
         try:
+            # EventsExecutor.spin() delivers nothing in these wheels; spin_once() with a time-out does.
             while rclpy.ok() and not stopped():
                 try:
                     executor.spin_once(timeout_sec=0.1)

@@ -177,7 +177,7 @@ class PolicyNode(Node):
         def receive(data: bytes) -> None:
             try:
                 message = parse(data)
-                action = reader.joint_state(message)
+                action = self.contract.clip(reader.joint_state(message))
                 stamp = check_stamp(message, topic)
             except ContractError as error:
                 self._note(f"{topic}: {error}")

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
 from ssql_ros import lifeline
 from ssql_ros.missing import explained
 from ssql_ros.nodes import arguments
+from ssql_ros.nodes.guard import Guard
 
 SENSOR = qos_profile_sensor_data
 # Only the newest command counts, and it must arrive.
@@ -38,18 +37,8 @@ ANSWERS = QoSProfile(
 
 
 def spin(node: Any, stopped: Callable[[], bool]) -> None:
-    """Serve a node's callbacks until `stopped()` or ROS shuts down."""
-    executor = EventsExecutor()
-    executor.add_node(node)
-    try:
-        # EventsExecutor.spin() delivers nothing in these wheels; spin_once() with a time-out does.
-        while rclpy.ok() and not stopped():
-            executor.spin_once(timeout_sec=0.1)
-    except ExternalShutdownException:
-        pass
-    finally:
-        executor.remove_node(node)
-        executor.shutdown()
+    """Serve a node's callbacks until `stopped()` or ROS shuts down, whatever one of them raises: see `Guard.spin`."""
+    (getattr(node, "guard", None) or Guard(node.get_logger())).spin(node, stopped)
 
 
 def raise_priority(node: Any, priority: int, thread: int = 0) -> None:

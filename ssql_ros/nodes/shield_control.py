@@ -28,7 +28,6 @@ from ssql_ros.spec.messages import (
     fill,
     fill_joint_command,
     set_stamp,
-    stamp_of,
 )
 from ssql_ros.spec.stamped import NANOSECONDS
 
@@ -177,10 +176,11 @@ class ShieldControl:
             arrival = time.monotonic()
             try:
                 message = parse(data)
+                stamp = self._stamp_of(message, topic)
             except ContractError as error:
-                self._refuse(f"{topic}: {error}", 0, arrival)
+                self._refuse(str(error), 0, arrival)
                 return
-            self._propose(lambda: reader.joint_command(message), stamp_of(message), arrival)
+            self._propose(lambda: reader.joint_command(message), stamp, arrival)
 
         return receive
 
@@ -219,7 +219,7 @@ class ShieldControl:
             loop = self.loop
             taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **distribution)
             if taken and self._running and loop.watching:
-                self._publish_command(loop.relayed(joints, action, stamp), stamp or self._now())
+                self._publish_command(loop.relayed(joints, stamp), stamp or self._now())
             self._answer(arrival)
 
     def _proposal_reader(self, topic: str) -> Callable[[bytes], None]:
@@ -230,11 +230,11 @@ class ShieldControl:
             message = self._parsed(data, Proposal, topic, arrival)
             if message is None:
                 return
-            stamp = stamp_of(message)
             try:
+                stamp = self._stamp_of(message, topic)
                 said = reader.proposal(message)
             except ContractError as error:
-                self._refuse(str(error), stamp, arrival)
+                self._refuse(str(error), 0, arrival)
                 return
             distribution = said._asdict()
             self._take(
@@ -242,6 +242,17 @@ class ShieldControl:
             )
 
         return receive
+
+    def _stamp_of(self, message: Any, topic: str) -> int:
+        """Return the stamp of a proposal, ns. Raises ContractError where it lies ahead: it answers no observation."""
+        stamp, clock = check_stamp(message, topic), self._now()
+        ahead = (stamp - clock) / NANOSECONDS if clock and self._stamped else 0.0
+        if ahead > 2.0 * self._contract.control_period:
+            raise ContractError(
+                f"{topic}: stamped {ahead:.3f} s ahead of this clock; expected the stamp of the observation that it "
+                "answers, or 0"
+            )
+        return stamp
 
     def _refuse(self, fault: str, stamp: int, arrival: float) -> None:
         self._log(fault)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.bundle import Bundle, MarginCritic, load_bundle
@@ -38,7 +39,12 @@ from ssql_ros.spec.contract import JOINT_STATE
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
     Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
-    Parameter("mode", "enforce", "enforce the decisions, or only monitor them", choices=("enforce", "monitor")),
+    Parameter(
+        "mode",
+        "enforce",
+        "enforce the decisions, or only monitor them; disabled: ~/enable took the shield out",
+        choices=("enforce", "monitor", "disabled"),
+    ),
     Parameter("epsilon", None, "threshold on q_safe, above 0 and below 1; not set or empty: the bundle's own"),
     Parameter(
         "delta_margin", 0.0, "critics of margins: subtracted from delta, in the margin's unit", low=0.0, high=1e9
@@ -70,6 +76,7 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("shield_node")
+        self._disabled, self._enabled_mode = False, "enforce"  # by ~/enable; the mode to come back to
         self._cost = 0.0  # s, of scoring a candidate; 0: not known yet
         self.value_of = declare(self, PARAMETERS, check=self._fault)
         self.add_post_set_parameters_callback(lambda _changes: self._apply_settings())
@@ -306,14 +313,17 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
             self.get_logger().warning(str(error))
         with self._control.lock:
             loop.settings = self._settings(loop.critic)
-            if loop.mode is not Mode.DISABLED:
-                loop.mode = self._mode()
+            loop.mode = self._mode()
             loop.source.change()
         if before != (loop.settings, loop.mode):
             self._said.change(f"{loop.mode.name.lower()}, {in_words(loop.settings)}")
         self._report()
 
     def _fault(self, values: dict[str, Any]) -> str:
+        if (values["mode"] == "disabled") != self._disabled:
+            if self._disabled:
+                return f"mode: the shield is disabled; call ~/enable with true before mode {values['mode']}"
+            return "mode: disabled is set by ~/enable alone, as it takes the shield out"
         try:
             epsilon_of(values["epsilon"])
         except ValueError as error:
@@ -322,7 +332,13 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         control = self._configured()
-        mode = self._mode() if request.data else Mode.DISABLED
+        if request.data == self._disabled:
+            if not request.data:
+                self._enabled_mode = self.value_of("mode")
+            self._disabled = not request.data
+            name = self._enabled_mode if request.data else "disabled"
+            self.set_parameters([RosParameter("mode", value=name)])
+        mode = self._mode()
         with control.lock:
             control.loop.mode = mode
             control.loop.source.change()

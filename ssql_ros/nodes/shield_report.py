@@ -53,8 +53,8 @@ class ShieldReport:
 
     def decided(self, tick: Tick) -> None:
         """Take in a decision, in the tick's thread: what changes is told before the period is over."""
-        self._answered += tick.complete
-        self._unanswered += not tick.complete
+        self._answered += tick.fresh
+        self._unanswered += not tick.fresh
         verdict = tick.verdict
         kind = verdict.decision.name if verdict.decision in (Decision.HELD, Decision.LEAST_RISK) else "deciding"
         key = f"{kind}: {_kind(verdict.reason)}" if verdict.decision is Decision.HELD else kind
@@ -136,16 +136,18 @@ class ShieldReport:
             **{f"exceptions in {where}": str(count) for where, count in self._guard.counts.items()},
             **values,
         }
-        problems = list(watch.problems.values()) if watch is not None else []
+        problems = list(dict.fromkeys(watch.problems.values())) if watch is not None else []
         if problems:
             return DiagnosticStatus.ERROR, "; ".join(problems), values
         if not control.started:
             return DiagnosticStatus.WARN, f"inactive: the robot gets no command from here: {self._waiting()}", values
         if loop.mode is Mode.DISABLED:
             return DiagnosticStatus.WARN, "disabled: proposals go through unjudged", values
+        fallen = fallen_at(control)
         if loop.holding:
-            return DiagnosticStatus.ERROR, f"holding the safe action: {loop.last_reason}", values
-        if fallen := fallen_at(control):
+            holding = f"holding the safe action: {loop.last_reason}"
+            return DiagnosticStatus.ERROR, f"{fallen}; {holding}" if fallen else holding, values
+        if fallen:
             return DiagnosticStatus.ERROR, fallen, values
         if self._said.startswith(Decision.LEAST_RISK.name):
             return DiagnosticStatus.ERROR, f"nothing safe was found: {loop.last_reason}", values
@@ -180,7 +182,7 @@ class ShieldReport:
         share = unanswered / (answered + unanswered)
         if share < LOSSES:
             return ""
-        return f"{share:.0%} of decisions had no new answer to a new observation: messages are lost, or come late"
+        return f"{share:.0%} of control periods brought no new command of the controller: messages are lost, or late"
 
 
 def fallen_at(control: ShieldControl) -> str:

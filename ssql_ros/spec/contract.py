@@ -264,8 +264,15 @@ class Contract:
         return action
 
     def nearest_action(self, joint_command: np.ndarray) -> np.ndarray:
-        """Return the action (n_action,) whose joint command is nearest to one (n_joint,) in SI units; not clipped."""
-        return self._action_from_joints @ (joint_command - self.commanded.offset)
+        """Return the action (..., n_action) whose joint command is nearest to one (..., n_joint), SI units.
+
+        Not clipped to the bounds.
+
+        The same bits for one command and for many at once: what is executed is heard live and read from bags.
+        """
+        apart = joint_command - self.commanded.offset
+        # In the order of rows, so that numpy adds up each in the same way.
+        return np.multiply(self._action_from_joints, apart[..., np.newaxis, :], order="C").sum(axis=-1)
 
     @cached_property
     def _incident_terms(self) -> tuple[np.ndarray, list[tuple[Limit | Box | Ball, slice]]]:
@@ -303,7 +310,7 @@ class Contract:
             "action": [list(told.names), told.low.tolist(), told.high.tolist()],
             "joints": [list(told.joint_names), told.field, told.offset.tolist(), told.matrix.tolist()],
             "incident": [[t.feature, t.below, t.above] for t in self.limits],
-            "safe_action": "hold" if self.holds_pose else self.safe_action.tolist(),
+            "safe_action": self.safe_action.tolist(),
         }
         if self.boxes:  # only then: a contract without any keeps the id of before there were boxes
             meaning["incident_boxes"] = [

@@ -48,7 +48,7 @@ class Source:
         places: where in the frame its values go.
         columns: which of the input's features they are; None: all of them.
         triggers: its messages begin frames.
-        interval: ns, between its two newest stamps.
+        interval: ns, from one stamp to the next, as far as can be told; 0: not known.
     """
 
     def __init__(self, name: str, places: np.ndarray, columns: np.ndarray | None, triggers: bool) -> None:
@@ -65,8 +65,15 @@ class Source:
         if newest is None:
             return False
         if newest >= stamp - skew:
-            return newest >= stamp or newest + self.interval > stamp
+            return newest >= stamp or (self.interval > 0 and newest + self.interval > stamp)
         return newest + self.interval > stamp + skew
+
+    def hear(self, stamp: int) -> None:
+        """Take in the stamp of a message that is newer than all before."""
+        apart = stamp - self.readings.stamps[-1]
+        # After a loss it is twice as long, and the next will not be: a longer one is believed little by little.
+        longer = self.interval and 2 * apart > 3 * self.interval
+        self.interval = self.interval + (apart - self.interval) // FOLLOWING if longer else apart
 
 
 @dataclass(slots=True)
@@ -179,9 +186,11 @@ class FrameAligner:
             self.counts["duplicates"] += 1
             return False
         if held is not None or len(self._sources[name]) > 1:
+            if self._is_void(held):
+                return False
             self._check(source, stamp, own, held)
         if stamps and stamp > stamps[-1]:
-            source.interval = stamp - stamps[-1]
+            source.hear(stamp)
         source.readings.add(stamp, Reading(own, time))
         self._newest = max(self._newest, stamp)
         self._mark_stale(stamp - self._skew)
@@ -277,6 +286,18 @@ class FrameAligner:
         known.append(Source(name, places[columns], columns, bool(triggers)))
         return known[-1]
 
+    @staticmethod
+    def _is_void(held: Reading | None) -> bool:
+        """Tell whether what is said of this stamp is known to be contradicted."""
+        return held is not None and bool(np.isnan(held.values).any())
+
+    def _void(self, source: Source, stamp: int) -> None:
+        """Let what was said of an input at this stamp be used by no frame, whoever said it."""
+        for one in self._sources[source.name]:
+            if (reading := one.readings.get(stamp)) is not None:
+                one.readings.add(stamp, reading._replace(values=np.full(len(reading.values), np.nan)))
+        self._mark_stale(stamp - self._skew)
+
     def _check(self, source: Source, stamp: int, own: np.ndarray, held: Reading | None) -> None:
         """Raise ContractError where something else was said of the same features at the same stamp."""
         place = None
@@ -295,15 +316,12 @@ class FrameAligner:
         if place is None:
             return
         self.counts["contradictions"] += 1
-        for one in self._sources[source.name]:
-            if (reading := one.readings.get(stamp)) is not None:
-                # Not a number: what was said of this stamp is not to be used, whoever said it.
-                one.readings.add(stamp, reading._replace(values=np.full(len(reading.values), np.nan)))
-        self._mark_stale(stamp - self._skew)
+        self._void(source, stamp)
         feature = self.contract.observed.frame[place]
+        first, second = (value / feature.factor for value in said)
         raise ContractError(
             f"{self.contract.inputs[source.name].topic}: two messages of one stamp ({stamp / NANOSECONDS:.6f} s) "
-            f"contradict each other: {feature.joint or feature.name} is {said[0]:g} and {said[1]:g} {feature.unit}; "
+            f"contradict each other: {feature.joint or feature.name} is {first:g} and {second:g} in {feature.field}; "
             "do two nodes publish the same joints?"
         )
 

@@ -137,7 +137,10 @@ class ObservationAssembler:
         return self._assembled(frame)[0]
 
     def missing(self, frame: Frame | None = None) -> int:
-        """Return how many entries of the history of `frame`, or of the newest, are stand-ins; 0: all were measured."""
+        """Return how many entries of the history of `frame`, or of the newest, are stand-ins; 0: all were measured.
+
+        So counts what was measured further than half a control period from its place.
+        """
         return self._assembled(frame)[1]
 
     def _find_newest(self) -> Frame | None:
@@ -181,6 +184,7 @@ class ObservationAssembler:
             return self._answer[1].copy(), self._answer[2]
         past, stamps = self._past(frame)
         frames, missing = self._stood_in(past, frame, self._n_frames)
+        missing += self._misplaced(frame, past, stamps)
         actions, unknown = self._past_actions(frame, stamps)
         parts = []
         for block in contract.observed.blocks:
@@ -218,6 +222,14 @@ class ObservationAssembler:
             if len(values) >= depth and before.values is not None:
                 break
         return values, stamps
+
+    def _misplaced(self, frame: Frame, past: list[np.ndarray | None], stamps: list[int]) -> int:
+        """Return how many past frames lie further than half a period from their place."""
+        period, half, count = self._period, self._period // 2, 0
+        for k in range(min(self._n_frames, len(past))):
+            if past[k] is not None and abs(frame.stamp - stamps[k] - (k + 1) * period) > half:
+                count += 1
+        return count
 
     @staticmethod
     def _stood_in(past: list[np.ndarray | None], frame: Frame, count: int) -> tuple[list[np.ndarray], int]:
