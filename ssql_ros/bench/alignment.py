@@ -53,8 +53,8 @@ def bench_alignment(
         history_error_max_s: how far any measured entry of a history lay from its place, one control period apart;
         transitions_share: least share of the control periods that became transitions, over the pairs;
         compared_share: least share of the rows that were compared;
-        ready_share: least share of the periods with an observation that was ready in time; history_whole_share: least share of
-        the observations whose history was measured throughout; pairs.
+        ready_share: least share of the periods with an observation that was ready in time; history_whole_share: least
+        share of the observations whose history was measured throughout; pairs.
 
     Raises:
         ValueError: the task's contract has no joint states, or a number is out of range.
@@ -192,7 +192,10 @@ def _live(
         if rng.random() >= lost:
             answer = now + round(ANSWER * NANOSECONDS)
             action = rng.uniform(contract.commanded.low, contract.commanded.high)
-            heapq.heappush(sensors, (answer, -number - 1, contract.commanded.topic, make_command(action, newest)))
+            command = make_command(action, newest)
+            # The shield knows what it sends; whoever records hears it later.
+            assembler.executed(read_command(command)[1], newest)
+            heapq.heappush(sensors, (answer, -number - 1, contract.commanded.topic, command))
 
     while sensors:
         if sensors[0][0] > due:
@@ -200,10 +203,7 @@ def _live(
         event = heapq.heappop(sensors)
         arrival, number, topic, data = event
         arrived.append(event)
-        if topic == contract.commanded.topic:
-            stamp, action = read_command(data)
-            assembler.executed(action, stamp)
-        elif topic in inputs:
+        if topic in inputs:
             name, read = inputs[topic]
             stamp, values = read(data)
             assembler.read(name, stamp, arrival / NANOSECONDS, values)

@@ -79,12 +79,13 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
         self._disabled, self._enabled_mode = False, "enforce"  # by ~/enable; the mode to come back to
         self._cost = 0.0  # s, of scoring a candidate; 0: not known yet
         self.value_of = declare(self, PARAMETERS, check=self._fault)
-        self.add_post_set_parameters_callback(lambda _changes: self._apply_settings())
+        self.guard = Guard(self.get_logger())
+        applied = self.guard("parameters", lambda _changes: self._apply_settings())
+        self.add_post_set_parameters_callback(applied)
         self.contract = load_contract(find_contract(self.value_of("contract")))
         model_receiver.trust_of(self, self.value_of)  # what is wrong with it must be said at start
         self._control: ShieldControl | None = None
         self._receiver: ModelReceiver | None = None
-        self.guard = Guard(self.get_logger())
         self._said = ShieldReport(self, self.contract.id, self.guard)
         self._watch: GraphWatch | None = None
         # On the steady clock: reports go on when /clock has stopped.
@@ -305,7 +306,8 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
     def _apply_settings(self) -> None:
         if self._control is None:
             return
-        loop, before = self._control.loop, (self._control.loop.settings, self._control.loop.mode)
+        loop = self._control.loop
+        before = (in_words(loop.settings), loop.mode)
         self._limits = self._limits_of(self._limits.own)
         try:
             self._limits.check()
@@ -314,10 +316,14 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
         with self._control.lock:
             loop.settings = self._settings(loop.critic)
             loop.mode = self._mode()
-            loop.source.change()
-        if before != (loop.settings, loop.mode):
-            self._said.change(f"{loop.mode.name.lower()}, {in_words(loop.settings)}")
-        self._report()
+        # The other settings are on /diagnostics within a second: a storm of them must not cost commands.
+        now = (in_words(loop.settings), loop.mode)
+        if before != now:
+            with self._control.lock:
+                loop.source.change()
+            disabled = loop.mode is Mode.DISABLED
+            what = "proposals go through unjudged" if disabled else now[0]
+            self._said.change(f"{loop.mode.name.lower()}: {what}", bad=disabled)
 
     def _fault(self, values: dict[str, Any]) -> str:
         if (values["mode"] == "disabled") != self._disabled:
@@ -338,13 +344,7 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
             self._disabled = not request.data
             name = self._enabled_mode if request.data else "disabled"
             self.set_parameters([RosParameter("mode", value=name)])
-        mode = self._mode()
-        with control.lock:
-            control.loop.mode = mode
-            control.loop.source.change()
-        text = f"shield is {mode.name.lower()}" + ("" if request.data else ": proposals go through unjudged")
-        self._said.change(text, bad=not request.data)
-        self._report()
+        text = f"shield is {control.loop.mode.name.lower()}"
         response.success, response.message = True, text
         return response
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -40,7 +39,8 @@ class ShieldReport:
         self._diagnostics = Diagnostics(node, "shield", self._describe)
         self._control: ShieldControl | None = None
         self._watch: GraphWatch | None = None
-        self._changes: deque[str] = deque(maxlen=HISTORY)
+        # Replaced and never changed: the tick's thread adds to it while another describes.
+        self._changes: tuple[str, ...] = ()
         self._said = ""  # newest change, without its figures
         self._fallen = ""
         self._counted: dict[Decision, int] = {}
@@ -71,13 +71,17 @@ class ShieldReport:
 
     def change(self, text: str, bad: bool = False) -> None:
         """Say that something has changed: on the console, in the history of /diagnostics, and in the state."""
-        self._changes.append(f"{self._node.get_clock().now().nanoseconds / NANOSECONDS:.3f} {text}")
+        seconds = self._node.get_clock().now().nanoseconds / NANOSECONDS
+        self._changes = (f"{seconds:.3f} {text}", *self._changes)[:HISTORY]
         # One call for each: a logger takes one severity from one place in the code.
         if bad:
             self._node.get_logger().warning(text)
         else:
             self._node.get_logger().info(text)
-        self.publish()
+        try:
+            self.publish()
+        except Exception as error:  # what is said of a shield must not end it
+            self._guard.note("report", error)
 
     def interventions(self, now: float) -> None:
         """Say on the console, now and then, how often was intervened since the last time. `now`: s, steady clock."""
@@ -117,7 +121,7 @@ class ShieldReport:
 
     def _describe(self) -> tuple[bytes, str, dict[str, str]]:
         control, watch = self._control, self._watch
-        values = {f"change {i}": text for i, text in enumerate(reversed(self._changes))}
+        values = {f"change {i}": text for i, text in enumerate(self._changes)}
         if control is None:
             return DiagnosticStatus.WARN, "not configured: the robot gets no command from here", values
         loop = control.loop
@@ -133,7 +137,7 @@ class ShieldReport:
             "late_messages": str(loop.assembler.frames.counts["late"]),
             "last_reason": loop.last_reason,
             **loop.inputs.values(),
-            **{f"exceptions in {where}": str(count) for where, count in self._guard.counts.items()},
+            **{f"exceptions in {where}": str(count) for where, count in self._guard.counts.copy().items()},
             **values,
         }
         problems = list(dict.fromkeys(watch.problems.values())) if watch is not None else []

@@ -32,6 +32,8 @@ from ssql_ros.spec.stamped import HORIZON, JUMP, NANOSECONDS, WINDOW, StampedBuf
 # The grid follows the trigger's clock by this share of each period's error: enough for clocks that differ by a
 # percent, and so little that a trigger of 125 Hz, which never meets 50 Hz, keeps to 50 Hz in the mean.
 FOLLOWING = 8
+# So many intervals in a row that are longer than before are a slower publisher; fewer are losses.
+BELIEVED = 3
 
 
 class Reading(NamedTuple):
@@ -54,7 +56,7 @@ class Source:
     def __init__(self, name: str, places: np.ndarray, columns: np.ndarray | None, triggers: bool) -> None:
         self.name, self.places, self.columns, self.triggers = name, places, columns, triggers
         self.readings: StampedBuffer[Reading] = StampedBuffer()
-        self.interval = 0
+        self.interval = self._longer = 0
 
     def is_final(self, stamp: int, skew: int) -> bool:
         """Tell whether what a frame at `stamp` holds of this is what it will go on to hold, as far as can be told.
@@ -71,9 +73,10 @@ class Source:
     def hear(self, stamp: int) -> None:
         """Take in the stamp of a message that is newer than all before."""
         apart = stamp - self.readings.stamps[-1]
-        # After a loss it is twice as long, and the next will not be: a longer one is believed little by little.
-        longer = self.interval and 2 * apart > 3 * self.interval
-        self.interval = self.interval + (apart - self.interval) // FOLLOWING if longer else apart
+        # After a loss it is twice as long, and the next will not be: a longer one is believed when it goes on.
+        self._longer = self._longer + 1 if self.interval and 2 * apart > 3 * self.interval else 0
+        if not 0 < self._longer < BELIEVED:
+            self.interval, self._longer = apart, 0
 
 
 @dataclass(slots=True)
