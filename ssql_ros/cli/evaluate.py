@@ -27,6 +27,9 @@ def add_parser(verbs: Any) -> None:
     shield.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
     shield.add_argument("--episodes", type=int, default=60, help="of each mode (default: %(default)s)")
     shield.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
+    shield.add_argument(
+        "--nearest", action="store_true", help="the most probable safe candidate (default: the first that is drawn)"
+    )
     shield.add_argument("--sigma", type=float, help="noise of the controller (default: the task's)")
     shield.add_argument("--rho", type=float, help="its correlation from step to step (default: the task's)")
     add_seed(shield, "of the first episode")
@@ -230,7 +233,14 @@ def _shield(options: argparse.Namespace) -> int:
     task = find_task(options.task)
     noise = {name: getattr(options, name) for name in ("sigma", "rho") if getattr(options, name) is not None}
     figures = evaluate_shield(
-        task, options.bundle, options.episodes, options.seed, options.epsilon, noise, show=not options.quiet
+        task,
+        options.bundle,
+        options.episodes,
+        options.seed,
+        options.epsilon,
+        noise,
+        show=not options.quiet,
+        nearest=options.nearest,
     )
     falls = (
         f"falls in {figures['episodes']:g} episodes: {figures['falls_monitor']:g} watched, "

@@ -25,6 +25,7 @@ def evaluate_shield(
     epsilon: float | None = None,
     noise: dict[str, Any] | None = None,
     show: bool = False,
+    nearest: bool = False,
 ) -> dict[str, float]:
     """Run the task's untrusted controller over the same seeds with the shield in monitor mode and enforcing.
 
@@ -33,6 +34,7 @@ def evaluate_shield(
         seed: of the first episode; the others follow it.
         epsilon: None: the bundle's own.
         noise: fields of the controller's noise to change.
+        nearest: of the safe candidates the most probable one, instead of the first that was drawn.
 
     Returns:
         Figures by name; those that end in _low and _high bound a 95 % interval. Steps are control periods,
@@ -47,9 +49,10 @@ def evaluate_shield(
     path = bundle or task.bundle_path()
     own = load_bundle(path, task.contract())
     # Ages do not matter where there is no clock; one period bounds them.
-    period = task.contract().control_period
+    contract = task.contract()
+    period = contract.control_period
     thresholds = thresholds_of(own, epsilon)
-    settings = ShieldSettings(thresholds["epsilon"], period, period, delta=thresholds["delta"])
+    settings = ShieldSettings(thresholds["epsilon"], period, period, delta=thresholds["delta"], nearest=nearest)
     controller = replace(task.noisy_controller(), **(noise or {}))
     runs: dict[str, list[Episode]] = {}
     with RolloutPool() as pool:
@@ -67,6 +70,11 @@ def evaluate_shield(
     acted = np.concatenate([episode.decisions for episode in runs["enforce"]])
     figures["interventions_per_step"] = float(intervened(acted).mean())
     figures["least_risk_per_step"] = float((acted == int(Decision.LEAST_RISK)).mean())
+    changes = [
+        np.linalg.norm(episode.actions - contract.clip(episode.proposals), axis=1)[intervened(episode.decisions)]
+        for episode in runs["enforce"]
+    ]
+    figures["change_per_intervention"] = float(np.concatenate(changes).mean()) if acted.any() else 0.0
     times = 1e6 * np.concatenate([episode.decision_times for episode in runs["enforce"]])
     for name, quantile in (("p50", 50), ("p99", 99)):
         figures[f"decision_us_{name}"] = float(np.percentile(times, quantile))
