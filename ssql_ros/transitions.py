@@ -218,10 +218,11 @@ class TransitionAssembler:
         if at == len(frames) or frames[at].stamp >= until:
             return
         aligner.refresh()
-        for frame in frames[at:]:
+        for i in range(at, len(frames)):
+            frame = frames[i]
             if frame.stamp >= until:
                 break
-            self._decide(frame)
+            self._decide(frame, frames[i + 1].stamp if i + 1 < len(frames) else None)
             self._settled = frame.stamp
         # Triggers of which none was a frame, of those that have been decided on.
         self.counts["between"] = (
@@ -237,8 +238,8 @@ class TransitionAssembler:
         self._before = None
         self._actions.clear()
 
-    def _decide(self, frame: Frame) -> None:
-        """Judge one frame: it ends the step before it, and begins another."""
+    def _decide(self, frame: Frame, following: int | None) -> None:
+        """Judge one frame: it ends the step before it, and begins another. `following`: ns, stamp of the next frame."""
         counts, stamp, assembler = self.counts, frame.stamp, self._assembler
         lost = max(0, frame.steps - 1)
         counts["periods"] += 1 + lost
@@ -259,7 +260,7 @@ class TransitionAssembler:
         if self._before is not None:
             self._emit(self._before, observation, inside, place, context)
         self._before = None
-        command = assembler.action_at(stamp)
+        command = assembler.action_at(stamp, following)
         if command is not None and stamp - command[0] > self._timeout:
             command = None
         last = self._is_last(stamp)

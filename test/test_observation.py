@@ -86,10 +86,13 @@ class Reference:
         half = PERIOD_NS // 2
         first = 0.0
         if mine and mine[0] < self.frames_newest() - half:
-            first = self.actions[max(stamp for stamp in mine if stamp <= mine[0] + half)]
-        actions = []
+            first = self.actions[max(at for at in mine if at <= mine[0] + half and at < self.frames_newest())]
+        actions, following = [], self.frames_newest()
         for k in range(PAST_ACTIONS):
-            done = [stamp for stamp in mine if k < len(past) and stamp <= past[k][0] + half]
+            done = []
+            if k < len(past):
+                done = [at for at in mine if at <= past[k][0] + half and at < following]
+                following = past[k][0]
             actions.append(self.actions[max(done)] if done else first)
         scaled = [ACTION_SCALE * action for action in actions]
         roll, position = values

@@ -86,9 +86,13 @@ class ObservationAssembler:
             self._actions.clear()
         self._actions.add(stamp, np.array(action, dtype=float))
 
-    def action_at(self, stamp: int) -> tuple[int, np.ndarray] | None:
-        """Return stamp and value (n_action,) of what was executed in the control period that began at `stamp`."""
-        return self._actions.until(stamp + self._period // 2)
+    def action_at(self, stamp: int, following: int | None = None) -> tuple[int, np.ndarray] | None:
+        """Return stamp and value (n_action,) of what was executed in the control period that began at `stamp`.
+
+        `following`: ns, stamp of the frame after it, whose own action is no part of this period; None: not known.
+        """
+        until = stamp + self._period // 2
+        return self._actions.until(until if following is None else min(until, following - 1))
 
     @property
     def newest(self) -> Frame | None:
@@ -251,10 +255,13 @@ class ObservationAssembler:
 
     def _past_actions(self, frame: Frame, stamps: list[int]) -> tuple[list[np.ndarray], int]:
         """Return the past actions, newest first, and how many of them are stand-ins."""
-        count, half = self._n_actions, self._period // 2
+        count = self._n_actions
         actions, missing = [], 0
+        following = frame.stamp
         for k in range(count):
-            found = self._actions.until(stamps[k] + half) if k < len(stamps) else None
+            found = None
+            if k < len(stamps):
+                found, following = self.action_at(stamps[k], following), stamps[k]
             if found is not None and found[0] >= frame.begin:
                 actions.append(found[1])
                 missing += found[0] < stamps[k]
@@ -269,5 +276,5 @@ class ObservationAssembler:
         first = self._actions.after(frame.begin - 1)
         if first is None or first[0] >= frame.stamp - half:
             return self._none
-        found = self._actions.until(first[0] + half)
+        found = self._actions.until(min(first[0] + half, frame.stamp - 1))
         return self._none if found is None else found[1]
