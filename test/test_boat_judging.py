@@ -1,12 +1,13 @@
 """Judging a SafeFQL bundle on the boat: from given states, by certificate, against the true feasible set."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ssql_ros.bundle import load_bundle, save_bundle
+from ssql_ros.bundle import ProbabilityCritic, load_bundle, save_bundle
 from ssql_ros.cli.main import main
 from ssql_ros.learning.boat_judging import feasible_set, rivals
 from ssql_ros.learning.boat_truth import WORLD, boat_solution
@@ -91,7 +92,7 @@ def test_certifying_needs_a_critic_of_margins_and_states(bundle):
     with pytest.raises(ValueError, match="at least 1"):
         certify(bundle, TASK, 0, 0.01, 0.01, 0)
     with pytest.raises(ValueError, match="critic of margins"):
-        certify(type(bundle)(**{**bundle.__dict__, "rule": "probability"}), TASK, 10, 0.01, 0.01, 0)
+        certify(replace(bundle, critic=ProbabilityCritic.of(bundle.critic, 0.1, 0.9)), TASK, 10, 0.01, 0.01, 0)
 
 
 def test_picture_of_one_set_over_the_other(bundle, tmp_path):
@@ -117,7 +118,7 @@ def test_states_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x,z\n0,0\n", "y is missing"),
+        ("x,z\n0,0\n", "expected a column y, but it is missing: the header has x, z"),
         ("x,y\n", "at least one line"),
         ("x,y\n0,0\n1,nan\n", "line 3: y: expected a finite number, got 'nan'"),
         ("x,y\n0\n", "line 2: y"),

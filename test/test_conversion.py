@@ -217,7 +217,7 @@ def test_where_no_command_was_recorded_the_shield_s_account_says_what_was_execut
             at = store.types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
             header = store.types["std_msgs/msg/Header"](at, "")
             pair = (other, action) if enforced else (action, other)
-            scores = (0.1, 0.1, 0.2, 1, 1, 1e-5, "0" * 16, "")
+            scores = (1, 0.1, 0.1, 0.2, math.nan, 1, 1, 0, 1e-5, "0" * 16, "")
             account = store.types[SHIELDED](header, 0, enforced, *pair, *scores)
             writer.write("/shield_node/shielded_action", time, bytes(store.serialize_cdr(account, SHIELDED)))
     rows: list[dict] = []

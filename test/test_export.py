@@ -21,7 +21,7 @@ def test_served_bundle_acts_and_shields_as_the_whole_one(tmp_path, capsys):
     assert served.id in capsys.readouterr().out
     assert whole.reward is not None
     assert served.reward is None
-    assert (served.epsilon, served.provenance) == (whole.epsilon, whole.provenance)
+    assert (served.critic.epsilon, served.provenance) == (whole.critic.epsilon, whole.provenance)
     observation, actions = np.array([0.5, 3.0]), np.random.default_rng(0).uniform(-1, 1, (7, 2)).astype(np.float32)
     expected = SafetyCritic(whole).logits(observation, actions).copy()
     np.testing.assert_array_equal(SafetyCritic(served).logits(observation, actions), expected)

@@ -48,7 +48,7 @@ def add_parser(verbs: Any) -> None:
     bag.set_defaults(run=_bag)
 
     alignment = subjects.add_parser(
-        "alignment", help="observations live against those of a bag of the same messages, 50 to 1000 Hz, 1 % lost"
+        "alignment", help="observations live against those of a bag of the same messages, 50 to 1000 Hz, 1 %% lost"
     )
     add_task(alignment, "whose contract", default="minitaur")
     alignment.add_argument("--seconds", type=float, default=60.0, help="of each rate and offset (default: %(default)s)")

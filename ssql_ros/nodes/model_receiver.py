@@ -78,11 +78,6 @@ def trust_of(node: Any, value_of: Callable[[str], Any]) -> Trust:
     Raises:
         ValueError: a parameter names no folder or no key, or is one of before.
     """
-    if "take_announcements" in getattr(node, "_parameter_overrides", {}):
-        raise ValueError(
-            "parameter take_announcements: is no more; by default no announcement is taken, bundle_folder and "
-            "announcement_keys say which are (docs/hot_swap.md)"
-        )
     return Trust.of(value_of("bundle_folder"), list(value_of("announcement_keys")))
 
 

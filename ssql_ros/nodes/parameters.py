@@ -91,6 +91,13 @@ class Parameter:
         return ""
 
 
+# Parameters of earlier versions, and what takes their place.
+GONE = {
+    "take_announcements": "is no more; by default no announcement is taken, bundle_folder and announcement_keys say "
+    "which are (docs/hot_swap.md)"
+}
+
+
 def _check_given(
     given: Mapping[str, RosParameter], known: Mapping[str, Parameter], declared: Callable[[str], bool]
 ) -> None:
@@ -100,6 +107,8 @@ def _check_given(
             if fault := known[name].fault(override.value):
                 raise ValueError(f"parameter {fault}")
         elif not (name in ROS_NAMES or name.startswith(ROS_PREFIXES) or declared(name)):
+            if name in GONE:
+                raise ValueError(f"parameter {name}: {GONE[name]}")
             close = difflib.get_close_matches(name, [*known, *ROS_NAMES], 1)
             advice = f"did you mean {close[0]}?" if close else f"known: {', '.join([*known, ROS_NAMES[0]])}"
             raise ValueError(f"parameter {name}: is unknown; {advice}")
