@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.graph import Graph
+from ssql_ros.probes import with_probes
 from ssql_ros.spec import config_folder, find_contract
 from ssql_ros.tasks import find_task
 
@@ -71,7 +72,8 @@ def with_uniform(path: Path, robot: str, critic: Path) -> Path:
     size = contract.action_size
     behaviour = {"kind": "uniform", "low": [-1.0] * size, "high": [1.0] * size, "context": 0}
     bundle = load_bundle(critic, contract)
-    return Path(save_bundle(replace(bundle, policy=None, policy_kind="behaviour", behaviour=behaviour), path).path)
+    other = replace(bundle, policy=None, policy_kind="behaviour", behaviour=behaviour, probes={})
+    return Path(save_bundle(with_probes(other, contract), path).path)
 
 
 def rows_of(folder: Path) -> dict[str, np.ndarray]:

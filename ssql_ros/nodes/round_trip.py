@@ -118,6 +118,15 @@ class RoundTrips:
                 return Answer(arrival - start, message.position == step.command.position)
         return None
 
+    def sense(self, step: Step) -> None:
+        """Send the sensors of one step to every graph, stamped now, with no command that answers them."""
+        stamp = time.time_ns()
+        for message in (step.imu, step.joint_states):
+            set_stamp(message, stamp)
+        for imu, joint_states, _ in self._publishers.values():
+            imu.publish(step.imu)
+            joint_states.publish(step.joint_states)
+
     def rest(self, until: float) -> None:
         """Take in late answers until the monotonic time `until`, in s."""
         while (left := until - time.monotonic()) > 0.0:
