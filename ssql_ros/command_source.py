@@ -54,6 +54,11 @@ class CommandSource:
         self.last, self._held = joint_command, None
         self._limiting = self._limiting and not arrived
 
+    @property
+    def arrived(self) -> bool:
+        """Tell whether the last command was where the safe action leads."""
+        return self.last is not None and self.last is self._held
+
     def held(self, frame: np.ndarray | None) -> np.ndarray | None:
         """Return the joint command (n_joint,) of the safe action now; None: the pose to hold is not known.
 

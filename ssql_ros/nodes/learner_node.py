@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
@@ -48,6 +47,7 @@ PARAMETERS = (
     Parameter("round_updates", 3000, "gradient steps before a policy is judged", low=1, high=10**9, fixed=True),
     Parameter("shadow_steps", 250, "transitions that it is judged on in shadow", low=1, high=10**6, fixed=True),
     Parameter("return_margin", 0.05, "of the returns' range: how much worse it may be", low=0.0, high=1.0, fixed=True),
+    Parameter("goal", None, "of the reward, in place of the contract's, m/s; not set or empty: its own", fixed=True),
     Parameter("replay", 500_000, "transitions in memory; beyond them the oldest are forgotten", 1, 10**8, fixed=True),
     Parameter("disk_megabytes", 2048, "MB of transitions on disk; beyond them the oldest go", 1, 10**7, fixed=True),
     Parameter("most_unwritten", 20_000, "transitions that may wait for the disk", CHUNK, 10**7, fixed=True),
@@ -108,9 +108,7 @@ class LearnerNode(Node):
 
     def _goal(self) -> float | None:
         """Return the goal that is put in the place of the contract's; None: none is. A number, or a text of one."""
-        words = "of the reward, in place of the contract's, in m/s; empty: the contract's own"
-        self.declare_parameter("goal", "", ParameterDescriptor(description=words, dynamic_typing=True, read_only=True))
-        given = self.get_parameter("goal").value
+        given = self.value_of("goal")
         if given is None or given == "":
             return None
         try:

@@ -31,6 +31,7 @@ from ssql_ros.spec.messages import (
 )
 from ssql_ros.spec.stamped import NANOSECONDS
 
+STOPPING = 1.0  # s, how long the way to the safe action may take when the shield stops
 LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say
 
 
@@ -129,9 +130,12 @@ class ShieldControl:
         if self.loop.watching:
             return
         frame = self.loop.assembler.frame if self.loop.assembler.newest is not None else None
-        command = self.loop.source.held(frame)
-        if command is not None:
+        source, end = self.loop.source, time.monotonic() + STOPPING
+        while (command := source.held(frame)) is not None:
             self._publish_command(command, self._now())
+            if source.arrived or time.monotonic() > end:
+                return
+            time.sleep(self._contract.control_period)
 
     def disconnect(self) -> None:
         """Give up the topics."""
