@@ -93,8 +93,11 @@ def shielded(graph, robot):
 )
 def test_driver_of_another_clock_is_held_and_named_with_what_helps(shielded, change, reason):
     vars(shielded).update(change)
-    account = shielded.hear(lambda a: a.decision == HELD and reason in a.reason, shielded.command(SAFE_COMMAND))
-    assert "stamps: arrival" in account.reason
+    # Stamped as its observation is, the command is refused too: that may be said first.
+    shielded.hear(
+        lambda a: a.decision == HELD and reason in a.reason and "stamps: arrival" in a.reason,
+        shielded.command(SAFE_COMMAND),
+    )
     shielded.accounts.clear()
     shielded.until(lambda: len(shielded.accounts) > 10, shielded.command(SAFE_COMMAND))
     assert {a.decision for a in shielded.accounts} == {HELD}

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.graph import Graph
 from ssql_ros.probes import with_probes
-from ssql_ros.spec import config_folder, find_contract
+from ssql_ros.spec import config_folder, find_contract, load_contract
 from ssql_ros.tasks import find_task
 
 DRIVER = Path(__file__).with_name("foreign_driver.py")
@@ -143,7 +143,8 @@ def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
             task, contract = find_task("spider"), place_reward(tmp_path)
             source = load_bundle(BUNDLES / "spider_sqrl.safetensors", task.contract())
             # The safe rooms act, and are what is learned from.
-            made = replace(source, policy=None, policy_kind="behaviour", behaviour=task.behaviour)
+            made = replace(source, policy=None, policy_kind="behaviour", behaviour=task.behaviour, probes={})
+            made = with_probes(made, load_contract(contract))
             bundle = Path(save_bundle(made, tmp_path / "rooms.safetensors").path)
             graph.start("sim_node", task="spider")
             graph.start("policy_node", contract=contract, bundle=str(bundle), use_sim_time=True)

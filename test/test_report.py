@@ -327,12 +327,12 @@ def test_records_follow_the_namespace(tmp_path):
         records_from_bag(tmp_path / "bag", CONTRACT)
 
 
-def test_unreadable_sensor_message_costs_its_margin_only(tmp_path):
+def test_unreadable_sensor_message_is_held_over_from_the_one_before(tmp_path):
     recorded = RecordedRun(tmp_path / "bag")
     with recorded.writer:
         recorded.episode(1, [0.0, math.nan, 0.1], enforced=True, incident=False)
     (run,) = records_from_bag(tmp_path / "bag", CONTRACT)
-    assert run.episodes[0].margin.tolist() == pytest.approx([-0.3, math.nan, -0.2], nan_ok=True)
+    assert run.episodes[0].margin.tolist() == pytest.approx([-0.3, -0.3, -0.2])
     assert run.episodes[0].decisions.tolist() == [0, 1, NOT_DECIDED]
 
 
