@@ -11,7 +11,7 @@ import torch
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.bundle import Bundle, load_bundle
-from ssql_ros.critic import SafetyCritic
+from ssql_ros.critic import SafetyCritic, thresholds_of
 from ssql_ros.learning.gates import Gate, calibration_gate, return_gate, returns_of, shadow_gate, support_gate
 from ssql_ros.learning.live_algorithms import LiveAlgorithm
 from ssql_ros.learning.live_buffer import Chunk
@@ -86,7 +86,8 @@ class LiveJudge:
         candidate, self.pending = self.pending, None
         assert candidate is not None
         joined = Chunk.joined(self._shadow)
-        shield = ShieldSettings(self._shield.probability_critic().epsilon, NO_CLOCK, NO_CLOCK)
+        own = thresholds_of(self._shield)
+        shield = ShieldSettings(own["epsilon"], NO_CLOCK, NO_CLOCK, delta=own["delta"])
         policy = supported_policy(candidate)
         self._gates.append(shadow_gate(policy, joined, self._critic, self._contract, shield, self._rng))
         self._gates.append(self._judge_return(candidate, joined, algorithm, draw_batch))
