@@ -257,7 +257,6 @@ class ShieldLoop:
         if not self.watching and not fault and proposal is not None:
             proposal, joints = self._approached(proposal, joints)
         verdict = self._verdict(fault, proposal, now)
-        verdict = self._settled(verdict, now)
         stamp = newest.stamp if newest is not None else 0
         self._decided_stamp = newest.stamp if newest is not None else None
         joint_command = None if self.watching else self._command(verdict, proposal, joints, clock or stamp)
@@ -348,6 +347,7 @@ class ShieldLoop:
     def _verdict(self, fault: str, proposal: Proposal | None, now: float) -> Verdict:
         safe = self.contract.safe_action
         if fault:
+            self._least_risk_since = None
             return Verdict(Decision.HELD, safe.copy(), reason=fault)
         if self.mode is Mode.DISABLED:
             if proposal is None or not now - proposal.time <= self.settings.max_proposal_age:
@@ -360,7 +360,9 @@ class ShieldLoop:
                 limit = self._timer() + self.settings.deadline * self.contract.control_period
             late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
             observation = self.observation()
-            return decide(observation, proposal, self.critic, self.contract, self.settings, now, self._rng, late)
+            critic, settings = self.critic, self.settings
+            verdict = decide(observation, proposal, critic, self.contract, settings, now, self._rng, late)
+            return self._settled(verdict, now)
         except Exception as error:  # whatever it is, the robot needs a command now
             reason = f"the decision failed: {type(error).__name__}: {error}"
             return Verdict(Decision.HELD, safe.copy(), reason=reason)

@@ -299,7 +299,10 @@ class ShieldControl:
                     self._decide(time.monotonic())
                 accounts, self._accounts = self._accounts, []
             for tick, seconds in accounts:
-                self._on_decision(tick)
+                try:
+                    self._on_decision(tick)
+                except Exception as error:  # what is said of a decision must not end the tick
+                    self._guard.note("report", error)
                 if not self._account.get_subscription_count() and not self._interventions.get_subscription_count():
                     continue  # nobody asks: the processor is free for the next command
                 try:
@@ -310,10 +313,16 @@ class ShieldControl:
     def _decide(self, since: float) -> None:
         """Take one decision and send its command. The lock is held. `since`: s, when the input was complete."""
         begun = time.monotonic()
-        tick = self.loop.tick(begun, self._now())
-        if time.monotonic() - begun > self._contract.control_period:
-            # This process was stopped in the middle of it: what was decided is of before.
-            tick = self.loop.tick(time.monotonic(), self._now())
+        try:
+            tick = self.loop.tick(begun, self._now())
+            if time.monotonic() - begun > self._contract.control_period:
+                # This process was stopped in the middle of it: what was decided is of before.
+                tick = self.loop.tick(time.monotonic(), self._now())
+        except Exception as error:  # whatever it is, the robot needs a command now, and the next period its own
+            self._guard.note("tick", error)
+            if not self.loop.watching:
+                self._publish_command(self._contract.joint_command(self._contract.safe_action), self._now())
+            return
         self._accounts.append((tick, time.monotonic() - since))
         if tick.joint_command is None:
             return

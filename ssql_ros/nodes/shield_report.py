@@ -42,7 +42,6 @@ class ShieldReport:
         # Replaced and never changed: the tick's thread adds to it while another describes.
         self._changes: tuple[str, ...] = ()
         self._said = ""  # newest change, without its figures
-        self._fallen = ""
         self._counted: dict[Decision, int] = {}
         self._answered = self._unanswered = 0
         self._summary_at = 0.0
@@ -192,10 +191,12 @@ class ShieldReport:
 def fallen_at(control: ShieldControl) -> str:
     """Return that the robot stands inside its failure set, and what that may come of, or an empty text."""
     loop = control.loop
-    newest = loop.assembler.newest
-    if newest is None or newest.values is None:
+    with control.lock:  # looking makes frames anew that messages have come for
+        newest = loop.assembler.newest
+        values = None if newest is None else newest.values
+    if values is None:
         return ""
-    margin, cause = loop.contract.margin(newest.values)
+    margin, cause = loop.contract.margin(values)
     if not margin > 0.0:
         return ""
     feature = next((f for f in loop.contract.observed.frame if cause.startswith(f"{f.name} ")), None)
