@@ -109,7 +109,8 @@ def _run(
                 trips.rest(time.monotonic() + 1.0 / sensors)
                 trips.sense(step)
             trips.rest(due)
-            heard.append(trips.send(name, step, TIMEOUT))
+            since = time.time_ns() - round(2e9 / rate) if sensors else 0
+            heard.append(trips.send(name, step, TIMEOUT, since))
             due = max(due + 1.0 / rate, time.monotonic())
     return answers
 
@@ -129,7 +130,7 @@ def _figures(answers: dict[str, list[Answer | None]]) -> dict[str, float]:
         figures[f"ratio_p{percentile}"] = statistics.median(pair[0] / pair[1] for pair in pairs)
     came = [answer for answer in shield if answer is not None]
     figures["lost"] = float(sum(answer is None for answer in (*shield, *relay)))
-    figures["not_passed"] = sum(not answer.unchanged for answer in came) / len(came)
+    figures["not_passed"] = sum(not answer.unchanged for answer in came) / len(came) if came else 1.0
     return figures
 
 

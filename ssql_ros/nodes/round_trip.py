@@ -101,8 +101,12 @@ class RoundTrips:
         answers = self._node.count_publishers(self._subscriptions[name].topic_name)
         return answers > 0 and all(publisher.get_subscription_count() for publisher in publishers)
 
-    def send(self, name: str, step: Step, timeout: float) -> Answer | None:
-        """Send one step to a graph, stamped now; return its answer, or None when none came within `timeout` s."""
+    def send(self, name: str, step: Step, timeout: float, since: int = 0) -> Answer | None:
+        """Send one step to a graph, stamped now; return its answer, or None when none came within `timeout` s.
+
+        `since`: ns; an answer is stamped by the frame that it was decided on, which of sensors that come more often may
+        have begun before this step, but after the one that was answered last; 0: no sensors in between.
+        """
         stamp = time.time_ns()
         messages = (step.imu, step.joint_states, step.command)
         for message in messages:
@@ -113,7 +117,7 @@ class RoundTrips:
             publisher.publish(message)
         while (left := start + timeout - time.perf_counter()) > 0.0:
             self._executor.spin_once(timeout_sec=left)
-            if self._arrived is not None and stamp_of(self._arrived[1]) == stamp:
+            if self._arrived is not None and (since or stamp - 1) < stamp_of(self._arrived[1]) <= stamp:
                 arrival, message = self._arrived
                 return Answer(arrival - start, message.position == step.command.position)
         return None
