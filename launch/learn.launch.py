@@ -12,8 +12,7 @@ import json
 from pathlib import Path
 
 from launch import LaunchDescription
-from ssql_ros.bundle import load_bundle
-from ssql_ros.launching import (
+from ssql_ros.graph.launching import (
     CONTRACT,
     NAMESPACE,
     USE_SIM_TIME,
@@ -23,9 +22,10 @@ from ssql_ros.launching import (
     described,
     required,
 )
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.policy import behaviour_of
 from ssql_ros.nodes.learner_node import PARAMETERS
-from ssql_ros.nodes.parameters import Parameter
-from ssql_ros.policy import behaviour_of
+from ssql_ros.ros.parameters import Parameter
 
 NAMES = ("folder", "algorithm", "announce", "settings", "replay", "disk_megabytes")
 OWN = (

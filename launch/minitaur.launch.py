@@ -9,9 +9,9 @@ for yours.
 from dataclasses import replace
 
 from launch import LaunchDescription
-from ssql_ros.launching import NAMESPACE, SHIELD, USE_SIM_TIME, described, required, shield
+from ssql_ros.graph.launching import NAMESPACE, SHIELD, USE_SIM_TIME, described, required, shield
 from ssql_ros.nodes.behaviour_node import PARAMETERS
-from ssql_ros.nodes.parameters import Parameter
+from ssql_ros.ros.parameters import Parameter
 
 NOISE = tuple(parameter for parameter in PARAMETERS if parameter.name in ("sigma", "rho", "bound", "seed"))
 ARGUMENTS = (

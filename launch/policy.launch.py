@@ -7,8 +7,7 @@ With the simulated Minitaur, the shield, and no other controller:
 """
 
 from launch import LaunchDescription
-from ssql_ros.bundle import load_bundle
-from ssql_ros.launching import (
+from ssql_ros.graph.launching import (
     CONTRACT,
     NAMESPACE,
     USE_SIM_TIME,
@@ -18,9 +17,10 @@ from ssql_ros.launching import (
     described,
     required,
 )
-from ssql_ros.nodes.parameters import Parameter
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.policy import make_policy
 from ssql_ros.nodes.policy_node import PARAMETERS
-from ssql_ros.policy import make_policy
+from ssql_ros.ros.parameters import Parameter
 
 OWN = tuple(
     parameter for parameter in PARAMETERS if parameter.name in ("bundle", "best", "output", "seed", "bundle_folder")

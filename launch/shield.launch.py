@@ -6,8 +6,8 @@ Remap your controller's output to `joint_commands_raw` and let the driver listen
 """
 
 from launch import LaunchDescription
-from ssql_ros.launching import CONTRACT, NAMESPACE, SHIELD, USE_SIM_TIME, check_topics, described, shield
-from ssql_ros.nodes.parameters import Parameter
+from ssql_ros.graph.launching import CONTRACT, NAMESPACE, SHIELD, USE_SIM_TIME, check_topics, described, shield
+from ssql_ros.ros.parameters import Parameter
 
 ARGUMENTS = (
     CONTRACT,

@@ -8,9 +8,9 @@ import time
 import rclpy
 from rclpy.node import Node
 
+from ssql_ros.contract.messages import set_stamp
 from ssql_ros.msg import ModelAnnouncement
-from ssql_ros.nodes.process import LATCHED
-from ssql_ros.spec.messages import set_stamp
+from ssql_ros.ros.process import LATCHED
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from ssql_ros.bags import open_bag, qos_profile, raw_messages
 from ssql_ros.bags.conversion import Conversion, convert
-from ssql_ros.rewards import reward_of
-from ssql_ros.tasks import find_task
+from ssql_ros.data.rewards import reward_of
+from ssql_ros.robots.tasks import find_task
 
 MINITAUR = find_task("minitaur").contract()
 REWARD = reward_of(MINITAUR)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ssql_ros.graph import isolate
+from ssql_ros.graph.processes import isolate
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def domain(monkeypatch):
 @pytest.fixture(scope="session")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bag of a short walk of the Minitaur; nobody writes into it."""
-    from ssql_ros.bench.bag import make_bag
+    from bench.bag import make_bag
 
     path = tmp_path_factory.mktemp("walk") / "walk"
     make_bag(path, "minitaur", 0.3, 0)

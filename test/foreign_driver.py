@@ -16,11 +16,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Imu, JointState
 
+from bench.round_trip import step_messages
+from ssql_ros.contract.messages import fill_joint_command, set_stamp
 from ssql_ros.msg import ModelStatus
-from ssql_ros.nodes.process import ANSWERS
-from ssql_ros.nodes.round_trip import step_messages
-from ssql_ros.spec.messages import fill_joint_command, set_stamp
-from ssql_ros.tasks import find_task
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.ros.process import ANSWERS
 
 GARBAGE = (b"\x00", b"\x00\x03\x00\x00\xff\xff\xff\xff", b"\x00\x01\x00\x00" + 40 * b"\xff")
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import torch
 
-from ssql_ros.bundle import Network
-from ssql_ros.learning.networks import exported
-from ssql_ros.learning.replay import Batch
-from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.learning.sqrl import SQRLPretraining
+from ssql_ros.algorithms.sac import SAC, SACSettings
+from ssql_ros.algorithms.sqrl import SQRLPretraining
+from ssql_ros.data.replay import Batch
+from ssql_ros.model.bundle import Network
+from ssql_ros.nn.networks import exported
 
 # A second thread costs networks as small as these far more than it gains.
 torch.set_num_threads(1)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from bag_helpers import make_store
 
+from bench.bag import sensor_message
 from ssql_ros.bags import BagWriter, qos_profile
-from ssql_ros.bench.bag import sensor_message
-from ssql_ros.tasks import find_task
+from ssql_ros.robots.tasks import find_task
 
 TASK = find_task("minitaur_trots")
 PERIOD_NS, NANOSECONDS = 20_000_000, 1_000_000_000

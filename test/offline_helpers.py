@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssql_ros.learning.offline_runs import OfflinePlan, run_offline
+from ssql_ros.training.offline_runs import OfflinePlan, run_offline
 
 
 class Stop(RuntimeError):

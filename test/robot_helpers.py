@@ -8,11 +8,11 @@ from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
+from bench.round_trip import step_messages
+from ssql_ros.contract.messages import set_stamp
 from ssql_ros.msg import ShieldedAction, ShieldState
-from ssql_ros.nodes.process import COMMAND, EVENT, LATCHED
-from ssql_ros.nodes.round_trip import step_messages
-from ssql_ros.spec.messages import set_stamp
-from ssql_ros.tasks import find_task
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.ros.process import COMMAND, EVENT, LATCHED
 
 TASK = find_task("minitaur")
 CONTRACT = TASK.contract()

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.announcement import Offer, Purpose, Refused, Trust, Turns, bundle_of
-from ssql_ros.announcement_message import read_offer
-from ssql_ros.bundle import BundleError, save_bundle
-from ssql_ros.probes import with_probes
-from ssql_ros.signing import key_id, read_private_key, read_public_key, write_keys
+from ssql_ros.model.announcement import Offer, Purpose, Refused, Trust, Turns, bundle_of
+from ssql_ros.model.announcement_message import read_offer
+from ssql_ros.model.bundle import BundleError, save_bundle
+from ssql_ros.model.probes import with_probes
+from ssql_ros.model.signing import key_id, read_private_key, read_public_key, write_keys
 
 CONTRACT = toy_contract()
 NOT_THERE = "there is no such bundle file that this node can read"
@@ -277,8 +277,8 @@ def test_keys_are_files_that_openssl_reads_and_are_never_replaced(tmp_path):
 
 
 def message_of(offer: Offer) -> bytes:
+    from ssql_ros.contract.messages import fill, set_stamp
     from ssql_ros.msg import ModelAnnouncement
-    from ssql_ros.spec.messages import fill, set_stamp
 
     texts = ("bundle_id", "sha256", "contract_id", "key_id", "path", "source", "summary")
     message = fill(ModelAnnouncement(), purpose=offer.purpose, **{name: getattr(offer, name) for name in texts})

@@ -16,14 +16,14 @@ from rclpy.parameter import Parameter
 from robot_helpers import CONTRACT, SAFE_COMMAND, TASK, Robot
 from std_srvs.srv import Trigger
 
-from ssql_ros.announcement import Offer, Purpose
-from ssql_ros.bundle import Bundle, Layer, MarginCritic, load_bundle, save_bundle
-from ssql_ros.graph import Graph
+from ssql_ros.graph.processes import Graph
+from ssql_ros.model.announcement import Offer, Purpose
+from ssql_ros.model.bundle import Bundle, Layer, MarginCritic, load_bundle, save_bundle
+from ssql_ros.model.probes import with_probes
+from ssql_ros.model.signing import read_private_key, write_keys
 from ssql_ros.msg import ModelAnnouncement, ModelStatus, ShieldState
-from ssql_ros.nodes.announcer import Announcer
-from ssql_ros.nodes.process import LATCHED
-from ssql_ros.probes import with_probes
-from ssql_ros.signing import read_private_key, write_keys
+from ssql_ros.ros.announcer import Announcer
+from ssql_ros.ros.process import LATCHED
 
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 FLOOD = Path(__file__).with_name("announcement_flood.py")
@@ -234,7 +234,7 @@ def test_uncertified_margin_bundle_is_warned_of(domain, tmp_path):
 def started(*settings: str) -> str:
     """What a shield says that does not start, or does not configure."""
     words = [word for setting in settings for word in ("-p", setting)]
-    from ssql_ros.graph import executable
+    from ssql_ros.graph.processes import executable
 
     node = [str(executable("shield_node")), "--ros-args", *words]
     done = subprocess.run(node, capture_output=True, text=True, timeout=60, check=False)

@@ -25,7 +25,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from ssql_ros.bags import BagError, survey
 from ssql_ros.cli.main import main
-from ssql_ros.dataset import DataSet
+from ssql_ros.data.data_set import DataSet
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.9])

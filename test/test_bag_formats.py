@@ -21,7 +21,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from ssql_ros.bags import BagError, open_bag, raw_messages, survey
 from ssql_ros.bags.conversion import convert
 from ssql_ros.cli.main import main
-from ssql_ros.rewards import reward_of
+from ssql_ros.data.rewards import reward_of
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -59,7 +59,7 @@ def test_a_type_that_nobody_knows_stands_in_no_one_s_way(
 
 
 def test_topics_that_the_contract_s_yaml_names_serve_as_any(walk: Path, walk_rows: list[dict], tmp_path: Path) -> None:
-    from ssql_ros.spec import find_contract, load_contract
+    from ssql_ros.contract import find_contract, load_contract
 
     # Somebody's robot, recorded by `ros2 bag record`: other names, absolute and relative, in a namespace.
     store, bag = make_store(), tmp_path / "bag"

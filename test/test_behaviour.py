@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssql_ros.behaviour.noise import OrnsteinUhlenbeck
-from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
-from ssql_ros.behaviour.trot import GAITS
+from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+from ssql_ros.robots.minitaur.trot import GAITS
 
 # f [Hz], swing and extension amplitude, phase lag, swing and extension offset [rad]
 PARAMETERS = {

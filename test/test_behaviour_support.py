@@ -12,9 +12,9 @@ from ssql_ros.behaviour.policy import BehaviourPolicy, Gaussian, Mixture, Unifor
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.behaviour.rooms import Rooms
 from ssql_ros.behaviour.support import Support
-from ssql_ros.behaviour.trot_mixture import TrotMixture
 from ssql_ros.cli.main import main
-from ssql_ros.tasks import SPIDER_ROOMS, TASKS, find_task
+from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
+from ssql_ros.robots.tasks import SPIDER_ROOMS, TASKS, find_task
 
 POLICIES: dict[str, tuple[BehaviourPolicy, int]] = {
     "uniform": (UniformBox([-0.5, 0.0], [0.5, 0.2]), 2),

@@ -13,15 +13,16 @@ import pytest
 import torch
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.bench.offline import SHAPES, bench_offline
-from ssql_ros.bench.ros import bench_ros
-from ssql_ros.bench.ros import record as record_steps
-from ssql_ros.bench.shield import SIZES, TorchDecision, bench_shield
-from ssql_ros.bench.side import PEERS, Side, compare
-from ssql_ros.bundle import load_bundle, save_bundle
+from bench.offline import SHAPES, bench_offline
+from bench.ros import bench_ros
+from bench.ros import record as record_steps
+from bench.shield import SIZES, TorchDecision, bench_shield
+from bench.side import PEERS, Side, compare
 from ssql_ros.cli.main import main as ssql
-from ssql_ros.critic import SafetyCritic
-from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
+from ssql_ros.model.bundle import load_bundle, save_bundle
+from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.model.proposal import Proposal
+from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, decide
 
 
 @pytest.fixture(autouse=True)
@@ -121,13 +122,13 @@ def test_swap_figures_are_there_and_no_command_is_of_neither_bundle(capfd):
 
 def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
     """Every account of one bundle is explained by it alone; one of mixed weights by none."""
-    from ssql_ros.bench.swap import _bundles, _contract
-    from ssql_ros.bench.swap_judge import WINDOW, judged
+    from bench.swap import _bundles, _contract
+    from bench.swap_driver import Record
+    from bench.swap_judge import WINDOW, judged
+    from ssql_ros.contract import ObservationAssembler
+    from ssql_ros.contract.messages import InputReader, fill, set_stamp
     from ssql_ros.msg import ShieldedAction
-    from ssql_ros.nodes.swap_driver import Record
-    from ssql_ros.spec import ObservationAssembler
-    from ssql_ros.spec.messages import InputReader, fill, set_stamp
-    from ssql_ros.tasks import find_task
+    from ssql_ros.robots.tasks import find_task
 
     task = find_task("minitaur")
     contract = _contract("minitaur", tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssql_ros.bench.sim import bench_sim
+from bench.sim import bench_sim
 
 
 def test_replays_are_identical_and_the_ratio_is_that_of_the_two_speeds():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ssql_ros.cli.main import main
-from ssql_ros.dataset import DataSet
-from ssql_ros.graph import Graph
-from ssql_ros.nodes.conductor import Conductor
-from ssql_ros.tasks import find_task
+from ssql_ros.data.data_set import DataSet
+from ssql_ros.graph.processes import Graph
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.ros.conductor import Conductor
 from ssql_sim import boat
 
 EPISODES = 4

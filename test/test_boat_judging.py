@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from ssql_ros.bundle import ProbabilityCritic, load_bundle, save_bundle
+from ssql_ros.algorithms.safefql import SafeFQL
 from ssql_ros.cli.main import main
-from ssql_ros.learning.boat_judging import feasible_set, rivals
-from ssql_ros.learning.boat_truth import WORLD, boat_solution
-from ssql_ros.learning.certifying import certify, scores_of
-from ssql_ros.learning.judging import evaluate_policy, read_starts
-from ssql_ros.learning.offline_runs import bundle_of, offline_settings
-from ssql_ros.learning.partners import teacher_of
-from ssql_ros.learning.reachability import rolled
-from ssql_ros.learning.safefql import SafeFQL
-from ssql_ros.policy import OneStepFlow
-from ssql_ros.tasks import find_task
+from ssql_ros.evaluation.baselines import teacher_of
+from ssql_ros.evaluation.bundle_evaluation import evaluate_policy, read_starts
+from ssql_ros.evaluation.certificates import certify, scores_of
+from ssql_ros.model.bundle import ProbabilityCritic, load_bundle, save_bundle
+from ssql_ros.model.policy import OneStepFlow
+from ssql_ros.robots.boat.truth import WORLD, boat_solution
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.offline_runs import bundle_of, offline_settings
+from ssql_sim.reachability import rolled
+from studies.boat import feasible_set, rivals
 
 torch.set_num_threads(1)
 TASK = find_task("boat")

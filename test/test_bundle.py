@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from toy_robot import resealed, toy_bundle, toy_contract
 
-from ssql_ros.bundle import (
+from ssql_ros.contract import config_folder, find_contract, load_contract
+from ssql_ros.model.bundle import (
     Bundle,
     BundleError,
     Layer,
@@ -30,9 +31,8 @@ from ssql_ros.bundle import (
     save_bundle,
     write_whole,
 )
-from ssql_ros.critic import SafetyCritic
-from ssql_ros.probes import with_probes
-from ssql_ros.spec import config_folder, find_contract, load_contract
+from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.model.probes import with_probes
 
 CONTRACT = toy_contract()
 BUNDLE = toy_bundle(CONTRACT)
@@ -429,7 +429,7 @@ def test_file_replaced_while_it_is_read_never_gives_one_bundle_s_id_with_another
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from ssql_ros.bundle import BundleError, write_whole
+from ssql_ros.model.bundle import BundleError, write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     write_whole(Path(sys.argv[1]), bytes(100_000))

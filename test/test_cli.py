@@ -10,8 +10,8 @@ import pytest
 
 from ssql_ros.cli import main as cli
 from ssql_ros.cli.main import main
-from ssql_ros.learning.judging import read_starts
-from ssql_ros.tasks import TASKS, find_task
+from ssql_ros.evaluation.bundle_evaluation import read_starts
+from ssql_ros.robots.tasks import TASKS, find_task
 
 
 def parsers(parser: argparse.ArgumentParser, name: str = "ssql"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssql_ros.learning.conformal import binomial_tail, calibrated, in_words, states_needed, thresholds, upper_bound
+from ssql_ros.evaluation.conformal import binomial_tail, calibrated, in_words, states_needed, thresholds, upper_bound
 
 REPEATS = 1000
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssql_ros.spec import Contract, ContractError, find_contract, load_contract
+from ssql_ros.contract import Contract, ContractError, find_contract, load_contract
 from ssql_sim import leg_model
 
 SHIPPED = find_contract("minitaur")

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from toy_robot import toy_contract
 
+from bench.bag import make_bag
 from ssql_ros.bags import BagError, BagWriter, open_bag, qos_profile, raw_messages
 from ssql_ros.bags.conversion import convert
 from ssql_ros.bags.data_set import Source, data_set_of
 from ssql_ros.bags.reader import TopicInfo
 from ssql_ros.bags.roles import Role, block_reader_for, match_topics, reader_for
-from ssql_ros.bench.bag import make_bag
 from ssql_ros.cli.main import main
-from ssql_ros.dataset import DataSet, DataSetError, DataSetWriter, transition_columns
-from ssql_ros.rewards import ForwardVelocity, reward_of
-from ssql_ros.tasks import find_task
+from ssql_ros.data.data_set import DataSet, DataSetError, DataSetWriter, transition_columns
+from ssql_ros.data.rewards import ForwardVelocity, reward_of
+from ssql_ros.robots.tasks import find_task
 
 CONTRACT = toy_contract()
 MINITAUR = find_task("minitaur").contract()
@@ -86,7 +86,7 @@ def test_a_converted_bag_is_a_data_set_that_tells_where_it_comes_from(bag: Path,
 def test_rewards_are_those_of_the_world(bag: Path) -> None:
     rows: list[dict] = []
     convert([bag], MINITAUR, ForwardVelocity(0.3, 0.02), rows.append)
-    from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
+    from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
 
     env = find_task("minitaur").make(goal_velocity=0.3)
     env.reset(seed=0)
@@ -244,7 +244,7 @@ def test_a_conversion_that_is_killed_leaves_no_data_set_and_runs_again(bag: Path
     out = tmp_path / "set"
     code = textwrap.dedent("""
         import os, signal, sys
-        from ssql_ros import dataset
+        from ssql_ros.data import data_set as dataset
         from ssql_ros.cli.main import main
         def killed(*arguments):
             os.kill(os.getpid(), signal.SIGKILL)

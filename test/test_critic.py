@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle
-from ssql_ros.critic import SafetyCritic, logit, sigmoid
+from ssql_ros.model.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle
+from ssql_ros.model.critic import SafetyCritic, logit, sigmoid
 
 CONTRACT = toy_contract(3)
 CRITIC = SafetyCritic(toy_bundle(CONTRACT))
@@ -52,7 +52,7 @@ def test_logits_are_those_of_the_equations(widths, members, seed, k):
 @pytest.mark.parametrize("members", [1, 3])
 def test_logits_are_those_of_the_network_that_was_trained(tmp_path, members):
     torch = pytest.importorskip("torch")
-    from ssql_ros.learning.networks import Ensemble, exported
+    from ssql_ros.nn.networks import Ensemble, exported
 
     n_in = CONTRACT.observation_size + CONTRACT.action_size
     ensemble = Ensemble((n_in, 64, 64, 1), members, torch.Generator().manual_seed(0))
@@ -137,6 +137,6 @@ def test_sigmoid_at_the_ends():
 
 
 def test_serving_loads_neither_torch_nor_ros():
-    code = "import sys, ssql_ros.shield_loop; print({'torch', 'rclpy', 'pybullet', 'gymnasium'} & set(sys.modules))"
+    code = "import sys, ssql_ros.shield.loop; print({'torch', 'rclpy', 'pybullet', 'gymnasium'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

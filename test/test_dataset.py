@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssql_ros.dataset import Column, DataSet, DataSetError, DataSetWriter, transition_columns
+from ssql_ros.data.data_set import Column, DataSet, DataSetError, DataSetWriter, transition_columns
 
 
 def rows_of(n: int) -> Iterator[dict]:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ssql_ros.bundle import BundleError, Rule, load_bundle
 from ssql_ros.cli.main import main
-from ssql_ros.critic import shielding_critic
-from ssql_ros.dataset import DataSet
-from ssql_ros.graph import Graph
+from ssql_ros.data.data_set import DataSet
+from ssql_ros.graph.processes import Graph
+from ssql_ros.model.bundle import BundleError, Rule, load_bundle
+from ssql_ros.model.critic import shielding_critic
 from ssql_ros.msg import ShieldState
-from ssql_ros.nodes.conductor import Conductor
-from ssql_ros.nodes.process import LATCHED
-from ssql_ros.tasks import find_task
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.ros.conductor import Conductor
+from ssql_ros.ros.process import LATCHED
 
 TASK = find_task("minitaur")
 STEPS, EPISODES = 120, 4

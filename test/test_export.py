@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.cli.main import main
-from ssql_ros.critic import SafetyCritic
-from ssql_ros.tasks import find_task
+from ssql_ros.model.bundle import load_bundle, save_bundle
+from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.robots.tasks import find_task
 
 TASK = find_task("spider")
 BUNDLE = find_task("minitaur").bundle_path().parent / "spider_sqrl.safetensors"

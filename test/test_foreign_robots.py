@@ -11,10 +11,10 @@ from robot_helpers import CONTRACT, SAFE_COMMAND, Robot
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
-from ssql_ros.graph import Graph
+from ssql_ros.contract.messages import set_stamp
+from ssql_ros.graph.processes import Graph
 from ssql_ros.msg import ShieldedAction, ShieldState
-from ssql_ros.nodes.process import COMMAND, EVENT
-from ssql_ros.spec.messages import set_stamp
+from ssql_ros.ros.process import COMMAND, EVENT
 
 HELD, PASSED = ShieldedAction.HELD, ShieldedAction.PASSED
 ERROR = 2

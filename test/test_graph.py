@@ -20,13 +20,14 @@ from std_srvs.srv import SetBool
 
 from ssql_ros.bags import open_bag
 from ssql_ros.cli.main import main as ssql
-from ssql_ros.graph import Graph
-from ssql_ros.learning.rollout import EpisodeJob, run_episode
+from ssql_ros.contract.messages import stamp_of
+from ssql_ros.data.episode import EpisodeJob
+from ssql_ros.evaluation.rollout import run_episode
+from ssql_ros.graph.processes import Graph
 from ssql_ros.msg import ShieldedAction, ShieldState
-from ssql_ros.nodes.conductor import Conductor
-from ssql_ros.nodes.process import COMMAND, EVENT
 from ssql_ros.report import records_from_bag
-from ssql_ros.spec.messages import stamp_of
+from ssql_ros.ros.conductor import Conductor
+from ssql_ros.ros.process import COMMAND, EVENT
 
 HELD, PASSED = ShieldedAction.HELD, ShieldedAction.PASSED
 

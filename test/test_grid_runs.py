@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from ssql_ros.algorithms.discrete import DiscreteQ, DiscreteSettings
 from ssql_ros.cli.main import main
-from ssql_ros.learning.discrete import DiscreteQ, DiscreteSettings
-from ssql_ros.learning.grid_runs import GridLearner, GridPlan, grid_settings
-from ssql_ros.learning.soft_dp import soft_optimum
-from ssql_ros.learning.stepping import step_through
+from ssql_ros.training.grid_runs import GridLearner, GridPlan, grid_settings
+from ssql_ros.training.stepping import step_through
+from ssql_sim.soft_dp import soft_optimum
 
 torch.set_num_threads(1)
 

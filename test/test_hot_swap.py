@@ -20,14 +20,14 @@ from robot_helpers import CONTRACT, SAFE_COMMAND, TASK, Robot
 from std_srvs.srv import SetBool, Trigger
 from toy_robot import toy_bundle, toy_contract
 
-from ssql_ros.announcement import Offer, Purpose
-from ssql_ros.bundle import Bundle, Layer, load_bundle, save_bundle
-from ssql_ros.graph import Graph
+from ssql_ros.contract.messages import stamp_of
+from ssql_ros.graph.processes import Graph
+from ssql_ros.model.announcement import Offer, Purpose
+from ssql_ros.model.bundle import Bundle, Layer, load_bundle, save_bundle
+from ssql_ros.model.probes import with_probes
+from ssql_ros.model.signing import read_private_key, write_keys
 from ssql_ros.msg import ModelStatus, ShieldedAction, ShieldState
-from ssql_ros.nodes.announcer import Announcer
-from ssql_ros.probes import with_probes
-from ssql_ros.signing import read_private_key, write_keys
-from ssql_ros.spec.messages import stamp_of
+from ssql_ros.ros.announcer import Announcer
 
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 
@@ -274,7 +274,7 @@ def test_shield_can_be_disabled_and_enabled_again(swapper):
 ANNOUNCE_FOR_EVER = """
 import sys
 from pathlib import Path
-from ssql_ros.nodes.announcer import AnnouncerNode
+from ssql_ros.ros.announcer import AnnouncerNode
 with AnnouncerNode("killed", sys.argv[4]) as node:
     i = 0
     while True:

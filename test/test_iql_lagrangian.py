@@ -8,14 +8,14 @@ import pytest
 import torch
 from offline_helpers import whole_and_broken
 
-from ssql_ros.bundle import load_bundle
+from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings, ascended, discounted_budget
 from ssql_ros.cli.main import main
-from ssql_ros.learning.boat_truth import boat_log
-from ssql_ros.learning.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings, ascended, discounted_budget
-from ssql_ros.learning.offline import Log, OfflineBatch, OfflineData, save_log
-from ssql_ros.learning.offline_runs import OfflinePlan, offline_settings, reopened, run_offline
-from ssql_ros.policy import make_policy
-from ssql_ros.tasks import find_task
+from ssql_ros.data.logged_steps import Log, OfflineBatch, OfflineData, save_log
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.policy import make_policy
+from ssql_ros.robots.boat.truth import boat_log
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.offline_runs import OfflinePlan, offline_settings, reopened, run_offline
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

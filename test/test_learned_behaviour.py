@@ -12,14 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssql_ros.algorithms.behaviour_density import DensitySettings, MixtureDensity, conformal_floor, learn_density, split
 from ssql_ros.behaviour.learned import LearnedDensity, encoded
 from ssql_ros.behaviour.policy import make_behaviour
 from ssql_ros.behaviour.promise import PromiseMonitor
-from ssql_ros.bundle import load_bundle
 from ssql_ros.cli.main import main
-from ssql_ros.learning.behaviour_density import DensitySettings, MixtureDensity, conformal_floor, learn_density, split
-from ssql_ros.policy import make_policy
-from ssql_ros.tasks import find_task
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.policy import make_policy
+from ssql_ros.robots.tasks import find_task
 
 torch.set_num_threads(1)
 K, N_STATE = 3, 2

@@ -17,11 +17,11 @@ from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from safetensors.numpy import load_file
 
-from ssql_ros.bundle import load_bundle, save_bundle
-from ssql_ros.graph import Graph
-from ssql_ros.probes import with_probes
-from ssql_ros.spec import config_folder, find_contract, load_contract
-from ssql_ros.tasks import find_task
+from ssql_ros.contract import config_folder, find_contract, load_contract
+from ssql_ros.graph.processes import Graph
+from ssql_ros.model.bundle import load_bundle, save_bundle
+from ssql_ros.model.probes import with_probes
+from ssql_ros.robots.tasks import find_task
 
 DRIVER = Path(__file__).with_name("foreign_driver.py")
 BUNDLES = config_folder() / "bundles"

@@ -12,13 +12,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from std_srvs.srv import Trigger
 
-from ssql_ros.bundle import load_bundle
-from ssql_ros.graph import Graph
+from ssql_ros.contract import config_folder
+from ssql_ros.graph.processes import Graph
+from ssql_ros.model.bundle import load_bundle
 from ssql_ros.msg import ModelStatus, Proposal, ShieldState
-from ssql_ros.nodes.conductor import Conductor
-from ssql_ros.nodes.process import ANSWERS, COMMAND, EVENT, LATCHED
-from ssql_ros.spec import config_folder
-from ssql_ros.tasks import find_task
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.ros.conductor import Conductor
+from ssql_ros.ros.process import ANSWERS, COMMAND, EVENT, LATCHED
 
 TASK = find_task("minitaur_trots")
 GAITS = config_folder() / "bundles" / "minitaur_trots.safetensors"

@@ -8,16 +8,16 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ssql_ros.bundle import load_bundle
+from ssql_ros.algorithms.cpo import CPO, CPOSettings, solve_dual
+from ssql_ros.algorithms.on_policy import OnPolicyBuffer, Steps, generalised_advantage
 from ssql_ros.cli.main import main
-from ssql_ros.learning.cpo import CPO, CPOSettings, solve_dual
-from ssql_ros.learning.on_policy import OnPolicyBuffer, Steps, generalised_advantage
-from ssql_ros.learning.policy import SquashedGaussian
-from ssql_ros.learning.replay import Transition
-from ssql_ros.learning.training import Training
-from ssql_ros.learning.trust_region import GaussianPolicy, conjugate_gradient
-from ssql_ros.policy import Policy
-from ssql_ros.tasks import find_task
+from ssql_ros.data.replay import Transition
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.policy import Policy
+from ssql_ros.nn.squashed_gaussian import SquashedGaussian
+from ssql_ros.nn.trust_region import GaussianPolicy, conjugate_gradient
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.loop import Training
 from ssql_sim.spider import SpiderEnv
 
 # A second thread costs networks as small as these far more than it gains.

@@ -11,15 +11,15 @@ from log_helpers import TASK, record_trots
 
 from ssql_ros.bags.data_set import Source, data_set_of
 from ssql_ros.behaviour.policy import make_behaviour
-from ssql_ros.bundle import Rule, load_bundle
 from ssql_ros.cli.main import main
-from ssql_ros.dataset import DataSet
-from ssql_ros.learning.algorithms import settings_of
-from ssql_ros.learning.logged import LoggedTransitions
-from ssql_ros.learning.logged_runs import LoggedPlan, LogLearner
-from ssql_ros.learning.stepping import step_through
-from ssql_ros.policy import make_policy
-from ssql_ros.rewards import reward_of
+from ssql_ros.data.data_set import DataSet
+from ssql_ros.data.logged_transitions import LoggedTransitions
+from ssql_ros.data.rewards import reward_of
+from ssql_ros.model.bundle import Rule, load_bundle
+from ssql_ros.model.policy import make_policy
+from ssql_ros.training.logged_runs import LoggedPlan, LogLearner
+from ssql_ros.training.registry import settings_of
+from ssql_ros.training.stepping import step_through
 
 torch.set_num_threads(1)
 EPISODES, STEPS = 3, 100

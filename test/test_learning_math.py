@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from learner_helpers import COMMON, FLOAT32, N_ACTION, N, close, drawn, judged, made, sigmoid, some_batch, standardised
 
-from ssql_ros.bundle import Bundle
-from ssql_ros.learning.esac import ESAC, ESACSettings
-from ssql_ros.learning.policy import log_probability
-from ssql_ros.learning.rs import RS
-from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.learning.sqrl import SQRLSettings
-from ssql_ros.learning.sqrl_finetuning import SQRLFineTuning
-from ssql_ros.learning.wcpg import SERVED_LEVEL, WCPG, WCPGSettings, tail
-from ssql_ros.policy import Policy
+from ssql_ros.algorithms.esac import ESAC, ESACSettings
+from ssql_ros.algorithms.rs import RS
+from ssql_ros.algorithms.sac import SAC, SACSettings
+from ssql_ros.algorithms.sqrl import SQRLSettings
+from ssql_ros.algorithms.sqrl_finetuning import SQRLFineTuning
+from ssql_ros.algorithms.wcpg import SERVED_LEVEL, WCPG, WCPGSettings, tail
+from ssql_ros.model.bundle import Bundle
+from ssql_ros.model.policy import Policy
+from ssql_ros.nn.squashed_gaussian import log_probability
 
 # The policy
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ssql_ros.learning.algorithms import ALGORITHMS, Start, make_learner, settings_of
-from ssql_ros.learning.learner import Learner
-from ssql_ros.learning.sac import Mask
-from ssql_ros.learning.training import Driver, EpisodeRow, Training, evaluate
-from ssql_ros.tasks import find_task
+from ssql_ros.algorithms.sac import Mask
+from ssql_ros.evaluation.driver import Driver, EpisodeRow, evaluate
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.learner import Learner
+from ssql_ros.training.loop import Training
+from ssql_ros.training.registry import ALGORITHMS, Start, make_learner, settings_of
 from ssql_sim.spider import SpiderEnv
 
 # A second thread costs networks as small as these far more than it gains.

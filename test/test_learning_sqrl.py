@@ -10,12 +10,12 @@ import pytest
 import torch
 from learner_helpers import COMMON, CPU, FLOAT32, close, drawn, judged, made, sigmoid, some_batch, standardised
 
-from ssql_ros.critic import logit
-from ssql_ros.learning.replay import Replay, Transition
-from ssql_ros.learning.rs import RS
-from ssql_ros.learning.sac import SAC
-from ssql_ros.learning.sqrl import SQRLPretraining, SQRLSettings
-from ssql_ros.learning.sqrl_finetuning import SQRLFineTuning
+from ssql_ros.algorithms.rs import RS
+from ssql_ros.algorithms.sac import SAC
+from ssql_ros.algorithms.sqrl import SQRLPretraining, SQRLSettings
+from ssql_ros.algorithms.sqrl_finetuning import SQRLFineTuning
+from ssql_ros.data.replay import Replay, Transition
+from ssql_ros.model.critic import logit
 
 SETTINGS = SQRLSettings(**COMMON)
 GAMMA = 0.7

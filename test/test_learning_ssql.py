@@ -9,19 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssql_ros.algorithms.ssql import SSQL, SSQLSettings, policy_kind, soft_value
 from ssql_ros.behaviour.policy import BehaviourPolicy, UniformBox
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.behaviour.rooms import Rooms
-from ssql_ros.behaviour.trot_mixture import TrotMixture
-from ssql_ros.bundle import Bundle, load_bundle, save_bundle
-from ssql_ros.learning.checkpoint import load_checkpoint, save_checkpoint
-from ssql_ros.learning.replay import Batch
-from ssql_ros.learning.runs import Plan, run_training
-from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind, soft_value
-from ssql_ros.learning.ssql_learner import SSQLLearner
-from ssql_ros.learning.training import Training
-from ssql_ros.policy import InducedPolicy, make_policy
-from ssql_ros.tasks import SPIDER_ROOMS, find_task
+from ssql_ros.data.replay import Batch
+from ssql_ros.model.bundle import Bundle, load_bundle, save_bundle
+from ssql_ros.model.policy import InducedPolicy, make_policy
+from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
+from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
+from ssql_ros.robots.tasks import SPIDER_ROOMS, find_task
+from ssql_ros.training.loop import Training
+from ssql_ros.training.runs import Plan, run_training
+from ssql_ros.training.ssql_learner import SSQLLearner
 
 torch.set_num_threads(1)
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
@@ -268,7 +268,7 @@ def test_a_run_ends_in_a_bundle_that_keeps_to_the_behaviour_and_tells_of_no_inci
 
 
 def test_a_task_without_a_behaviour_policy_is_refused(tmp_path: Path) -> None:
-    from ssql_ros.learning.algorithms import Start, make_learner, settings_of
+    from ssql_ros.training.registry import Start, make_learner, settings_of
 
     start = Start(np.zeros(2), np.ones(2), 2, "none", "spider", "pretrain", 10, 0)
     with pytest.raises(ValueError, match="behaviour policy"):

@@ -15,9 +15,9 @@ from rclpy.node import Node
 from robot_helpers import SAFE_COMMAND
 from sensor_msgs.msg import JointState
 
-from ssql_ros import lifeline
-from ssql_ros.graph import Graph, isolate
-from ssql_ros.nodes.process import EVENT
+from ssql_ros.graph.processes import Graph, isolate
+from ssql_ros.processes import lifeline
+from ssql_ros.ros.process import EVENT
 
 SSQL = [sys.executable, "-m", "ssql_ros.cli.main"]
 WILD = ["--sigma", "0.3", "--rho", "0.85", "--bound", "2"]
@@ -176,7 +176,7 @@ def test_domains_are_claimed_until_they_are_given_up(monkeypatch):
     assert first != 5
     assert (os.environ["ROS_DOMAIN_ID"], os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"]) == (str(first), "LOCALHOST")
     # A process beside this one finds all others, and this one never.
-    code = "import os; from ssql_ros.graph import isolate; print(*{isolate() for _ in range(60)})"
+    code = "import os; from ssql_ros.graph.processes import isolate; print(*{isolate() for _ in range(60)})"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert str(first) not in found
     assert len(found) > 20

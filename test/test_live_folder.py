@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_live_worker import SIZES, SMALL, SOURCE, TASK, Worker, prepare, walked
 
-from ssql_ros.bundle import save_bundle
-from ssql_ros.learning.live_buffer import LiveBuffer, differences, recorded_from
-from ssql_ros.learning.live_checkpoints import LiveCheckpoints
-from ssql_ros.learning.live_learner import LiveLearner
-from ssql_ros.learning.live_offers import answers_path, in_service, offered_rounds
-from ssql_ros.learning.live_settings import claim, read_settings
-from ssql_ros.learning.live_writer import CHUNK, LiveWriter
-from ssql_ros.rewards import reward_of
-from ssql_ros.tasks import find_task
+from ssql_ros.data.rewards import reward_of
+from ssql_ros.live.buffer import LiveBuffer, differences, recorded_from
+from ssql_ros.live.checkpoints import LiveCheckpoints
+from ssql_ros.live.learner import LiveLearner
+from ssql_ros.live.offers import answers_path, in_service, offered_rounds
+from ssql_ros.live.settings import claim, read_settings
+from ssql_ros.live.writer import CHUNK, LiveWriter
+from ssql_ros.model.bundle import save_bundle
+from ssql_ros.robots.tasks import find_task
 
 
 def rows(count: int, number: int = 0) -> list[dict]:
@@ -307,7 +307,7 @@ def test_a_worker_whose_parent_was_killed_saves_and_the_next_waits_for_it(tmp_pa
 
 
 def bundle_of_task():
-    from ssql_ros.bundle import load_bundle
+    from ssql_ros.model.bundle import load_bundle
 
     return load_bundle(TASK.bundle_path(), TASK.contract())
 

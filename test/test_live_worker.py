@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
-from ssql_ros.bundle import load_bundle
-from ssql_ros.learning.gates import calibration_gate, returns_of, support_gate
-from ssql_ros.learning.live_buffer import LiveBuffer, recorded_from
-from ssql_ros.learning.live_learner import LiveLearner
-from ssql_ros.learning.live_settings import read_settings
-from ssql_ros.policy import SupportedPolicy
-from ssql_ros.rewards import reward_of
-from ssql_ros.tasks import find_task
+from ssql_ros.data.rewards import reward_of
+from ssql_ros.live.buffer import LiveBuffer, recorded_from
+from ssql_ros.live.gates import calibration_gate, returns_of, support_gate
+from ssql_ros.live.learner import LiveLearner
+from ssql_ros.live.settings import read_settings
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.policy import SupportedPolicy
+from ssql_ros.robots.tasks import find_task
 
 TASK = find_task("minitaur_trots")
 SIZES = (120, 8, 8)
@@ -87,7 +87,7 @@ class Worker:
     """A worker process and what it says."""
 
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "ssql_ros.learning.live_worker", str(folder)]
+        command = [sys.executable, "-m", "ssql_ros.live.worker", str(folder)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def say(self, word: str) -> None:

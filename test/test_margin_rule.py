@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ssql_ros.bundle import Bundle, BundleError, Layer, MarginCritic, Network, ProbabilityCritic, Rule
-from ssql_ros.critic import SafetyCritic, shielding_critic
-from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, decide
-from ssql_ros.tasks import find_task
+from ssql_ros.model.bundle import Bundle, BundleError, Layer, MarginCritic, Network, ProbabilityCritic, Rule
+from ssql_ros.model.critic import SafetyCritic, shielding_critic
+from ssql_ros.model.proposal import Proposal
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, decide
 
 CONTRACT = find_task("boat").contract()
 AGES = {"max_observation_age": 1.0, "max_proposal_age": 1.0}

@@ -14,9 +14,8 @@ from std_msgs.msg import Float64MultiArray
 from transforms3d.euler import euler2mat
 from transforms3d.quaternions import quat2mat, rotate_vector
 
-from ssql_ros.msg import Proposal
-from ssql_ros.spec import Contract, ContractError, find_contract, load_contract
-from ssql_ros.spec.messages import (
+from ssql_ros.contract import Contract, ContractError, find_contract, load_contract
+from ssql_ros.contract.messages import (
     CommandReader,
     InputReader,
     JointReader,
@@ -27,6 +26,7 @@ from ssql_ros.spec.messages import (
     fill_vector3,
     wrap_angle,
 )
+from ssql_ros.msg import Proposal
 
 SHIPPED = find_contract("minitaur")
 CONTRACT = load_contract(SHIPPED)

@@ -19,6 +19,16 @@ from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 
 import ssql_ros.msg
+from ssql_ros.contract import ContractError, find_contract, load_contract
+from ssql_ros.contract.messages import (
+    fill,
+    fill_joint_command,
+    fill_joint_state,
+    fill_quaternion,
+    fill_vector3,
+    set_stamp,
+    stamp_of,
+)
 from ssql_ros.msg import (
     Episode,
     Incident,
@@ -27,16 +37,6 @@ from ssql_ros.msg import (
     Proposal,
     ShieldedAction,
     ShieldState,
-)
-from ssql_ros.spec import ContractError, find_contract, load_contract
-from ssql_ros.spec.messages import (
-    fill,
-    fill_joint_command,
-    fill_joint_state,
-    fill_quaternion,
-    fill_vector3,
-    set_stamp,
-    stamp_of,
 )
 
 CONTRACT = load_contract(find_contract("minitaur"))
@@ -225,7 +225,7 @@ def every_message() -> list:
 
 LATCHED_PUBLISHER = """
 import sys, rclpy, test_messages
-from ssql_ros.nodes.process import LATCHED
+from ssql_ros.ros.process import LATCHED
 rclpy.init()
 node = rclpy.create_node("sender")
 publishers = []
@@ -242,7 +242,7 @@ def test_every_message_reaches_another_process_unchanged(monkeypatch):
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from ssql_ros.nodes.process import LATCHED
+    from ssql_ros.ros.process import LATCHED
 
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))

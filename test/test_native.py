@@ -16,13 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssql_ros.learning import native
-from ssql_ros.learning.checkpoint import load_checkpoint, optimiser_state, restore_optimiser, save_checkpoint
-from ssql_ros.learning.networks import Ensemble, update_average
-from ssql_ros.learning.policy import SquashedGaussian, log_probability
-from ssql_ros.learning.replay import Batch
-from ssql_ros.learning.sac import SAC, SACSettings
-from ssql_ros.served_network import LOG_STD_HIGH, LOG_STD_LOW
+from ssql_ros.algorithms.sac import SAC, SACSettings
+from ssql_ros.data.replay import Batch
+from ssql_ros.model.served_network import LOG_STD_HIGH, LOG_STD_LOW
+from ssql_ros.nn import native
+from ssql_ros.nn.checkpoint import load_checkpoint, optimiser_state, restore_optimiser, save_checkpoint
+from ssql_ros.nn.networks import Ensemble, update_average
+from ssql_ros.nn.squashed_gaussian import SquashedGaussian, log_probability
 
 needs_kernels = pytest.mark.skipif(not native.available(), reason="no AVX-512 with bfloat16, or nothing was built")
 
@@ -440,7 +440,7 @@ def test_a_processor_without_the_instructions_and_an_older_library(monkeypatch, 
 def test_a_forked_process_has_no_helper_threads_and_does_without():
     program = """
 import os, torch
-from ssql_ros.learning import native
+from ssql_ros.nn import native
 torch.set_num_threads(2)
 x, flat = torch.randn(9, 4), torch.randn(3 * (5 * 6 + 7 * 2))
 expected = native.perceptrons(x, flat, (4, 6, 2), 3, False)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import Imu, JointState
 from toy_robot import ACTION_SCALE, EPISODE_GAP_NS, MAX_SKEW_NS, PAST_ACTIONS, PAST_FRAMES, PERIOD_NS, toy_contract
 
-from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
-from ssql_ros.spec import ContractError, ObservationAssembler, find_contract, load_contract, messages
+from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract, messages
+from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_sim.minitaur import MinitaurEnv
 
 CONTRACT = toy_contract()

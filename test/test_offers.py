@@ -10,11 +10,11 @@ import rclpy
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 
-from ssql_ros.learning.live_offers import answers_path, in_service
+from ssql_ros.live.offers import answers_path, in_service
 from ssql_ros.msg import ModelAnnouncement, ModelStatus, Proposal
-from ssql_ros.nodes.announcer import Announcer
 from ssql_ros.nodes.offers import Offers
-from ssql_ros.nodes.process import ANSWERS, COMMAND, LATCHED
+from ssql_ros.ros.announcer import Announcer
+from ssql_ros.ros.process import ANSWERS, COMMAND, LATCHED
 
 
 class Stand:

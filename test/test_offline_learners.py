@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from ssql_ros.algorithms.cql import CQL, CQLSettings
+from ssql_ros.algorithms.iql import IQL, IQLSettings
 from ssql_ros.behaviour.promise import PromiseMonitor
-from ssql_ros.bundle import load_bundle
-from ssql_ros.learning.algorithms import Start, make_learner, settings_of
-from ssql_ros.learning.checkpoint import load_checkpoint, save_checkpoint
-from ssql_ros.learning.cql import CQL, CQLSettings
-from ssql_ros.learning.iql import IQL, IQLSettings
-from ssql_ros.learning.judging import calibrate
-from ssql_ros.learning.replay import Batch
-from ssql_ros.learning.runs import Plan, run_training
-from ssql_ros.learning.training import Training
-from ssql_ros.tasks import find_task
+from ssql_ros.data.replay import Batch
+from ssql_ros.evaluation.bundle_evaluation import calibrate
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.loop import Training
+from ssql_ros.training.registry import Start, make_learner, settings_of
+from ssql_ros.training.runs import Plan, run_training
 
 torch.set_num_threads(1)
 CPU, FLOAT32 = torch.device("cpu"), torch.float32

@@ -10,8 +10,8 @@ import pytest
 import rclpy
 from rclpy.parameter import Parameter as RosParameter
 
-from ssql_ros.graph import NODES, executable
-from ssql_ros.nodes.parameters import Parameter, declare
+from ssql_ros.graph.processes import NODES, executable
+from ssql_ros.ros.parameters import Parameter, declare
 
 TABLE = (
     Parameter("epsilon", 0.1, "threshold", low=0.0, high=1.0),

@@ -12,17 +12,17 @@ from robot_helpers import CONTRACT, SAFE_COMMAND, TASK, Robot
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from ssql_ros.announcement import Purpose
-from ssql_ros.bench.ros import record
-from ssql_ros.bundle import Bundle, Layer, Network, load_bundle, save_bundle
-from ssql_ros.graph import Graph
+from bench.ros import record
+from ssql_ros.contract import ObservationAssembler
+from ssql_ros.contract.messages import InputReader, fill_joint_command, set_stamp, stamp_of
+from ssql_ros.graph.processes import Graph
+from ssql_ros.model.announcement import Purpose
+from ssql_ros.model.bundle import Bundle, Layer, Network, load_bundle, save_bundle
+from ssql_ros.model.policy import make_policy
+from ssql_ros.model.probes import with_probes
 from ssql_ros.msg import ModelStatus, Proposal
-from ssql_ros.nodes.announcer import Announcer
-from ssql_ros.nodes.process import COMMAND
-from ssql_ros.policy import make_policy
-from ssql_ros.probes import with_probes
-from ssql_ros.spec import ObservationAssembler
-from ssql_ros.spec.messages import InputReader, fill_joint_command, set_stamp, stamp_of
+from ssql_ros.ros.announcer import Announcer
+from ssql_ros.ros.process import COMMAND
 
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 PERIOD = round(CONTRACT.control_period * 1e9)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from ssql_ros.algorithms.ssql import SSQL, SSQLSettings, policy_kind
 from ssql_ros.behaviour.policy import UniformBox
-from ssql_ros.bundle import Bundle
-from ssql_ros.learning.gates import return_gate
-from ssql_ros.learning.policy_value import drawn_by_behaviour, drawn_by_policy, fitted_value, taken_from
-from ssql_ros.learning.replay import Batch
-from ssql_ros.learning.ssql import SSQL, SSQLSettings, policy_kind
-from ssql_ros.policy import supported_policy
+from ssql_ros.data.replay import Batch
+from ssql_ros.live.gates import return_gate
+from ssql_ros.live.policy_value import drawn_by_behaviour, drawn_by_policy, fitted_value, taken_from
+from ssql_ros.model.bundle import Bundle
+from ssql_ros.model.policy import supported_policy
 
 torch.set_num_threads(1)
 GAMMA, SLOPE = 0.5, 2.0

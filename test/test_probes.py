@@ -10,11 +10,11 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from toy_robot import resealed, toy_bundle, toy_contract
 
-from ssql_ros.bundle import Bundle, BundleError, Layer, Network, load_bundle, save_bundle
-from ssql_ros.critic import SafetyCritic
-from ssql_ros.policy import make_policy
-from ssql_ros.probes import PROBES, TOLERANCE, check_critic, check_policy, with_probes
-from ssql_ros.spec import config_folder, find_contract, load_contract
+from ssql_ros.contract import config_folder, find_contract, load_contract
+from ssql_ros.model.bundle import Bundle, BundleError, Layer, Network, load_bundle, save_bundle
+from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.model.policy import make_policy
+from ssql_ros.model.probes import PROBES, TOLERANCE, check_critic, check_policy, with_probes
 
 CONTRACT = toy_contract(2)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ssql_ros.behaviour.policy import UniformBox
-from ssql_ros.bundle import Bundle, Layer, Network
-from ssql_ros.learning.judged import JudgedGaussian, JudgedInduced, Rollout, roll_out
-from ssql_ros.learning.q_calibration import compared, has_objective, q_figures, regularised_returns, value_bias
-from ssql_ros.policy import InducedPolicy
+from ssql_ros.evaluation.judged_policies import JudgedGaussian, JudgedInduced, Rollout, roll_out
+from ssql_ros.evaluation.q_calibration import compared, has_objective, q_figures, regularised_returns, value_bias
+from ssql_ros.model.bundle import Bundle, Layer, Network
+from ssql_ros.model.policy import InducedPolicy
 
 LAMBDA, GAMMA, SLOPE, SAMPLES = 0.5, 0.8, 2.0, 64
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ssql_ros.learning.boat_truth import WORLD, boat_log, boat_solution, boat_starts
-from ssql_ros.learning.reachability import Grid, Interpolation, World, can_stay_safe, rolled, solve, unit_headings
+from ssql_ros.robots.boat.truth import WORLD, boat_log, boat_solution, boat_starts
+from ssql_sim.reachability import Grid, Interpolation, World, can_stay_safe, rolled, solve, unit_headings
 
 
 def pull(position: np.ndarray, action: np.ndarray) -> np.ndarray:

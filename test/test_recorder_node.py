@@ -23,9 +23,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Imu, JointState
 
 from ssql_ros.bags import UnfinishedBagWarning, open_bag, read_messages, recover_bag
+from ssql_ros.contract.messages import fill, fill_joint_state, set_stamp
 from ssql_ros.msg import Episode, ShieldedAction
-from ssql_ros.nodes.recorded_topic import SequenceWatch
-from ssql_ros.spec.messages import fill, fill_joint_state, set_stamp
+from ssql_ros.ros.recorded_topic import SequenceWatch
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)

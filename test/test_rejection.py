@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from ssql_ros.bench.policy import bench_policy
-from ssql_ros.bundle import Layer, Network
-from ssql_ros.learning.boat_truth import boat_log
-from ssql_ros.learning.offline import OfflineData
-from ssql_ros.learning.offline_runs import bundle_of, offline_settings
-from ssql_ros.learning.partners import feasible_weights, teacher_of, train_diffusion
-from ssql_ros.learning.safefql import SafeFQL
-from ssql_ros.rejection import betas, by_rejection, diffusion_sampler, flow_sampler
-from ssql_ros.tasks import find_task
+from bench.policy import bench_policy
+from ssql_ros.algorithms.safefql import SafeFQL
+from ssql_ros.data.logged_steps import OfflineData
+from ssql_ros.evaluation.baselines import feasible_weights, teacher_of, train_diffusion
+from ssql_ros.model.bundle import Layer, Network
+from ssql_ros.model.rejection import betas, by_rejection, diffusion_sampler, flow_sampler
+from ssql_ros.robots.boat.truth import boat_log
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.offline_runs import bundle_of, offline_settings
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from ssql_ros.learning.checkpoint import (
+from ssql_ros.data.replay import Batch, Replay, Transition, joined
+from ssql_ros.nn.checkpoint import (
     CheckpointError,
     load_checkpoint,
     optimiser_state,
     restore_optimiser,
     save_checkpoint,
 )
-from ssql_ros.learning.replay import Batch, Replay, Transition, joined
 
 CPU = torch.device("cpu")
 
@@ -210,7 +210,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from ssql_ros.learning.checkpoint import CheckpointError, save_checkpoint
+from ssql_ros.nn.checkpoint import CheckpointError, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:

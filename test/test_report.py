@@ -13,13 +13,13 @@ from sensor_msgs.msg import Imu, JointState
 
 import ssql_ros.msg
 from ssql_ros.bags import BagError, BagWriter, UnfinishedBagWarning, qos_profile
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.contract.messages import fill, fill_joint_state, set_stamp
+from ssql_ros.evaluation.intervals import bootstrap_interval, wilson_interval
 from ssql_ros.report import NOT_DECIDED, EpisodeRecord, Frame, RunRecord, Summary, records_from_bag, write_report
 from ssql_ros.report.plots import percent
 from ssql_ros.report.records import typical_pair
-from ssql_ros.shield import Decision
-from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.spec.messages import fill, fill_joint_state, set_stamp
-from ssql_ros.statistics import bootstrap_interval, wilson_interval
+from ssql_ros.shield.decision import Decision
 
 SVG = "{http://www.w3.org/2000/svg}"
 CONTRACT = load_contract(find_contract("minitaur"))

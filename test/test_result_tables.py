@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ssql_ros.learning import experiments, result_tables
-from ssql_ros.learning.experiments import Experiment, Method, run_trials, trials_of
-from ssql_ros.learning.result_tables import add_rows, collect
 from ssql_ros.report.results import over_lambda, read_summary, write_results
+from studies import experiments, result_tables
+from studies.experiments import Experiment, Method, run_trials, trials_of
+from studies.result_tables import add_rows, collect
 
 
 def rows_of(path: Path) -> list[list[str]]:

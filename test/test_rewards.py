@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from ssql_ros.rewards import Distance, ForwardVelocity, reward_of
-from ssql_ros.spec import ContractError, find_contract, load_contract
-from ssql_ros.tasks import find_task
+from ssql_ros.contract import ContractError, find_contract, load_contract
+from ssql_ros.data.rewards import Distance, ForwardVelocity, reward_of
+from ssql_ros.robots.tasks import find_task
 
 BOAT, MINITAUR = (load_contract(find_contract(name)) for name in ("boat", "minitaur"))
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from offline_helpers import whole_and_broken
 
-from ssql_ros.activation import gelu
-from ssql_ros.bundle import Rule, load_bundle, save_bundle
-from ssql_ros.critic import SafetyCritic
-from ssql_ros.learning.boat_truth import boat_log
-from ssql_ros.learning.offline import Log, OfflineBatch, OfflineData, load_log, save_log
-from ssql_ros.learning.offline_runs import OfflinePlan, bundle_of, offline_settings, run_offline
-from ssql_ros.learning.safefql import SafeFQL, SafeFQLSettings, expectile_loss, gated_loss, reachability_target
-from ssql_ros.policy import OneStepFlow, make_policy
-from ssql_ros.served_network import q_values
-from ssql_ros.tasks import find_task
+from ssql_ros.algorithms.safefql import SafeFQL, SafeFQLSettings, expectile_loss, gated_loss, reachability_target
+from ssql_ros.data.logged_steps import Log, OfflineBatch, OfflineData, load_log, save_log
+from ssql_ros.model.activation import gelu
+from ssql_ros.model.bundle import Rule, load_bundle, save_bundle
+from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.model.policy import OneStepFlow, make_policy
+from ssql_ros.model.served_network import q_values
+from ssql_ros.robots.boat.truth import boat_log
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.offline_runs import OfflinePlan, bundle_of, offline_settings, run_offline
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Imu, JointState
 
-from ssql_ros.spec import ContractError
-from ssql_ros.spec.messages import stamp_of
-from ssql_ros.spec.serialised import reader_of
+from ssql_ros.contract import ContractError
+from ssql_ros.contract.messages import stamp_of
+from ssql_ros.contract.serialised import reader_of
 
 KINDS = {"sensor_msgs/msg/JointState": JointState, "sensor_msgs/msg/Imu": Imu, "nav_msgs/msg/Odometry": Odometry}
 numbers = st.floats(width=64)

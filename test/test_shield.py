@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_robot import FormulaCritic, toy_contract
 
-from ssql_ros.critic import logit, sigmoid
-from ssql_ros.shield import Decision, Observation, Proposal, ShieldSettings, Verdict, decide
-from ssql_ros.spec import find_contract, load_contract
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.model.critic import logit, sigmoid
+from ssql_ros.model.proposal import Proposal
+from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict, decide
 
 CONTRACT = toy_contract(3, low=-2.0, high=1.0)
 VECTOR = np.zeros(CONTRACT.observation_size)

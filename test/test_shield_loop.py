@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_robot import PERIOD, PERIOD_NS, FormulaCritic, toy_contract
 
-from ssql_ros.shield import Decision, ShieldSettings
-from ssql_ros.shield_loop import SLACK, Mode, ShieldLoop, Tick
-from ssql_ros.spec import ContractError
-from ssql_ros.spec.health import Freshness
-from ssql_ros.spec.stamped import NANOSECONDS
+from ssql_ros.contract import ContractError
+from ssql_ros.contract.health import Freshness
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.shield.decision import Decision, ShieldSettings
+from ssql_ros.shield.loop import SLACK, Mode, ShieldLoop, Tick
 
 CONTRACT = toy_contract()
 SAFE_COMMAND = [0.1 + 0.5 * 0.25]

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_robot import FormulaCritic, toy_contract
 
-from ssql_ros.critic import logit
-from ssql_ros.shield import FIRST_STAGE, STAGE, Decision, Observation, Proposal, ShieldSettings, Verdict, decide
+from ssql_ros.model.critic import logit
+from ssql_ros.model.proposal import Proposal
+from ssql_ros.shield.decision import FIRST_STAGE, STAGE, Decision, Observation, ShieldSettings, Verdict, decide
 
 EPSILON = 0.1
 WIDE = 50.0  # bounds of the action: far outside of anything drawn

@@ -2,11 +2,11 @@
 
 import pytest
 
-from ssql_ros.bundle import BundleError, load_bundle
-from ssql_ros.critic import shielding_critic
-from ssql_ros.shipped import find_shipped_bundle
-from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.tasks import TASKS
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.model.bundle import BundleError, load_bundle
+from ssql_ros.model.critic import shielding_critic
+from ssql_ros.model.shipped import find_shipped_bundle
+from ssql_ros.robots.tasks import TASKS
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_damaged_bundle_is_named(tmp_path):
 
 def test_options_list_every_task():
     from ssql_ros.cli import options
-    from ssql_ros.learning.promises import GRIDS
+    from ssql_ros.evaluation.promises import GRIDS
 
     assert set(options.TASKS) == set(TASKS)
     assert set(options.GRIDS) == set(GRIDS)

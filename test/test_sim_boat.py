@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ssql_sim  # noqa: F401 (registers the environment)
-from ssql_ros.spec import find_contract, load_contract
+from ssql_ros.contract import find_contract, load_contract
 from ssql_sim.boat import CONTROL_PERIOD, GOAL, HIGH, LOW, ROCKS, BoatEnv, margin_of, moved, reward_of
 
 CONTRACT = load_contract(find_contract("boat"))

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ssql_sim  # noqa: F401 (registers the environment)
-from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
-from ssql_ros.spec import find_contract, load_contract
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_sim import leg_model
 from ssql_sim.minitaur import INCIDENT_TERMS, MinitaurEnv, incident_margin
 

@@ -6,7 +6,7 @@ from sensor_msgs.msg import Imu, JointState
 from transforms3d.euler import quat2euler
 from transforms3d.quaternions import rotate_vector
 
-from ssql_ros.spec import ObservationAssembler, find_contract, load_contract, messages
+from ssql_ros.contract import ObservationAssembler, find_contract, load_contract, messages
 from ssql_sim import leg_model
 from ssql_sim.minitaur import MinitaurEnv
 

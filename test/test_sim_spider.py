@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ssql_sim  # noqa: F401 (registers the environment)
-from ssql_ros.spec import ObservationAssembler, find_contract, load_contract
+from ssql_ros.contract import ObservationAssembler, find_contract, load_contract
 from ssql_sim.spider import BRIDGE, DIAGONAL, LAVA, START, SpiderEnv, is_incident
 
 CONTRACT = load_contract(find_contract("spider"))

@@ -4,9 +4,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from ssql_ros.learning.offline import load_log, save_log
-from ssql_ros.learning.skilled_log import skilled_log
-from ssql_ros.tasks import find_task
+from ssql_ros.data.logged_steps import load_log, save_log
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.skilled_log import skilled_log
 from ssql_sim import VelocityEnv
 from ssql_sim.velocity import ROBOTS
 

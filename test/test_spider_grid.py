@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ssql_ros.cli.main import main
-from ssql_ros.learning.spider_grid import LEARNED_AT, SpiderGrid
 from ssql_sim.spider import SpiderEnv, goes_round
+from ssql_sim.spider_grid import LEARNED_AT, SpiderGrid
 
 NOISE, GOAL = 0.2, (6.5, 3.5)
 

@@ -10,8 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssql_ros.algorithms.ssql import induced_log_policy, soft_value
+from ssql_ros.algorithms.tabular import Counts, collect, fitted_ssql, q_learning
 from ssql_ros.cli.main import main
-from ssql_ros.learning.soft_dp import (
+from ssql_sim.grid import MAPS, GridEnv
+from ssql_sim.soft_dp import (
     EpisodicMDP,
     expected_return,
     induced_policy,
@@ -19,9 +22,6 @@ from ssql_ros.learning.soft_dp import (
     soft_optimum,
     uniform_over,
 )
-from ssql_ros.learning.ssql import induced_log_policy, soft_value
-from ssql_ros.learning.tabular import Counts, collect, fitted_ssql, q_learning
-from ssql_sim.grid import MAPS, GridEnv
 
 TEMPERATURES = (0.0, 0.01, 0.1, 1.0, 10.0, math.inf)
 GAMMA = 0.95

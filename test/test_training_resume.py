@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ssql_ros.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.cli.main import main
-from ssql_ros.learning.algorithms import ALGORITHMS, Start, make_learner, settings_of
-from ssql_ros.learning.checkpoint import load_checkpoint, save_checkpoint
-from ssql_ros.learning.learner import Learner
-from ssql_ros.learning.replay import Transition
-from ssql_ros.learning.training import Training
-from ssql_ros.tasks import find_task
+from ssql_ros.data.replay import Transition
+from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
+from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.training.learner import Learner
+from ssql_ros.training.loop import Training
+from ssql_ros.training.registry import ALGORITHMS, Start, make_learner, settings_of
 
 # A second thread costs networks as small as these far more than it gains.
 torch.set_num_threads(1)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssql_ros.bundle import load_bundle
 from ssql_ros.cli.main import main
-from ssql_ros.critic import SafetyCritic
-from ssql_ros.learning.checkpoint import load_checkpoint
-from ssql_ros.learning.judging import calibrate, evaluate_policy
-from ssql_ros.tasks import find_task
+from ssql_ros.evaluation.bundle_evaluation import calibrate, evaluate_policy
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.nn.checkpoint import load_checkpoint
+from ssql_ros.robots.tasks import find_task
 
 TINY = [
     "hidden=[16,16]",

@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from toy_robot import EPISODE_GAP_NS, PERIOD_NS, toy_contract
 
-from ssql_ros.spec import ObservationAssembler
-from ssql_ros.transitions import COMMAND, CONTEXT, ENDING, LEFT_OUT, PLACE, RECOVERY, TransitionAssembler
+from ssql_ros.contract import ObservationAssembler
+from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, LEFT_OUT, PLACE, RECOVERY, TransitionAssembler
 
 CONTRACT = toy_contract()
 START = 100_000_000_000

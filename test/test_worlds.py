@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssql_ros.tasks import TASKS, Task
+from ssql_ros.robots.tasks import TASKS, Task
 from ssql_sim.grid import GridEnv
 
 PHASES = ("pretrain", "finetune")

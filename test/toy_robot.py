@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssql_ros.bundle import Bundle, Layer, Network, ProbabilityCritic, Rule
-from ssql_ros.spec import Contract, load_contract
+from ssql_ros.contract import Contract, load_contract
+from ssql_ros.model.bundle import Bundle, Layer, Network, ProbabilityCritic, Rule
 
 PERIOD = 0.02
 PERIOD_NS = 20_000_000

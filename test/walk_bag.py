@@ -7,11 +7,11 @@ import numpy as np
 from bag_helpers import make_store
 from mcap.writer import CompressionType, Writer
 
+from bench.bag import sensor_message
 from ssql_ros.bags.conversion import Conversion, convert
 from ssql_ros.bags.definitions import Definitions
-from ssql_ros.bench.bag import sensor_message
-from ssql_ros.rewards import reward_of
-from ssql_ros.tasks import find_task
+from ssql_ros.data.rewards import reward_of
+from ssql_ros.robots.tasks import find_task
 
 TASK = find_task("minitaur")
 MINITAUR = TASK.contract()

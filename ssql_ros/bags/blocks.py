@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssql_ros.spec import Contract, ContractError
-from ssql_ros.spec.contract import JOINT_STATE, Input
-from ssql_ros.spec.messages import wrap_angle
-from ssql_ros.spec.serialised import PLAIN_CDR
-from ssql_ros.spec.stamped import NANOSECONDS
+from ssql_ros.contract import Contract, ContractError
+from ssql_ros.contract.contract import JOINT_STATE, Input
+from ssql_ros.contract.messages import wrap_angle
+from ssql_ros.contract.serialised import PLAIN_CDR
+from ssql_ros.contract.stamped import NANOSECONDS
 
 Block = tuple[np.ndarray, np.ndarray]  # stamps (N,) in ns, values (N, n)
 BlockReader = Callable[[Sequence[bytes]], Block | None]

@@ -14,8 +14,8 @@ from ssql_ros.bags.blocks import BlockReader
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, survey
 from ssql_ros.bags.roles import CONTEXT, Reader, block_reader_for, match_topics, reader_for
-from ssql_ros.spec import Contract, ContractError
-from ssql_ros.transitions import RECOVERY, Reward, TransitionAssembler
+from ssql_ros.contract import Contract, ContractError
+from ssql_ros.data.transitions import RECOVERY, Reward, TransitionAssembler
 
 BLOCK = 4096  # messages read at once
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from ssql_ros.bags.conversion import Conversion, context_size, convert
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, survey
-from ssql_ros.dataset import DataSet, DataSetError, DataSetWriter, transition_columns
-from ssql_ros.spec import Contract
-from ssql_ros.transitions import LEFT_OUT, RECOVERY, UNUSED, Reward
+from ssql_ros.contract import Contract
+from ssql_ros.data.data_set import DataSet, DataSetError, DataSetWriter, transition_columns
+from ssql_ros.data.transitions import LEFT_OUT, RECOVERY, UNUSED, Reward
 
 Sink = Callable[[dict[str, Any]], None]
 

@@ -11,11 +11,11 @@ import numpy as np
 from ssql_ros.bags.blocks import BlockReader, command_blocks, input_blocks, place_blocks
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import TopicInfo
-from ssql_ros.spec import Contract, ContractError
-from ssql_ros.spec.contract import JOINT_STATE
-from ssql_ros.spec.messages import CommandReader, InputReader, field_reader, stamp_of
-from ssql_ros.spec.serialised import reader_of
-from ssql_ros.transitions import COMMAND, CONTEXT, ENDING, PLACE, Reward
+from ssql_ros.contract import Contract, ContractError
+from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.messages import CommandReader, InputReader, field_reader, stamp_of
+from ssql_ros.contract.serialised import reader_of
+from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, PLACE, Reward
 
 ACCOUNT_TOPIC, ACCOUNT = "shield_node/shielded_action", "ssql_ros/msg/ShieldedAction"
 PROPOSAL_TOPIC, PROPOSAL = "joint_proposals", "ssql_ros/msg/Proposal"

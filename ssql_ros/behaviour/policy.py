@@ -204,7 +204,7 @@ def make_behaviour(description: dict[str, Any]) -> BehaviourPolicy:
     """
     from ssql_ros.behaviour.learned import LearnedDensity
     from ssql_ros.behaviour.rooms import Rooms
-    from ssql_ros.behaviour.trot_mixture import TrotMixture
+    from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
 
     makers: dict[str, Callable[..., BehaviourPolicy]] = {
         "uniform": UniformBox,

@@ -42,10 +42,10 @@ def add_parser(verbs: Any) -> None:
 
 
 def _announce(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle, read_provenance
-    from ssql_ros.nodes.announcer import AnnouncerNode
-    from ssql_ros.spec import find_contract, load_contract
-    from ssql_ros.tasks import TASKS
+    from ssql_ros.contract import find_contract, load_contract
+    from ssql_ros.model.bundle import load_bundle, read_provenance
+    from ssql_ros.robots.tasks import TASKS
+    from ssql_ros.ros.announcer import AnnouncerNode
 
     robot = options.contract
     if not robot:
@@ -71,7 +71,7 @@ def _announce(options: argparse.Namespace) -> int:
 
 def _ask(node: Any, options: argparse.Namespace, contract_id: str) -> dict[str, Any]:
     """Announce, and return the answers by node once all that are found have answered and no other has turned up."""
-    from ssql_ros.announcement import Purpose
+    from ssql_ros.model.announcement import Purpose
 
     announcer, end = node.announcer, time.monotonic() + options.wait
     purpose = Purpose[options.purpose.upper()] if options.purpose else None

@@ -116,8 +116,8 @@ def _info(options: argparse.Namespace) -> int:
 
 def _source(options: argparse.Namespace) -> Any:
     from ssql_ros.bags.data_set import Source
-    from ssql_ros.rewards import reward_of
-    from ssql_ros.spec import find_contract, load_contract
+    from ssql_ros.contract import find_contract, load_contract
+    from ssql_ros.data.rewards import reward_of
 
     contract = load_contract(find_contract(options.contract))
     without = options.no_reward or (contract.reward is None and options.goal is None)
@@ -126,7 +126,7 @@ def _source(options: argparse.Namespace) -> Any:
 
 
 def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
-    from ssql_ros.transitions import LEFT_OUT, UNUSED, account
+    from ssql_ros.data.transitions import LEFT_OUT, UNUSED, account
 
     counts = outcome.counts
     if options.json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ssql_ros.cli.figures import add_json, report
 
 if TYPE_CHECKING:
-    from ssql_ros.bundle import Bundle
+    from ssql_ros.model.bundle import Bundle
 
 
 def add_parser(verbs: Any) -> None:
@@ -49,10 +49,10 @@ def add_parser(verbs: Any) -> None:
 
 def _loaded(path: Path, robot: str) -> tuple[Bundle, Any]:
     """Return a bundle and its contract, its probes checked."""
-    from ssql_ros.bundle import load_bundle, read_provenance
-    from ssql_ros.probes import check_probes
-    from ssql_ros.spec import find_contract, load_contract
-    from ssql_ros.tasks import TASKS
+    from ssql_ros.contract import find_contract, load_contract
+    from ssql_ros.model.bundle import load_bundle, read_provenance
+    from ssql_ros.model.probes import check_probes
+    from ssql_ros.robots.tasks import TASKS
 
     if not robot:
         task = read_provenance(path).get("task")
@@ -69,14 +69,14 @@ def _statement(path: Path, contract_id: str) -> bytes:
     """Return what a detached signature is of: no time, and no purpose, as an announcement has."""
     import hashlib
 
-    from ssql_ros.signing import statement
+    from ssql_ros.model.signing import statement
 
     return statement(0, hashlib.sha256(path.read_bytes()).hexdigest(), contract_id, 0)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import MarginCritic, ProbabilityCritic
-    from ssql_ros.signing import holds, key_id, read_public_key
+    from ssql_ros.model.bundle import MarginCritic, ProbabilityCritic
+    from ssql_ros.model.signing import holds, key_id, read_public_key
 
     bundle, contract = _loaded(options.bundle, options.contract)
     figures, notes = dict[str, float](), [f"bundle {bundle.id} for {contract.id}, rule {bundle.rule.name.lower()}"]
@@ -96,15 +96,15 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _keygen(options: argparse.Namespace) -> int:
-    from ssql_ros.signing import key_id, write_keys
+    from ssql_ros.model.signing import key_id, write_keys
 
     print(f"key {key_id(write_keys(options.key))}: {options.key} signs, {options.key}.pub is for announcement_keys")
     return 0
 
 
 def _sign(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import write_whole
-    from ssql_ros.signing import key_id, read_private_key
+    from ssql_ros.model.bundle import write_whole
+    from ssql_ros.model.signing import key_id, read_private_key
 
     key, (bundle, contract) = read_private_key(options.key), _loaded(options.bundle, options.contract)
     path = Path(f"{options.bundle}.sig")
@@ -114,9 +114,9 @@ def _sign(options: argparse.Namespace) -> int:
 
 
 def _upgrade(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import save_bundle
-    from ssql_ros.bundle_file import FORMAT, format_of
-    from ssql_ros.probes import with_probes
+    from ssql_ros.model.bundle import save_bundle
+    from ssql_ros.model.bundle_file import FORMAT, format_of
+    from ssql_ros.model.probes import with_probes
 
     for path in options.bundles:
         bundle, contract = _loaded(path, options.contract)

@@ -10,7 +10,7 @@ from ssql_ros.cli.figures import add_json, report
 from ssql_ros.cli.options import add_quiet, add_task
 
 if TYPE_CHECKING:
-    from ssql_ros.tasks import Task
+    from ssql_ros.robots.tasks import Task
 
 SAFETY_FIGURES = ("ece", "auc", "bias", "n", "incidents")
 Q_FIGURES = (
@@ -66,10 +66,10 @@ def add_parser(verbs: Any) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import Rule, load_bundle, read_provenance, save_bundle
-    from ssql_ros.learning.judging import calibrate
-    from ssql_ros.learning.q_calibration import plot_reliability
-    from ssql_ros.tasks import find_task
+    from ssql_ros.evaluation.bundle_evaluation import calibrate
+    from ssql_ros.evaluation.q_calibration import plot_reliability
+    from ssql_ros.model.bundle import Rule, load_bundle, read_provenance, save_bundle
+    from ssql_ros.robots.tasks import find_task
 
     name = options.task or read_provenance(options.bundle).get("task")
     if not isinstance(name, str):
@@ -107,8 +107,8 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _certify(options: argparse.Namespace, task: Task) -> int:
-    from ssql_ros.bundle import load_bundle, save_bundle
-    from ssql_ros.learning.certifying import certify
+    from ssql_ros.evaluation.certificates import certify
+    from ssql_ros.model.bundle import load_bundle, save_bundle
 
     bundle = load_bundle(options.bundle, task.contract())
     made, certificate = certify(

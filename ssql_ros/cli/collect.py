@@ -11,8 +11,8 @@ from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.options import add_quiet, add_seed, add_task, check_writable
 
 if TYPE_CHECKING:
-    from ssql_ros.learning.offline import Log
-    from ssql_ros.tasks import Task
+    from ssql_ros.data.logged_steps import Log
+    from ssql_ros.robots.tasks import Task
 
 EPISODES = {"boat": 2500, "half_cheetah_velocity": 150, "swimmer_velocity": 150}
 OF_OTHERS = 400
@@ -50,9 +50,9 @@ def add_parser(verbs: Any) -> None:
 def _collect(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from ssql_ros.learning.offline import save_log
-    from ssql_ros.missing import need_ros
-    from ssql_ros.tasks import find_task
+    from ssql_ros.data.logged_steps import save_log
+    from ssql_ros.processes.missing import need_ros
+    from ssql_ros.robots.tasks import find_task
 
     task = find_task(options.task)
     count = EPISODES.get(task.name, OF_OTHERS) if options.episodes is None else options.episodes
@@ -73,7 +73,7 @@ def _collect(options: argparse.Namespace) -> int:
         "versions": versions(),
     }
     if task.name not in EPISODES:
-        from ssql_ros.learning.behaviour_log import log_behaviour
+        from ssql_ros.training.behaviour_log import log_behaviour
 
         figures = log_behaviour(task, options.out, count, options.seed, facts, show=not options.quiet)
         report(figures, options.seed, options.json, notes=(f"data set is in {options.out}",))
@@ -96,12 +96,12 @@ def _collect(options: argparse.Namespace) -> int:
 
 def _log(task: Task, episodes: int, seed: int, show: bool) -> Log:
     if task.robot == "boat":
-        from ssql_ros.learning.boat_truth import boat_log
+        from ssql_ros.robots.boat.truth import boat_log
 
         return boat_log(episodes, seed, show)
     import torch
 
-    from ssql_ros.learning.skilled_log import PRICES, skilled_log
+    from ssql_ros.training.skilled_log import PRICES, skilled_log
     from ssql_sim.velocity import MAX_STEPS
 
     # Seldom slower at these widths, and far faster where the processors are busy.
@@ -115,8 +115,8 @@ def _record(task: Task, episodes: int, options: argparse.Namespace) -> int:
     """Let pilots drive the boat over ROS 2 and record what the graph says."""
     from tqdm import tqdm
 
-    from ssql_ros.graph import Graph, isolate
-    from ssql_ros.nodes.conductor import Conductor
+    from ssql_ros.graph.processes import Graph, isolate
+    from ssql_ros.ros.conductor import Conductor
 
     print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only", file=sys.stderr)
     # Of what the pilot publishes, it waits itself until the recorder and the simulator listen.

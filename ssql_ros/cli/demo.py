@@ -44,9 +44,9 @@ def _demo(options: argparse.Namespace) -> int:
         from ssql_ros.cli.demo_learn import learn
 
         return learn(options.task or "minitaur_trots", options.minutes, options.seed, options.out)
-    from ssql_ros.graph import Graph, isolate
-    from ssql_ros.missing import need_ros
-    from ssql_ros.tasks import find_task
+    from ssql_ros.graph.processes import Graph, isolate
+    from ssql_ros.processes.missing import need_ros
+    from ssql_ros.robots.tasks import find_task
 
     need_ros("ssql demo")
     if options.episodes < 1:
@@ -90,7 +90,7 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 def _run(graph: Any, options: argparse.Namespace) -> None:
     """Lead the graph through the episodes, with one line each."""
-    from ssql_ros.nodes.conductor import Conductor
+    from ssql_ros.ros.conductor import Conductor
 
     with Conductor(graph.check) as conductor:
         conductor.configure_shield()

@@ -49,12 +49,12 @@ class Heard:
 
 def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
     """Run the story; return the exit status."""
-    from ssql_ros.bundle import load_bundle
     from ssql_ros.cli.demo import new_folder
-    from ssql_ros.graph import Graph, isolate
-    from ssql_ros.missing import need_ros
-    from ssql_ros.spec import config_folder
-    from ssql_ros.tasks import find_task
+    from ssql_ros.contract import config_folder
+    from ssql_ros.graph.processes import Graph, isolate
+    from ssql_ros.model.bundle import load_bundle
+    from ssql_ros.processes.missing import need_ros
+    from ssql_ros.robots.tasks import find_task
 
     need_ros("ssql demo learn")
     if not (math.isfinite(minutes) and minutes > 0.0):
@@ -93,8 +93,8 @@ def _walk(graph: Any, first: str, minutes: float, seed: int) -> Heard:
     from diagnostic_msgs.msg import DiagnosticArray
 
     from ssql_ros.msg import ModelStatus
-    from ssql_ros.nodes.conductor import Conductor
-    from ssql_ros.nodes.process import ANSWERS
+    from ssql_ros.ros.conductor import Conductor
+    from ssql_ros.ros.process import ANSWERS
 
     heard, ends = Heard(first), time.monotonic() + 60.0 * minutes
     with Conductor(graph.check, controller="policy_node") as conductor:
@@ -160,7 +160,7 @@ def _episodes(conductor: Any, seed: int, heard: Heard, ends: float) -> Iterator[
 
 def _report(folder: Path, heard: Heard, first: str, seed: int) -> None:
     """Print the table, and write figures, plot and report."""
-    from ssql_ros.bundle import write_whole
+    from ssql_ros.model.bundle import write_whole
     from ssql_ros.report.learning_page import write_learning_page
 
     incidents = sum(walk.incident for walk in heard.walks)

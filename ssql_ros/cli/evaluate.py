@@ -89,40 +89,12 @@ def add_parser(verbs: Any) -> None:
     add_json(promise)
     promise.set_defaults(run=_promise)
 
-    feasible = subjects.add_parser(
-        "feasible",
-        help="the boat's learned feasible set against the true one",
-        description="Holds {V_c < delta} of a SafeFQL bundle against grid reachability: false_safe_share is the share "
-        "of the learned set from which no action sequence stays safe.",
-    )
-    feasible.add_argument("--bundle", type=Path, required=True, help="of the boat")
-    feasible.add_argument("--plot", type=Path, metavar="FILE", help="picture of one over the other (.png)")
-    add_seed(feasible, "of the starts")
-    add_json(feasible)
-    feasible.set_defaults(run=_feasible)
-
-    rivals = subjects.add_parser(
-        "rivals",
-        help="SafeFQL against candidates of a multi-step flow and of a diffusion policy, on the boat",
-        description="From the same safe starts, with the critics of one run: SafeFQL's one pass; SafeIFQL, N "
-        "candidates of the run's flow teacher; a FISOR-like diffusion policy, trained first on the same data, N "
-        "candidates. N = 1 of the flow is behaviour cloning.",
-    )
-    rivals.add_argument("--run", type=Path, required=True, dest="folder", help="folder of `ssql train safefql`")
-    rivals.add_argument("--candidates", type=int, nargs="+", default=[1, 4, 16], help="N (default: 1 4 16)")
-    rivals.add_argument("--steps", type=int, default=4000, help="of the diffusion policy (default: %(default)s)")
-    rivals.add_argument("--episodes", type=int, default=100, help="of each (default: %(default)s)")
-    rivals.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    add_quiet(rivals)
-    add_json(rivals)
-    rivals.set_defaults(run=_rivals)
-
 
 def _promise(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.learning.promises import GRIDS, watch_grid, watch_task
-    from ssql_ros.policy import behaviour_of
-    from ssql_ros.tasks import find_task
+    from ssql_ros.evaluation.promises import GRIDS, watch_grid, watch_task
+    from ssql_ros.model.bundle import load_bundle
+    from ssql_ros.model.policy import behaviour_of
+    from ssql_ros.robots.tasks import find_task
 
     if options.task in GRIDS and options.bundle:
         raise ValueError(f"--bundle: there is no contract for {options.task}")
@@ -138,53 +110,19 @@ def _promise(options: argparse.Namespace) -> int:
 
 
 def _behaviour(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.judging import evaluate_behaviour
-    from ssql_ros.tasks import find_task
+    from ssql_ros.evaluation.bundle_evaluation import evaluate_behaviour
+    from ssql_ros.robots.tasks import find_task
 
     figures = evaluate_behaviour(find_task(options.task), options.episodes, options.seed, show=not options.quiet)
     report(figures, options.seed, options.json)
     return 0
 
 
-def _feasible(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.learning.boat_judging import feasible_set
-    from ssql_ros.tasks import find_task
-
-    bundle = load_bundle(options.bundle, find_task("boat").contract())
-    certificate = getattr(bundle.critic, "certificate", {})
-    notes = [certificate.get("statement", "not calibrated")]
-    report(feasible_set(bundle, options.plot, options.seed), options.seed, options.json, notes=notes)
-    return 0
-
-
-def _rivals(options: argparse.Namespace) -> int:
-    import torch
-
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.learning.boat_judging import rivals
-    from ssql_ros.learning.offline_runs import reopened
-    from ssql_ros.learning.partners import teacher_of, train_diffusion
-    from ssql_ros.tasks import find_task
-
-    if options.episodes < 1 or options.steps < 1 or min(options.candidates) < 1:
-        raise ValueError("--episodes, --steps and --candidates: expected at least 1")
-    # Seldom slower at these widths, and far faster where the processors are busy.
-    torch.set_num_threads(1)
-    bundle = load_bundle(options.folder / "bundle.safetensors", find_task("boat").contract())
-    learner, data = reopened(options.folder)
-    show = not options.quiet
-    diffusion = train_diffusion(learner, data, options.steps, options.seed, show)
-    figures = rivals(bundle, teacher_of(learner), diffusion, options.candidates, options.episodes, options.seed, show)
-    report(figures, options.seed, options.json)
-    return 0
-
-
 def _policy(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.critic import thresholds_of
-    from ssql_ros.learning.judging import evaluate_policy, read_starts, starts_of
-    from ssql_ros.tasks import find_task
+    from ssql_ros.evaluation.bundle_evaluation import evaluate_policy, read_starts, starts_of
+    from ssql_ros.model.bundle import load_bundle
+    from ssql_ros.model.critic import thresholds_of
+    from ssql_ros.robots.tasks import find_task
 
     task = find_task(options.task)
     world = dict(task.world(options.phase))
@@ -227,8 +165,8 @@ def _policy(options: argparse.Namespace) -> int:
 
 
 def _shield(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.evaluation import evaluate_shield
-    from ssql_ros.tasks import find_task
+    from ssql_ros.evaluation.shield_comparison import evaluate_shield
+    from ssql_ros.robots.tasks import find_task
 
     task = find_task(options.task)
     noise = {name: getattr(options, name) for name in ("sigma", "rho") if getattr(options, name) is not None}

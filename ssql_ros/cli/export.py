@@ -37,9 +37,9 @@ def add_parser(verbs: Any) -> None:
 
 
 def _served(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle, read_provenance, save_bundle
-    from ssql_ros.probes import with_probes
-    from ssql_ros.tasks import find_task
+    from ssql_ros.model.bundle import load_bundle, read_provenance, save_bundle
+    from ssql_ros.model.probes import with_probes
+    from ssql_ros.robots.tasks import find_task
 
     _refuse_present(options)
     name = read_provenance(options.bundle).get("task")
@@ -59,9 +59,9 @@ def _refuse_present(options: argparse.Namespace) -> None:
 
 
 def _behaviour(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import Bundle, load_bundle, save_bundle
-    from ssql_ros.probes import with_probes
-    from ssql_ros.tasks import find_task
+    from ssql_ros.model.bundle import Bundle, load_bundle, save_bundle
+    from ssql_ros.model.probes import with_probes
+    from ssql_ros.robots.tasks import find_task
 
     _refuse_present(options)
     task = find_task(options.task)

@@ -45,8 +45,8 @@ def log_folder(options: argparse.Namespace, task: Any) -> Path | None:
             raise ValueError(f"--{with_bag[0]}: is for --bag")
         return options.data
     from ssql_ros.bags.data_set import Source, data_set_of
-    from ssql_ros.rewards import reward_of
-    from ssql_ros.spec.reward import ForwardVelocityRule
+    from ssql_ros.contract.reward import ForwardVelocityRule
+    from ssql_ros.data.rewards import reward_of
 
     contract, goal = task.contract(), options.goal
     if goal is None and isinstance(contract.reward, ForwardVelocityRule):

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import ssql_ros
-from ssql_ros import interrupts
 from ssql_ros.cli import (
     announce,
     bag,
-    bench,
     bundle,
     calibrate,
     collect,
-    compare,
     demo,
+    doors,
     evaluate,
-    experiment,
     export,
     report,
     run,
     train,
 )
-from ssql_ros.missing import explained
+from ssql_ros.processes import interrupts
+from ssql_ros.processes.missing import explained
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
@@ -33,6 +32,9 @@ _EPILOG = """examples:
   ssql announce BUNDLE                         let the running nodes take it, without missing a command
   ssql bench shield                            how long one decision takes, next to torch
 """
+
+
+VERBS = (demo, run, collect, train, evaluate, calibrate, export, announce, bundle, bag, report, doors)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,30 +49,20 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 failed, 2 wrong use or bad input, 128 + a signal's number."""
+    description = "Let robots learn without getting hurt: a safety shield, its training and its figures."
+    return run_verbs("ssql", description, VERBS, _EPILOG, arguments)
+
+
+def run_verbs(
+    name: str, description: str, modules: Sequence[Any], epilog: str = "", arguments: list[str] | None = None
+) -> int:
+    """Run the command `name` whose verbs these modules add; return its exit status, as `main`."""
     parser = _Parser(
-        prog="ssql",
-        description="Let robots learn without getting hurt: a safety shield, its training and its figures.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=name, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {ssql_ros.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (
-        demo,
-        run,
-        collect,
-        train,
-        experiment,
-        evaluate,
-        calibrate,
-        compare,
-        export,
-        announce,
-        bundle,
-        bag,
-        report,
-        bench,
-    ):
+    for module in modules:
         module.add_parser(verbs)
     options = parser.parse_args(arguments)
     try:
@@ -80,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        print(f"error: {explained(error, f'ssql {options.verb}')}", file=sys.stderr)
+        print(f"error: {explained(error, f'{name} {options.verb}')}", file=sys.stderr)
         return 2
     except interrupts.Interrupted as interrupted:
         print(f"interrupted{f'; {interrupted.note}' if interrupted.note else ''}", file=sys.stderr)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# As ssql_ros.tasks has them, which the command line must not wait for.
+# As ssql_ros.robots.tasks has them, which the command line must not wait for.
 TASKS = (
     "minitaur", "minitaur_velocity", "minitaur_friction", "minitaur_physics", "minitaur_trots",
     "spider", "spider_timeless", "spider_threshold", "spider_noise", "spider_scale",

@@ -12,7 +12,7 @@ from ssql_ros.cli.options import add_results, add_seed, add_task
 if TYPE_CHECKING:
     import numpy as np
 
-    from ssql_ros.tasks import Task
+    from ssql_ros.robots.tasks import Task
 
 
 def add_parser(verbs: Any) -> None:
@@ -56,7 +56,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _ways(options: argparse.Namespace) -> int:
     from ssql_ros.report.spider_map import draw_trajectories
-    from ssql_ros.tasks import find_task
+    from ssql_ros.robots.tasks import find_task
     from ssql_sim import spider
 
     task = find_task(options.task)
@@ -77,8 +77,8 @@ def _ways(options: argparse.Namespace) -> int:
 
 
 def _trajectories(options: argparse.Namespace, task: Task) -> dict[str, list[np.ndarray]]:
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.learning.judging import trajectories
+    from ssql_ros.evaluation.bundle_evaluation import trajectories
+    from ssql_ros.model.bundle import load_bundle
 
     groups = {}
     for pair in options.trajectories:
@@ -91,11 +91,16 @@ def _trajectories(options: argparse.Namespace, task: Task) -> dict[str, list[np.
 
 
 def _exact(options: argparse.Namespace, task: Task) -> dict[str, list[np.ndarray]]:
-    from ssql_ros.learning.spider_grid import exact_ways
+    from ssql_sim.spider_grid import exact_ways
 
     return {
         f"exact, epsilon {epsilon:g}": ways
         for epsilon, ways in exact_ways(
-            task, options.phase, options.exact, options.gamma_safe, options.episodes, options.seed
+            task.world("pretrain"),
+            task.world(options.phase),
+            options.exact,
+            options.gamma_safe,
+            options.episodes,
+            options.seed,
         ).items()
     }

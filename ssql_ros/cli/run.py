@@ -39,15 +39,15 @@ def add_parser(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ssql_ros.bundle import load_bundle
-    from ssql_ros.critic import shielding_critic
-    from ssql_ros.graph import Graph
-    from ssql_ros.missing import need_ros
-    from ssql_ros.shipped import find_shipped_bundle
-    from ssql_ros.tasks import find_task
+    from ssql_ros.graph.processes import Graph
+    from ssql_ros.model.bundle import load_bundle
+    from ssql_ros.model.critic import shielding_critic
+    from ssql_ros.model.shipped import find_shipped_bundle
+    from ssql_ros.processes.missing import need_ros
+    from ssql_ros.robots.tasks import find_task
 
     need_ros("ssql run")
-    from ssql_ros.nodes.watch import Watch
+    from ssql_ros.ros.watch import Watch
 
     task = find_task(options.task)
     # What cannot be served is said here, before anything has started.

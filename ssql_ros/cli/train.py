@@ -11,7 +11,7 @@ from typing import Any
 from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
 from ssql_ros.cli.options import add_quiet, add_seed, add_task
-from ssql_ros.interrupts import Interrupted
+from ssql_ros.processes.interrupts import Interrupted
 
 
 def add_parser(verbs: Any) -> None:
@@ -211,8 +211,8 @@ def _going_on(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
 
 
 def _behaviour(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.behaviour_runs import BehaviourPlan, run_behaviour
-    from ssql_ros.tasks import find_task
+    from ssql_ros.robots.tasks import find_task
+    from ssql_ros.training.behaviour_runs import BehaviourPlan, run_behaviour
 
     _set_threads(options.threads)
     data = log_folder(options, find_task(options.task))
@@ -233,8 +233,8 @@ def _set_threads(threads: int) -> None:
 
 
 def _offline(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.offline_runs import OfflinePlan, run_offline
-    from ssql_ros.tasks import find_task
+    from ssql_ros.robots.tasks import find_task
+    from ssql_ros.training.offline_runs import OfflinePlan, run_offline
 
     _set_threads(options.threads)
     plan = OfflinePlan(
@@ -267,9 +267,9 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _algorithm(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.promises import GRIDS
-    from ssql_ros.learning.runs import Plan, run_training
-    from ssql_ros.tasks import find_task
+    from ssql_ros.evaluation.promises import GRIDS
+    from ssql_ros.robots.tasks import find_task
+    from ssql_ros.training.runs import Plan, run_training
 
     _set_threads(options.threads)
     if options.task in GRIDS or options.algorithm == "dqn":
@@ -297,7 +297,7 @@ def _algorithm(options: argparse.Namespace) -> int:
 
 
 def _grid(options: argparse.Namespace) -> int:
-    from ssql_ros.learning.grid_runs import GridPlan, run_grid
+    from ssql_ros.training.grid_runs import GridPlan, run_grid
 
     if options.phase != "pretrain" or options.source:
         raise ValueError("--phase and --from: on a grid everything is learned from nothing")
@@ -319,7 +319,7 @@ def _grid(options: argparse.Namespace) -> int:
 
 
 def _from_log(options: argparse.Namespace, log: Path) -> int:
-    from ssql_ros.learning.logged_runs import LoggedPlan, run_logged
+    from ssql_ros.training.logged_runs import LoggedPlan, run_logged
 
     if options.phase != "pretrain" or options.source:
         raise ValueError("--phase and --from: a log is learned from as it is, from nothing")
@@ -342,10 +342,10 @@ def _from_log(options: argparse.Namespace, log: Path) -> int:
 
 def _critic(options: argparse.Namespace) -> int:
     # Learning loads torch and the world; the other commands must not wait for them.
-    from ssql_ros.bundle import save_bundle
-    from ssql_ros.learning.critic_training import TrainingPlan, held_out_figures, train_critic
-    from ssql_ros.learning.safety_critic import CriticSettings
-    from ssql_ros.tasks import find_task
+    from ssql_ros.algorithms.safety_critic import CriticSettings
+    from ssql_ros.model.bundle import save_bundle
+    from ssql_ros.robots.tasks import find_task
+    from ssql_ros.training.critic_training import TrainingPlan, held_out_figures, train_critic
 
     if options.out.exists() and not options.overwrite:
         raise ValueError(f"{options.out} is there already; --overwrite replaces it")

@@ -13,14 +13,14 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
 
-from ssql_ros.behaviour.noisy_trot import NoiseSettings, NoisyTrot
-from ssql_ros.behaviour.trot import GAITS
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.contract.messages import fill, fill_joint_command, set_stamp, stamp_of
+from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.msg import Proposal
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
-from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.spec.messages import fill, fill_joint_command, set_stamp, stamp_of
-from ssql_ros.spec.stamped import NANOSECONDS
+from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+from ssql_ros.robots.minitaur.trot import GAITS
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import COMMAND, SENSOR, run_node
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),

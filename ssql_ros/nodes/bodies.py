@@ -12,10 +12,10 @@ from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
-from ssql_ros.nodes.process import EVENT
-from ssql_ros.spec import Contract
-from ssql_ros.spec.messages import fill_joint_state, fill_quaternion, fill_vector3, set_stamp
-from ssql_ros.tasks import Task
+from ssql_ros.contract import Contract
+from ssql_ros.contract.messages import fill_joint_state, fill_quaternion, fill_vector3, set_stamp
+from ssql_ros.robots.tasks import Task
+from ssql_ros.ros.process import EVENT
 
 StepResult = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 

@@ -18,13 +18,13 @@ from ssql_ros.bags.roles import (
     Role,
     reader_for,
 )
-from ssql_ros.nodes.guard import Guard
-from ssql_ros.nodes.recorded_topic import message_type
-from ssql_ros.spec import Contract, ContractError
-from ssql_ros.spec.contract import JOINT_STATE
-from ssql_ros.spec.messages import stamp_of
-from ssql_ros.spec.serialised import reader_of
-from ssql_ros.transitions import COMMAND, CONTEXT, ENDING, PLACE, PROPOSED, Reward, TransitionAssembler
+from ssql_ros.contract import Contract, ContractError
+from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.messages import stamp_of
+from ssql_ros.contract.serialised import reader_of
+from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, PLACE, PROPOSED, Reward, TransitionAssembler
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.recorded_topic import message_type
 
 # Best effort hears every publisher, reliable or not, and holds nobody up. Deep: what waits here while the processor is
 # busy is not lost.

@@ -20,21 +20,21 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import Trigger
 
-from ssql_ros.bundle import load_bundle, write_whole
-from ssql_ros.learning.live_buffer import LiveBuffer, recorded_from
-from ssql_ros.learning.live_settings import LIVE_ALGORITHMS, LiveSettings, claim
-from ssql_ros.learning.live_writer import CHUNK, LiveWriter
-from ssql_ros.nodes.announcer import Announcer
-from ssql_ros.nodes.diagnostics import Diagnostics
-from ssql_ros.nodes.guard import Guard
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.data.rewards import reward_of
+from ssql_ros.live.buffer import LiveBuffer, recorded_from
+from ssql_ros.live.settings import LIVE_ALGORITHMS, LiveSettings, claim
+from ssql_ros.live.writer import CHUNK, LiveWriter
+from ssql_ros.model.bundle import load_bundle, write_whole
+from ssql_ros.model.policy import behaviour_of
 from ssql_ros.nodes.learner_inputs import LearnerInputs
 from ssql_ros.nodes.offers import Offers
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import run_node
 from ssql_ros.nodes.worker_process import WorkerProcess
-from ssql_ros.policy import behaviour_of
-from ssql_ros.rewards import reward_of
-from ssql_ros.spec import find_contract, load_contract
+from ssql_ros.ros.announcer import Announcer
+from ssql_ros.ros.diagnostics import Diagnostics
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import run_node
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),

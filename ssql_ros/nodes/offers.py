@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssql_ros.announcement import Offer
-from ssql_ros.bundle import write_whole
-from ssql_ros.learning.live_offers import answers_path
+from ssql_ros.live.offers import answers_path
+from ssql_ros.model.announcement import Offer
+from ssql_ros.model.bundle import write_whole
 from ssql_ros.msg import ModelStatus
-from ssql_ros.nodes.announcer import Announcer
+from ssql_ros.ros.announcer import Announcer
 
 FOLLOWED = 16  # newest offers whose answers are heard
 WORDS = {

@@ -8,12 +8,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
 
-from ssql_ros.behaviour.boat_pilots import PILOTS, Pilots, boat_chart
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
-from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.spec.messages import fill_joint_command, stamp_of
-from ssql_ros.spec.stamped import NANOSECONDS
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.contract.messages import fill_joint_command, stamp_of
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.robots.boat.pilots import PILOTS, Pilots, boat_chart
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import COMMAND, SENSOR, run_node
 
 TURNS = "turns"
 PARAMETERS = (

@@ -20,21 +20,21 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
 
-from ssql_ros.bundle import Bundle, load_bundle
+from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract
+from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
+from ssql_ros.model.bundle import Bundle, load_bundle
+from ssql_ros.model.policy import ServedPolicy, make_policy
+from ssql_ros.model.probes import check_policy, check_probes
+from ssql_ros.model.proposal import Proposal as Draw
 from ssql_ros.msg import Proposal
-from ssql_ros.nodes import model_receiver
-from ssql_ros.nodes.diagnostics import Diagnostics
-from ssql_ros.nodes.guard import Guard
-from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
-from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority, run_node
-from ssql_ros.policy import ServedPolicy, make_policy
-from ssql_ros.probes import check_policy, check_probes
-from ssql_ros.shield import Proposal as Draw
-from ssql_ros.spec import ContractError, ObservationAssembler, find_contract, load_contract
-from ssql_ros.spec.contract import JOINT_STATE
-from ssql_ros.spec.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
+from ssql_ros.ros import model_receiver
+from ssql_ros.ros.diagnostics import Diagnostics
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
+from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served, rest
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import COMMAND, EVENT, SENSOR, raise_priority, run_node
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),

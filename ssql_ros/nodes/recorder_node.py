@@ -21,11 +21,11 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from ssql_ros.bags import BagWriter, Recording
-from ssql_ros.nodes.diagnostics import Description, Diagnostics
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import run_node
-from ssql_ros.nodes.recorded_topic import Topic, bag_qos, matching_qos, message_type
-from ssql_ros.spec import Contract, find_contract, load_contract
+from ssql_ros.contract import Contract, find_contract, load_contract
+from ssql_ros.ros.diagnostics import Description, Diagnostics
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import run_node
+from ssql_ros.ros.recorded_topic import Topic, bag_qos, matching_qos, message_type
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract: which topics to record", fixed=True),

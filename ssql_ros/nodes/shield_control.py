@@ -13,15 +13,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from ssql_ros.msg import Proposal, ShieldedAction
-from ssql_ros.nodes.guard import Guard
-from ssql_ros.nodes.inputs import INPUT_TYPES, parser_of
-from ssql_ros.nodes.process import COMMAND, EVENT, SENSOR, raise_priority
-from ssql_ros.shield import Decision, ShieldSettings
-from ssql_ros.shield_loop import ShieldLoop, Tick
-from ssql_ros.spec import ContractError
-from ssql_ros.spec.contract import JOINT_STATE
-from ssql_ros.spec.messages import (
+from ssql_ros.contract import ContractError
+from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.messages import (
     CommandReader,
     InputReader,
     check_stamp,
@@ -29,7 +23,13 @@ from ssql_ros.spec.messages import (
     fill_joint_command,
     set_stamp,
 )
-from ssql_ros.spec.stamped import NANOSECONDS
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.msg import Proposal, ShieldedAction
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
+from ssql_ros.ros.process import COMMAND, EVENT, SENSOR, raise_priority
+from ssql_ros.shield.decision import Decision, ShieldSettings
+from ssql_ros.shield.loop import ShieldLoop, Tick
 
 STOPPING = 1.0  # s, how long the way to the safe action may take when the shield stops
 LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say

@@ -18,23 +18,23 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import SetBool, Trigger
 
-from ssql_ros.bundle import Bundle, MarginCritic, load_bundle
-from ssql_ros.critic import SafetyCritic, shielding_critic
-from ssql_ros.critic_limits import CriticLimits, epsilon_of, in_words
-from ssql_ros.nodes import model_receiver
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.model.bundle import Bundle, MarginCritic, load_bundle
+from ssql_ros.model.critic import SafetyCritic, shielding_critic
+from ssql_ros.model.probes import check_critic, check_probes
+from ssql_ros.model.shipped import find_shipped_bundle
 from ssql_ros.nodes.graph_watch import GraphWatch
-from ssql_ros.nodes.guard import Guard, GuardedLifecycle
-from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
 from ssql_ros.nodes.shield_control import ShieldControl
 from ssql_ros.nodes.shield_report import ShieldReport, fallen_at
-from ssql_ros.probes import check_critic, check_probes
-from ssql_ros.shield import FIRST_STAGE, STAGE, ShieldSettings
-from ssql_ros.shield_loop import Mode, ShieldLoop
-from ssql_ros.shipped import find_shipped_bundle
-from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.spec.contract import JOINT_STATE
+from ssql_ros.ros import model_receiver
+from ssql_ros.ros.guard import Guard, GuardedLifecycle
+from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served, rest
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import COMMAND, SENSOR, run_node
+from ssql_ros.shield.critic_limits import CriticLimits, epsilon_of, in_words
+from ssql_ros.shield.decision import FIRST_STAGE, STAGE, ShieldSettings
+from ssql_ros.shield.loop import Mode, ShieldLoop
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),

@@ -7,18 +7,18 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from ssql_ros.bundle import MarginCritic
-from ssql_ros.critic_limits import in_words
+from ssql_ros.contract.messages import fill, set_stamp
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.model.bundle import MarginCritic
 from ssql_ros.msg import ShieldState
-from ssql_ros.nodes.diagnostics import Diagnostics
 from ssql_ros.nodes.graph_watch import GraphWatch
-from ssql_ros.nodes.guard import Guard
-from ssql_ros.nodes.process import LATCHED
 from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
-from ssql_ros.shield import Decision
-from ssql_ros.shield_loop import Mode, Tick
-from ssql_ros.spec.messages import fill, set_stamp
-from ssql_ros.spec.stamped import NANOSECONDS
+from ssql_ros.ros.diagnostics import Diagnostics
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.process import LATCHED
+from ssql_ros.shield.critic_limits import in_words
+from ssql_ros.shield.decision import Decision
+from ssql_ros.shield.loop import Mode, Tick
 
 HISTORY = 10  # changes that /diagnostics goes on to show
 SUMMARY = 10.0  # s, between two lines about interventions

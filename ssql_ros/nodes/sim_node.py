@@ -23,14 +23,14 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
+from ssql_ros.contract import ContractError, find_contract, load_contract
+from ssql_ros.contract.messages import CommandReader, fill, set_stamp, stamp_of
+from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.msg import Episode, Incident
 from ssql_ros.nodes.bodies import BODIES
-from ssql_ros.nodes.parameters import Parameter, declare
-from ssql_ros.nodes.process import COMMAND, EVENT, LATCHED, run_node
-from ssql_ros.spec import ContractError, find_contract, load_contract
-from ssql_ros.spec.messages import CommandReader, fill, set_stamp, stamp_of
-from ssql_ros.spec.stamped import NANOSECONDS
-from ssql_ros.tasks import TASKS, find_task
+from ssql_ros.robots.tasks import TASKS, find_task
+from ssql_ros.ros.parameters import Parameter, declare
+from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
 
 WORLDS = tuple(name for name, task in TASKS.items() if task.robot in BODIES)
 PARAMETERS = (

@@ -34,7 +34,7 @@ class WorkerProcess:
         self._start()
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "ssql_ros.learning.live_worker", str(self._folder)]
+        command = [sys.executable, "-m", "ssql_ros.live.worker", str(self._folder)]
         self._started = time.monotonic()
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._hear, args=(self._process,), name="worker", daemon=True).start()

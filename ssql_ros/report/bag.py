@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.bags import BagError, read_messages
-from ssql_ros.bundle import Rule
+from ssql_ros.contract import Contract, ContractError, ObservationAssembler
+from ssql_ros.contract.messages import InputReader, stamp_of
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.model.bundle import Rule
 from ssql_ros.report.records import NOT_DECIDED, EpisodeRecord, RunRecord
-from ssql_ros.spec import Contract, ContractError, ObservationAssembler
-from ssql_ros.spec.messages import InputReader, stamp_of
-from ssql_ros.spec.stamped import NANOSECONDS
 
 
 @dataclass

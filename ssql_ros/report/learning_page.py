@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ssql_ros.bundle import write_whole
+from ssql_ros.model.bundle import write_whole
 
 STYLESHEET = Path(__file__).with_name("report.css")
 GAITS = "#d55e00"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.bags import read_messages
+from ssql_ros.contract import Contract
+from ssql_ros.contract.messages import CommandReader, stamp_of
+from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.report.page import Frame
 from ssql_ros.report.records import RunRecord, typical_pair
-from ssql_ros.spec import Contract
-from ssql_ros.spec.messages import CommandReader, stamp_of
-from ssql_ros.spec.stamped import NANOSECONDS
 
 # Control periods before the fall of the unprotected episode at which both episodes are shown.
 BEFORE_FALL = (40, 20, 8, 0)

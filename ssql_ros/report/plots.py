@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from ssql_ros.report.records import EpisodeRecord, RunRecord, Summary
-from ssql_ros.shield import Decision
+from ssql_ros.shield.decision import Decision
 
 INK, MUTED, GRID = "#1f2933", "#67737f", "#e6e9ec"
 COLOURS = {"monitor": "#c8602b", "enforce": "#1f6fae"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssql_ros.shield import Decision
-from ssql_ros.statistics import bootstrap_interval, wilson_interval
+from ssql_ros.evaluation.intervals import bootstrap_interval, wilson_interval
+from ssql_ros.shield.decision import Decision
 
 MODES = ("monitor", "enforce")
 NOT_DECIDED = -1

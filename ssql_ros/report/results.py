@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssql_ros.bundle import write_whole
+from ssql_ros.model.bundle import write_whole
 from ssql_ros.report.plots import GRID, INK, MUTED
 
 # Told apart also without colour: the shield's own method is the dark one.

@@ -1,0 +1,156 @@
+"""`ssql bench`: speed, as ratios against a peer or a limit measured in the same run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import add_task
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "bench",
+        help="measure speed against a peer or a limit in the same run",
+        description="Machines are noisy: every figure that counts is a ratio of two things timed in turn.",
+    )
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+
+    sim = subjects.add_parser("sim", help="simulation steps against the bare physics; replay; reset")
+    add_task(sim, default="minitaur")
+    sim.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: %(default)s)")
+    sim.set_defaults(run=_sim)
+
+    shield = subjects.add_parser("shield", help="one decision against torch eager; the node's start-up and memory")
+    add_task(shield, "whose bundle", default="minitaur")
+    shield.add_argument("--repeats", type=int, default=2000, help="decisions timed per size (default: %(default)s)")
+    shield.set_defaults(run=_shield)
+
+    ros = subjects.add_parser("ros", help="observation in to action out across processes, against a bare relay")
+    add_task(ros, "whose contract", default="minitaur")
+    ros.add_argument("--messages", type=int, default=3000, help="round trips of each (default: %(default)s)")
+    ros.add_argument("--rate", type=float, default=100.0, help="Hz, observations sent (default: %(default)s)")
+    ros.set_defaults(run=_ros)
+
+    swap = subjects.add_parser("swap", help="models exchanged at 100 Hz: missed periods, and commands of neither model")
+    add_task(swap, "whose bundle", default="minitaur")
+    swap.add_argument("--swaps", type=int, default=200, help="(default: %(default)s)")
+    swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
+    swap.set_defaults(run=_swap)
+
+    bag = subjects.add_parser("bag", help="conversion of a bag against a bare loop of `rosbags`; its memory")
+    add_task(bag, "whose contract", default="minitaur")
+    bag.add_argument("--megabytes", type=float, default=100.0, help="size of the bag (default: %(default)s)")
+    bag.add_argument("--rounds", type=int, default=3, help="turns of each of the two (default: %(default)s)")
+    bag.set_defaults(run=_bag)
+
+    alignment = subjects.add_parser(
+        "alignment", help="observations live against those of a bag of the same messages, 50 to 1000 Hz, 1 %% lost"
+    )
+    add_task(alignment, "whose contract", default="minitaur")
+    alignment.add_argument("--seconds", type=float, default=60.0, help="of each rate and offset (default: %(default)s)")
+    alignment.add_argument("--lost", type=float, default=0.01, help="share of messages (default: %(default)s)")
+    alignment.set_defaults(run=_alignment)
+
+    train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
+    train.add_argument("--rounds", type=int, default=30, help="turns of 64 updates each (default: %(default)s)")
+    train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
+    train.set_defaults(run=_train)
+
+    offline = subjects.add_parser("offline", help="updates of SafeFQL against FQL in JAX (`make peers` first)")
+    offline.add_argument(
+        "--size",
+        default="published",
+        choices=("published", "boat"),
+        help="critics 2x256 and actors 4x512, or the boat's 2x128 and 3x128 (default: %(default)s)",
+    )
+    offline.add_argument("--actor-batch", type=int, default=256, help="the critics' is 256 (default: %(default)s)")
+    offline.add_argument(
+        "--fql", type=Path, metavar="CLONE", help="of github.com/seohongpark/fql: the authors' own too"
+    )
+    offline.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
+    offline.add_argument("--updates", type=int, default=16, help="of one turn (default: %(default)s)")
+    offline.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
+    offline.set_defaults(run=_offline)
+
+    policy = subjects.add_parser("policy", help="one pass of a flow policy against ten, and against a diffusion's")
+    add_task(policy, "whose bundle", default="boat")
+    policy.add_argument("--bundle", type=Path, help="with a policy one_step_flow (default: the task's)")
+    policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
+    policy.set_defaults(run=_policy)
+
+    for subject in (sim, shield, ros, swap, bag, alignment, train, offline, policy):
+        subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
+        add_json(subject)
+
+
+def _sim(options: argparse.Namespace) -> int:
+    from bench.sim import bench_sim
+
+    report(bench_sim(options.task, options.seconds, options.seed), options.seed, options.json)
+    return 0
+
+
+def _shield(options: argparse.Namespace) -> int:
+    from bench.shield import bench_shield
+
+    report(bench_shield(options.task, options.repeats, options.seed), options.seed, options.json)
+    return 0
+
+
+def _ros(options: argparse.Namespace) -> int:
+    from bench.ros import bench_ros
+
+    report(bench_ros(options.task, options.messages, options.rate, options.seed), options.seed, options.json)
+    return 0
+
+
+def _swap(options: argparse.Namespace) -> int:
+    from bench.swap import bench_swap
+
+    report(bench_swap(options.task, options.swaps, options.seed, options.priority), options.seed, options.json)
+    return 0
+
+
+def _bag(options: argparse.Namespace) -> int:
+    from bench.bag import bench_bag
+
+    report(bench_bag(options.task, options.megabytes, options.seed, options.rounds), options.seed, options.json)
+    return 0
+
+
+def _alignment(options: argparse.Namespace) -> int:
+    from bench.alignment import bench_alignment
+
+    report(bench_alignment(options.task, options.seconds, options.lost, options.seed), options.seed, options.json)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from bench.train import bench_train
+
+    report(bench_train(options.rounds, options.threads, options.seed), options.seed, options.json)
+    return 0
+
+
+def _offline(options: argparse.Namespace) -> int:
+    from bench.offline import bench_offline
+
+    o = options
+    figures = bench_offline(o.size, o.rounds, o.updates, o.threads, o.seed, o.actor_batch, o.fql)
+    report(figures, o.seed, o.json)
+    return 0
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from bench.policy import bench_policy
+    from ssql_ros.model.bundle import load_bundle
+    from ssql_ros.robots.tasks import find_task
+
+    task = find_task(options.task)
+    bundle = load_bundle(options.bundle or task.bundle_path(), task.contract())
+    report(bench_policy(bundle, options.repeats, options.seed), options.seed, options.json)
+    return 0

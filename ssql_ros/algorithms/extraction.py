@@ -1,0 +1,133 @@
+"""Stage 2 of SSQL by a squashed Gaussian: pi_theta is fitted to pi*(a|s) ~ b(a|s) exp(Q(s,a) / lambda).
+
+    forward KL: max over theta of E_s E_{a~pi*} log pi_theta(a|s), a ~ b reweighted by softmax(Q / lambda)
+    reverse KL: min over theta of E_s E_{a~pi_theta} [log pi_theta(a|s) - log b(a|s) - Q(s,a) / lambda]
+
+Actions are squashed into the hull of b's support, [-1, 1] there, and projected into the support where they are served.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ssql_ros.behaviour.support import Support
+from ssql_ros.nn.networks import Ensemble
+from ssql_ros.nn.squashed_gaussian import SquashedGaussian, log_probability
+
+# Where an action of b lies on the edge of its box, its u would be infinite.
+EDGE = 0.99
+
+# Q (batch, count) of actions (batch, count, n_action) in the states of a batch, with gradients for actions alone.
+Judge = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Extraction(Protocol):
+    """A policy network, and the loss of one gradient step on it.
+
+    Attributes:
+        actor: what is served.
+        ensembles: all that learn, the actor first.
+        kind: of the policy in a bundle.
+    """
+
+    actor: Ensemble
+    ensembles: list[Ensemble]
+    kind: str
+
+    def loss(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        """Return the loss in standardised states (batch, n_state), in which b has this support."""
+
+    def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
+        """Return the action (n_action,), squashed to [-1, 1], of standard normal z in one state (1, n_state)."""
+
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
+
+
+class Draws:
+    """Draws of b, and what they weigh under pi*.
+
+    Args:
+        samples: of b for each state.
+        temperature: lambda.
+    """
+
+    def __init__(self, samples: int, temperature: float, rng: np.random.Generator, device: torch.device) -> None:
+        self.samples, self.temperature, self._rng, self.device = samples, temperature, rng, device
+
+    def weighed(self, support: Support, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return actions in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
+        from ssql_ros.algorithms.ssql import induced_log_policy
+
+        actions = self.tensor(support.sample(self.samples, self._rng))
+        with torch.no_grad():
+            judged = q(actions)
+            weights = induced_log_policy(judged, torch.zeros_like(judged), self.temperature).exp()
+        low, high = (self.tensor(edge).unsqueeze(1) for edge in support.hull())
+        return 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0, weights
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """Return an array on the device, float32."""
+        return torch.as_tensor(array, dtype=torch.float32, device=self.device)
+
+
+def uniform_box(support: Support, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return low and high (batch, n_action) of the box that b is uniform in.
+
+    Raises:
+        ValueError: it is not: log b must be a constant, so that both densities are of the same measure.
+    """
+    if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
+        raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
+    low, high = support.hull()
+    return draws.tensor(low), draws.tensor(high)
+
+
+class GaussianExtraction:
+    """A Gaussian squashed into the support, by either KL.
+
+    Args:
+        reverse: which.
+    """
+
+    kind = "supported_gaussian"
+
+    def __init__(self, actor: SquashedGaussian, draws: Draws, generator: torch.Generator, reverse: bool) -> None:
+        self.actor, self.ensembles = actor, [actor]
+        self._draws, self._generator, self._reverse = draws, generator, reverse
+
+    def loss(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        """Return the loss."""
+        return self._reverse_kl(state, support, q) if self._reverse else self._forward_kl(state, support, q)
+
+    def _forward_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        """Return -E_{a~pi*} log pi_theta(a|s): weighted maximum likelihood on draws of b."""
+        squashed, weights = self._draws.weighed(support, q)
+        u = torch.atanh(squashed.clamp(-EDGE, EDGE))
+        mean, log_std = (part.unsqueeze(1) for part in self.actor.distribution(state))
+        z = (u - mean) * (-log_std).exp()
+        return -(weights * log_probability(u, z, log_std)).sum(dim=1).mean()
+
+    def _reverse_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        """Return lambda E_{a~pi_theta} [log pi_theta(a|s) - log b(a|s)] - Q(s,a): the same minimum for lambda > 0."""
+        low, high = uniform_box(support, self._draws)
+        squashed, log_pi = self.actor.sample(state, self._generator)
+        judged = q((low + (high - low) * 0.5 * (1.0 + squashed)).unsqueeze(1))[:, 0]
+        # Density over the squashed range [-1, 1]: b's is 2^-n there.
+        log_ratio = log_pi + squashed.shape[1] * math.log(2.0)
+        return (self._draws.temperature * log_ratio - judged).mean()
+
+    def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
+        """Return tanh(mean + std z)."""
+        mean, log_std = (part[0].double().cpu().numpy() for part in self.actor.distribution(state))
+        return np.tanh(mean + np.exp(log_std) * z)
+
+    @torch.no_grad()
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw in each state."""
+        return self.actor.sample(state, self._generator)[0]

@@ -1,0 +1,129 @@
+"""Stage 2 of SSQL by a one-step flow policy: a = tanh(mu(s, z)) in the hull of b's support, mu(s, z) = z + f(s, z).
+
+    forward KL   weighted flow matching, whose optimum carries N(0, I) to pi*: a_j ~ b, w = softmax(Q / lambda)
+                 J(v)  = E sum_j w_j ||v(s, x_t, t) - (u_j - z_j)||^2,   x_t = (1 - t) z + t u,   tanh u: a in the hull
+                 J(mu) = E ||mu(s, z) - teacher(s, z)||^2: one pass in the place of the teacher's steps
+    reverse KL   E_z [lambda (log N(z) - log det d tanh(mu) / dz - log b) - Q(s, a)]
+
+The reverse KL is defined where z to a is one to one: det dmu/dz > 0 everywhere, as at the start, where f is small. Its
+own logarithm is the wall before 0; where a draw is behind it all the same, the wall goes on as a straight line.
+Before tanh, because a density that is highest on the support's edge is no easy thing for a flow, and its u is. Unlike a
+Gaussian, either has as many modes as Q has in the support.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from ssql_ros.algorithms.extraction import EDGE, Draws, Judge, uniform_box
+from ssql_ros.behaviour.support import Support
+from ssql_ros.nn.networks import Ensemble
+
+# Where the wall begins to be straight.
+LEAST_DETERMINANT = 1e-3
+# Of two evaluations each.
+FLOW_STEPS = 5
+
+
+class FlowExtraction:
+    """Networks, and the loss of one gradient step on them.
+
+    Args:
+        hidden: widths of the layers, GELU in between.
+        weights: seeds the weights.
+        reverse: which KL; the teacher is only for the forward one.
+    """
+
+    kind = "supported_flow"
+
+    def __init__(
+        self,
+        n_state: int,
+        n_action: int,
+        hidden: tuple[int, ...],
+        weights: torch.Generator,
+        draws: Draws,
+        generator: torch.Generator,
+        reverse: bool,
+    ) -> None:
+        self._draws, self._generator, self._reverse, self._n_action = draws, generator, reverse, n_action
+
+        def network(n_in: int) -> Ensemble:
+            made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu", twice=reverse)
+            with torch.no_grad():
+                made.weights[-1].mul_(0.1)
+            return made.to(draws.device)
+
+        self.actor, self.teacher = network(n_state + n_action), network(n_state + n_action + 1)
+        self.ensembles = [self.actor] if reverse else [self.actor, self.teacher]
+
+    def loss(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        """Return the loss."""
+        return self._reverse_kl(state, support, q) if self._reverse else self._forward_kl(state, support, q)
+
+    def u(self, state: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return mu(s, z) (batch, n_action), before tanh."""
+        return z + self.actor(torch.cat([state, z], dim=1))[0]
+
+    def _forward_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        squashed, weights = self._draws.weighed(support, q)
+        u, rows = (
+            torch.atanh(squashed.clamp(-EDGE, EDGE)).flatten(0, 1),
+            state.repeat_interleave(len(weights[0]), dim=0),
+        )
+        z, time = self._normal(len(u)), torch.rand((len(u), 1), generator=self._generator, device=u.device)
+        velocity = self._velocity(rows, (1.0 - time) * z + time * u, time)
+        matching = (weights.flatten() * (velocity - (u - z)).square().sum(dim=1)).sum() / len(state)
+        z = self._normal(len(state))
+        with torch.no_grad():
+            taught = self.teach(state, z)
+        return matching + (self.u(state, z) - taught).square().sum(dim=1).mean()
+
+    def teach(self, state: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's u (batch, n_action) for noise z: t from 0 to 1 in steps by the midpoint rule."""
+        x, step = z, 1.0 / FLOW_STEPS
+        for i in range(FLOW_STEPS):
+            time = torch.full_like(x[:, :1], i * step)
+            middle = x + 0.5 * step * self._velocity(state, x, time)
+            x = x + step * self._velocity(state, middle, time + 0.5 * step)
+        return x
+
+    def _velocity(self, state: torch.Tensor, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return self.teacher(torch.cat([state, x, time], dim=1))[0]
+
+    def _reverse_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+        low, high = uniform_box(support, self._draws)
+        z = self._normal(len(state)).requires_grad_()
+        u, log_determinant = self.with_log_determinant(state, z)
+        slope = 2.0 * (math.log(2.0) - u - torch.nn.functional.softplus(-2.0 * u))
+        log_normal = -0.5 * z.square() - 0.5 * math.log(2.0 * math.pi)
+        # b's density over the squashed range is 2^-n.
+        log_ratio = (log_normal - slope + math.log(2.0)).sum(dim=1) - log_determinant
+        judged = q((low + (high - low) * 0.5 * (1.0 + torch.tanh(u))).unsqueeze(1))[:, 0]
+        return (self._draws.temperature * log_ratio - judged).mean()
+
+    def with_log_determinant(self, state: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mu(s, z) (batch, n_action) and log det dmu/dz (batch,), the wall in its place where it is near 0."""
+        u = self.u(state, z)
+        rows = [torch.autograd.grad(u[:, i].sum(), z, create_graph=True)[0] for i in range(self._n_action)]
+        determinant = torch.linalg.det(torch.stack(rows, dim=1))
+        least = LEAST_DETERMINANT
+        straight = math.log(least) + (determinant - least) / least
+        return u, torch.where(determinant > least, determinant.clamp_min(least).log(), straight)
+
+    @torch.no_grad()
+    def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
+        """Return tanh(mu(s, z))."""
+        noise = self._draws.tensor(z[np.newaxis])
+        return torch.tanh(self.u(state, noise))[0].double().cpu().numpy()
+
+    @torch.no_grad()
+    def drawn(self, state: torch.Tensor) -> torch.Tensor:
+        """Return a draw in each state."""
+        return torch.tanh(self.u(state, self._normal(len(state))))
+
+    def _normal(self, count: int) -> torch.Tensor:
+        return torch.randn((count, self._n_action), generator=self._generator, device=self._draws.device)

@@ -1,0 +1,210 @@
+"""IQL with a Lagrangian: SafeFQL's baseline, to which a failure is a cost with a price (IQL: 2110.06169).
+
+c(s) = 1 where l(s) > 0. IQL's critics of the priced reward:
+    J(V)   = E |tau - 1{A < 0}| A^2,   A = min_i Qbar_i(s, a) - V(s)
+    J(Q_i) = E (Q_i(s, a) - [r - lambda c + gamma (1 - terminal) V(s')])^2
+IQL's policy, a Gaussian squashed to [-1, 1], by advantage-weighted regression:
+    J(pi)  = -E w(s, a) log pi(a|s),   w = min(exp(beta A), 100)
+What that policy costs: pi ~ w times the log's policy, so the same weights evaluate it on the log's actions alone:
+    J(V_c) = E w(s, a) (Qbar_c(s, a) - V_c(s))^2
+    J(Q_c) = E (Q_c(s, a) - [c + gamma (1 - terminal) V_c(s')])^2
+Dual ascent on the price, from starts s_0 of the log that are not failures already:
+    lambda <- clip(lambda + eta (E V_c(s_0) - d), 0, lambda_max),   d = budget / H * (1 - gamma^H) / (1 - gamma)
+
+d is what an episode of H steps may cost, discounted as V_c is: as if its failures were spread evenly over it. Over n
+steps r and c are their discounted sums, s' the state after them.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssql_ros.algorithms.iql import EDGE, MOST_WEIGHT
+from ssql_ros.algorithms.safefql import expectile_loss
+from ssql_ros.data.logged_steps import OfflineBatch, OfflineData
+from ssql_ros.model.bundle import Network
+from ssql_ros.nn.checkpoint import optimiser_state, restore_optimiser
+from ssql_ros.nn.native import Adam
+from ssql_ros.nn.networks import Ensemble, default_device, exported, update_average
+from ssql_ros.nn.squashed_gaussian import SquashedGaussian, log_probability
+
+
+@dataclass(frozen=True)
+class IQLLagrangianSettings:
+    """How IQL with a Lagrangian learns.
+
+    Attributes:
+        hidden, actor_hidden: widths of the critics' and of the actor's layers.
+        n_step: steps that one target looks ahead.
+        tau: of the averages that targets follow.
+        expectile: tau of J(V), above 0.5.
+        sharpness: beta.
+        cost_budget: steps an episode that may be spent in the failure set, in the mean; 0: none.
+        price_rate: eta.
+        most_price: lambda_max; what no price can buy must not let it grow for ever.
+        starts: that E V_c(s_0) is taken over at each step.
+        reward_scale, cost_scale: on r and c, so that Q and Q_c are of the order of 1; lambda is a price in these units.
+        decay_from: share of the steps after which the learning rate falls, linearly to 0.
+    """
+
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256)
+    actor_hidden: tuple[int, ...] = (256, 256)
+    batch: int = 256
+    gamma: float = 0.99
+    n_step: int = 1
+    tau: float = 0.005
+    expectile: float = 0.9
+    sharpness: float = 3.0
+    cost_budget: float = 1.0
+    price_rate: float = 1e-3
+    most_price: float = 100.0
+    starts: int = 256
+    reward_scale: float = 1.0
+    cost_scale: float = 1.0
+    decay_from: float = 1.0
+    observation_clip: float = 10.0
+
+
+def discounted_budget(budget: float, length: float, gamma: float) -> float:
+    """Return d = budget / H * (1 - gamma^H) / (1 - gamma), H = length; without discount it is the budget."""
+    return budget if gamma == 1.0 else budget / length * (1.0 - gamma**length) / (1.0 - gamma)
+
+
+def ascended(price: float, cost: float, limit: float, rate: float, most: float) -> float:
+    """Return the next lambda: up where the cost is above its limit, down where below, from 0 to `most`."""
+    return min(max(price + rate * (cost - limit), 0.0), most)
+
+
+class IQLLagrangian:
+    """The learner: networks, the price, and one step on each.
+
+    Args:
+        mean, scale: (n_observation,), the standardisation of observations.
+        seed: of the weights and of what the updates draw.
+
+    Attributes:
+        price: lambda.
+    """
+
+    def __init__(
+        self,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        n_action: int,
+        settings: IQLLagrangianSettings,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self.settings, self.price = settings, 0.0
+        self.device = device or default_device()
+        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
+        self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
+        weights = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
+        n, m = len(self.mean), n_action
+
+        def critic(n_in: int, members: int) -> Ensemble:
+            return Ensemble((n_in, *settings.hidden, 1), members, weights).to(self.device)
+
+        self.q, self.v, self.q_c, self.v_c = critic(n + m, 2), critic(n, 1), critic(n + m, 1), critic(n, 1)
+        self.q_target, self.q_c_target = (copy.deepcopy(q).requires_grad_(False) for q in (self.q, self.q_c))
+        self.actor = SquashedGaussian(n, m, settings.actor_hidden, weights).to(self.device)
+        learning = [e.flat for e in (self.q, self.v, self.q_c, self.v_c, self.actor)]
+        self._optimiser = Adam(learning, lr=settings.learning_rate)
+
+    def standardise(self, observation: torch.Tensor) -> torch.Tensor:
+        """Return observations (batch, n_observation) as the networks see them."""
+        bound = self.settings.observation_clip
+        return ((observation - self.mean) / self.scale).clamp_(-bound, bound)
+
+    def losses(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
+        """Return J(V), J(Q), J(pi), J(V_c), J(Q_c)."""
+        s = self.settings
+        state, following = self.standardise(batch.observation), self.standardise(batch.following)
+        pair, reward, cost = torch.cat([state, batch.action], dim=1), s.reward_scale * batch.reward, batch.cost
+        with torch.no_grad():
+            best, costs = self.q_target(pair)[..., 0].amin(dim=0), self.q_c_target(pair)[0, :, 0]
+            discount = s.gamma**s.n_step * (1.0 - batch.terminal)
+            y = reward - self.price * s.cost_scale * cost + discount * self.v(following)[0, :, 0]
+            y_c = s.cost_scale * cost + discount * self.v_c(following)[0, :, 0]
+        advantage = best - self.v(state)[0, :, 0]
+        weight = (s.sharpness * advantage.detach()).exp().clamp_max(MOST_WEIGHT)
+        u = torch.atanh(batch.action.clamp(-EDGE, EDGE))
+        mean, log_std = self.actor.distribution(state)
+        return {
+            "v": expectile_loss(advantage, s.expectile),
+            "q": (self.q(pair)[..., 0] - y).square().sum(dim=0).mean(),
+            "actor": -(weight * log_probability(u, (u - mean) * (-log_std).exp(), log_std)).mean(),
+            "v_c": (weight * (costs - self.v_c(state)[0, :, 0]).square()).mean(),
+            "q_c": (self.q_c(pair)[0, :, 0] - y_c).square().mean(),
+        }
+
+    def update(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
+        """Make one step of critics and policy; return the losses."""
+        losses = self.losses(batch)
+        # They have no parameter in common: one step serves all.
+        self._optimiser.descend(torch.stack(list(losses.values())).sum())
+        update_average(self.q_target, self.q, self.settings.tau)
+        update_average(self.q_c_target, self.q_c, self.settings.tau)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def ascend(self, starts: torch.Tensor, length: float) -> dict[str, torch.Tensor]:
+        """Make one step of the price; return it, and the discounted cost that it follows, both unscaled.
+
+        Args:
+            starts: (count, n_observation), where episodes begin.
+            length: H.
+        """
+        s = self.settings
+        cost = float(self.v_c(self.standardise(starts))[0, :, 0].mean())
+        limit = s.cost_scale * discounted_budget(s.cost_budget, length, s.gamma)
+        self.price = ascended(self.price, cost, limit, s.price_rate, s.most_price)
+        return {
+            "price": torch.tensor(self.price * s.cost_scale / s.reward_scale),
+            "discounted_cost": torch.tensor(cost / s.cost_scale),
+            "discounted_budget": torch.tensor(limit / s.cost_scale),
+        }
+
+    def learn(self, step: int, steps: int, data: OfflineData) -> dict[str, torch.Tensor]:
+        """Make update `step`, from 0, of `steps`; return losses, price and cost."""
+        s = self.settings
+        left = (steps - step) / max(steps * (1.0 - s.decay_from), 1.0)
+        self._optimiser.param_groups[0]["lr"] = s.learning_rate * min(1.0, left)
+        losses = self.update(data.draw(s.batch, self.generator))
+        drawn = torch.randint(len(data.starts), (s.starts,), generator=self.generator, device=self.device)
+        return losses | self.ascend(data.starts[drawn], data.length)
+
+    def _named(self) -> dict[str, Ensemble]:
+        names = ("q", "v", "q_c", "v_c", "q_target", "q_c_target", "actor")
+        return {name: getattr(self, name) for name in names}
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {
+            "networks": {name: ensemble.flat for name, ensemble in self._named().items()},
+            "optimiser": optimiser_state(self._optimiser),
+            "price": self.price,
+            "generator": self.generator.get_state(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        for name, ensemble in self._named().items():
+            ensemble.flat.copy_(state["networks"][name])
+        restore_optimiser(self._optimiser, state["optimiser"])
+        self.price = float(state["price"])
+        self.generator.set_state(state["generator"])
+
+    def networks(self) -> dict[str, Network]:
+        """Return what a bundle holds, by name: the policy, and the critics of the priced reward."""
+        mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
+        named = {"policy": self.actor, "reward": self.q}
+        return {name: exported(e, mean, scale, self.settings.observation_clip) for name, e in named.items()}

@@ -1,0 +1,79 @@
+"""SQRL's fine-tuning: every action is masked, and risk has a price (Srinivasan et al. 2020, 2010.14603, algorithm 2).
+
+    J(pi) = E [r - alpha (log pi - H) + nu (epsilon - Q_safe(s, a'))],  a' ~ pi(.|s)                            (eq. 4)
+
+nu >= 0 and alpha by dual ascent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ssql_ros.algorithms.sac import Mask
+from ssql_ros.algorithms.sqrl import SQRLPretraining
+from ssql_ros.algorithms.work import Work
+from ssql_ros.data.replay import Transition
+from ssql_ros.nn.native import Adam
+
+
+class SQRLFineTuning(SQRLPretraining):
+    """Algorithm 2: every action is masked, and the actor pays nu for its own Q_safe."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        start = math.log(self.settings.initial_nu)
+        self.log_nu = torch.tensor([start], device=self.device, requires_grad=True)
+        self.nu_optimiser = Adam([self.log_nu], lr=self.settings.dual_rate)
+
+    @property
+    def nu(self) -> torch.Tensor:
+        """Return the multiplier of the safety constraint (1,)."""
+        return self.log_nu.detach().exp()
+
+    def mask(self, step: int) -> Mask | None:
+        """Return the mask: from the first step on."""
+        self._masked = self._serving is not None
+        return self._own_mask()
+
+    def rollouts_due(self, step: int) -> list[Mask | None]:
+        """Return that no extra episodes are wanted: all of fine-tuning is masked, and serves the critic too."""
+        return []
+
+    def finish(self) -> list[Work]:
+        """Return that nothing is left to do: the critic is as frozen, or as fresh, as it was."""
+        return []
+
+    def observe(self, transition: Transition) -> None:
+        """Learn the safety critic online, where that is wanted, from fine-tuning itself."""
+        if not self.settings.online:
+            return
+        self.safety_replay.add(transition)
+        if self.safety_replay.added % self.settings.off_policy_steps == 0:
+            self._fit_safety()
+            self.serve()
+
+    def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return -J(pi) of eq. 4 and log pi of the actions drawn (batch,); move nu by dual ascent."""
+        action, log_probability = self.actor.sample(state, self.generator)
+        q = self.critics.frozen(torch.cat([state, action], dim=1))[..., 0]
+        q_safe = self.q_safe(state, action)
+        slack = self.settings.epsilon - q_safe
+        loss = (self.alpha * log_probability - self.pessimistic(q) - self.nu * slack).mean()
+        self.nu_optimiser.descend((self.log_nu * slack.detach().mean()).sum())
+        return loss, log_probability.detach()
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        return [*super()._optimisers(), self.nu_optimiser]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must hold."""
+        return {**super().state(), "log_nu": self.log_nu}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        super().restore(state)
+        with torch.no_grad():
+            self.log_nu.copy_(state["log_nu"])

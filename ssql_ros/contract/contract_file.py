@@ -1,0 +1,328 @@
+"""Reads a robot's contract from its YAML file and checks every entry."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ssql_ros.contract.contract import (
+    JOINT_STATE,
+    MESSAGE_FIELDS,
+    UNITS,
+    Block,
+    Commanded,
+    Contract,
+    Feature,
+    Input,
+    Observed,
+)
+from ssql_ros.contract.incident import Ball, Box, Limit
+from ssql_ros.contract.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
+from ssql_ros.contract.schema import ContractError, Section, read_yaml
+
+STAMPS = ("header", "arrival")
+BLOCKS = ("frame", "past_frames", "past_actions", "derived")
+
+
+def load_contract(path: str | os.PathLike[str]) -> Contract:
+    """Read and check a robot's contract.
+
+    Args:
+        path: the YAML file.
+
+    Raises:
+        ContractError: what is wrong, in which file, at which key, what was expected and what came.
+    """
+    path = Path(path)
+    top = Section(
+        read_yaml(path),
+        f"{path}: ",
+        ("robot", "control_period", "command_timeout", "inputs", "observation", "action", "incident", "safe_action"),
+        optional=("reward",),
+    )
+    inputs = _read_inputs(top)
+    observed = _read_observed(top, inputs)
+    commanded = _read_commanded(top)
+    control_period = top.number("control_period", positive=True)
+    command_timeout = top.number("command_timeout", positive=True)
+    if command_timeout < control_period:
+        raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
+    limits, boxes, balls = _read_incident(top, observed)
+    return Contract(
+        path=str(path),
+        robot=top.text("robot"),
+        control_period=control_period,
+        command_timeout=command_timeout,
+        inputs=inputs,
+        observed=observed,
+        commanded=commanded,
+        limits=limits,
+        boxes=boxes,
+        balls=balls,
+        safe_action=_read_safe_action(top, commanded),
+        holds_pose=top.raw("safe_action") == "hold",
+        reward=_read_reward(top, inputs) if top.has("reward") else None,
+    )
+
+
+def _read_inputs(top: Section) -> dict[str, Input]:
+    raw = top.raw("inputs")
+    names = list(raw) if isinstance(raw, dict) else []
+    section, inputs = Section(raw, top.place("inputs"), names), {}
+    for name in names:
+        entry = Section(section.raw(name), section.place(name), ("topic", "type", "max_age"), ("stamps",))
+        kind = entry.text("type", MESSAGE_FIELDS)
+        stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[0]
+        inputs[name] = Input(name, entry.text("topic"), kind, entry.number("max_age", positive=True), stamps)
+    return inputs
+
+
+def _entries(section: Section, key: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Section]:
+    return [Section(raw, f"{section.place(key)}[{i}]", required, optional) for i, raw in enumerate(section.items(key))]
+
+
+def _names_once(entries: list[Section], taken: tuple[str, ...] = ()) -> tuple[str, ...]:
+    names = list(taken)
+    for entry in entries:
+        name = entry.text("name")
+        if name in names:
+            raise entry.error("name", f"{name!r} is given twice")
+        names.append(name)
+    return tuple(names[len(taken) :])
+
+
+def _unit(entry: Section, si_unit: str) -> str:
+    unit = entry.text("unit")
+    if unit not in UNITS or UNITS[unit][0] != si_unit:
+        fitting = [name for name, (base, _) in UNITS.items() if base == si_unit]
+        raise entry.error("unit", f"the field is in {si_unit}: expected {' or '.join(fitting)}, got {unit!r}")
+    return unit
+
+
+def _sums(entries: list[Section], sources: tuple[str, ...]) -> np.ndarray:
+    """Return the weighted sums of `entries` over `sources`, one row an entry."""
+    matrix = np.zeros((len(entries), len(sources)))
+    for row, entry in enumerate(entries):
+        for name, weight in entry.weights("sum", sources).items():
+            matrix[row, sources.index(name)] = weight
+    return matrix
+
+
+def _read_feature(entry: Section, inputs: dict[str, Input]) -> Feature:
+    source = entry.text("input", inputs)
+    fields = MESSAGE_FIELDS[inputs[source].type]
+    field = entry.text("field", fields)
+    unit = _unit(entry, fields[field])
+    joint = None
+    if inputs[source].type == JOINT_STATE:
+        joint = entry.text("joint")
+    elif entry.has("joint"):
+        raise entry.error("joint", f"only {JOINT_STATE} has joints; {source} is a {inputs[source].type}")
+    wrap = entry.flag("wrap")
+    if wrap and unit != "rad":
+        raise entry.error("wrap", f"only angles in rad are wrapped, this is in {unit}")
+    return Feature(entry.text("name"), source, field, unit, joint, entry.number("scale", 1.0), wrap)
+
+
+def _read_block(entry: Section) -> Block:
+    kind = entry.text("block", BLOCKS)
+    past = kind.startswith("past_")
+    if past != entry.has("count"):
+        raise entry.error("count", f"{'is missing for' if past else 'is not for'} the block {kind!r}")
+    return Block(kind, entry.count("count") if past else 1, entry.number("scale", 1.0))
+
+
+def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
+    section = Section(
+        top.raw("observation"),
+        top.place("observation"),
+        ("trigger", "max_skew", "episode_gap", "frame", "vector"),
+        ("derived", "incomplete_history"),
+    )
+    frame_entries = _entries(section, "frame", ("name", "input", "field", "unit"), optional=("joint", "scale", "wrap"))
+    frame_names = _names_once(frame_entries)
+    frame = tuple(_read_feature(entry, inputs) for entry in frame_entries)
+    derived = _entries(section, "derived", ("name", "sum")) if section.has("derived") else []
+    return Observed(
+        trigger=section.text("trigger", sorted({feature.input for feature in frame})),
+        max_skew=section.number("max_skew", positive=True),
+        episode_gap=section.number("episode_gap", positive=True),
+        frame=frame,
+        derived_names=_names_once(derived, taken=frame_names),
+        derived=_sums(derived, frame_names),
+        blocks=tuple(_read_block(entry) for entry in _entries(section, "vector", ("block",), ("count", "scale"))),
+        incomplete_history=(
+            section.text("incomplete_history", ("flag", "hold")) if section.has("incomplete_history") else "flag"
+        ),
+    )
+
+
+def _read_commanded(top: Section) -> Commanded:
+    section = Section(top.raw("action"), top.place("action"), ("elements", "command", "joints"))
+    elements = _entries(section, "elements", ("name", "low", "high"))
+    for entry in elements:
+        if entry.number("low") >= entry.number("high"):
+            raise entry.error("high", f"expected a number above low ({entry.number('low'):g})")
+    names = _names_once(elements)
+
+    command = Section(
+        section.raw("command"), section.place("command"), ("topic", "type", "field", "unit"), ("max_rate",)
+    )
+    command.text("type", (JOINT_STATE,))
+    field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
+    to_si = 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
+
+    joints = _entries(section, "joints", ("name", "offset", "sum"))
+    matrix = to_si * _sums(joints, names)
+    if np.linalg.matrix_rank(matrix) < len(names):
+        idle = [name for name, column in zip(names, matrix.T, strict=True) if not column.any()]
+        what = f"{', '.join(idle)} moves no joint" if idle else "different actions would give the same joint command"
+        raise section.error("joints", f"{what}: is a joint missing?")
+    return Commanded(
+        names=names,
+        low=np.array([entry.number("low") for entry in elements]),
+        high=np.array([entry.number("high") for entry in elements]),
+        topic=command.text("topic"),
+        field=field,
+        joint_names=_names_once(joints),
+        offset=to_si * np.array([entry.number("offset") for entry in joints]),
+        matrix=matrix,
+        max_rate=to_si * command.number("max_rate", positive=True) if command.has("max_rate") else math.inf,
+    )
+
+
+def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...], tuple[Box, ...], tuple[Ball, ...]]:
+    # A derived feature is in the unit of the features that it sums.
+    units = {feature.name: feature.unit for feature in observed.frame}
+    for name, row in zip(observed.derived_names, observed.derived, strict=True):
+        units[name] = observed.frame[int(np.flatnonzero(row)[0])].unit if row.any() else ""
+    limits, boxes, balls = [], [], []
+    for entry in _entries(top, "incident", ("unit",), ("feature", "above", "below", "inside", "within", "of")):
+        if entry.has("inside"):
+            boxes.append(_read_box(entry, units))
+        elif entry.has("within"):
+            balls.append(_read_ball(entry, units))
+        else:
+            limits.append(_read_limit(entry, units))
+    return tuple(limits), tuple(boxes), tuple(balls)
+
+
+def _term_unit(entry: Section, features: tuple[str, ...], units: dict[str, str]) -> str:
+    for feature in features:
+        if entry.text("unit") != units[feature]:
+            raise entry.error("unit", f"{feature} is in {units[feature]}, got {entry.text('unit')!r}")
+    return entry.text("unit")
+
+
+def _read_limit(entry: Section, units: dict[str, str]) -> Limit:
+    if not entry.has("feature"):
+        raise entry.error("feature", "is missing: a limit needs 'feature', a box needs 'inside', a ball needs 'within'")
+    _refuse(entry, ("of",), "a limit, which has 'feature', 'above', 'below' and 'unit' only")
+    feature = entry.text("feature", units)
+    unit = _term_unit(entry, (feature,), units)
+    if not entry.has("above") and not entry.has("below"):
+        raise entry.error("above", "a limit needs 'above', 'below' or both")
+    above = entry.number("above") if entry.has("above") else math.inf
+    below = entry.number("below") if entry.has("below") else -math.inf
+    if below >= above:
+        raise entry.error("below", f"expected a number under above ({above:g}), got {below:g}")
+    return Limit(feature, above, below, unit)
+
+
+def _refuse(entry: Section, keys: tuple[str, ...], what: str) -> None:
+    for key in keys:
+        if entry.has(key):
+            raise entry.error(key, f"is not for {what}")
+
+
+def _read_ball(entry: Section, units: dict[str, str]) -> Ball:
+    _refuse(entry, ("feature", "above", "below"), "a ball, which has 'within', 'of' and 'unit' only")
+    if not entry.has("of"):
+        raise entry.error("of", "is missing: a ball needs its centre, a mapping of features to numbers")
+    centre = Section(entry.raw("of"), entry.place("of"), required=(), optional=units)
+    features = tuple(name for name in units if centre.has(name))
+    if not features:
+        raise entry.error("of", "expected a mapping of features to numbers, got an empty one")
+    radius = entry.number("within", positive=True)
+    return Ball(features, tuple(centre.number(f) for f in features), radius, _term_unit(entry, features, units))
+
+
+def _read_box(entry: Section, units: dict[str, str]) -> Box:
+    _refuse(entry, ("feature", "above", "below", "within", "of"), "a box, which has 'inside' and 'unit' only")
+    inside = Section(entry.raw("inside"), entry.place("inside"), required=(), optional=units)
+    features = tuple(name for name in units if inside.has(name))
+    if not features:
+        raise entry.error("inside", "expected a mapping of features to [low, high], got an empty one")
+    sides = []
+    for feature in features:
+        side = inside.numbers(feature)
+        if len(side) != 2 or side[0] >= side[1]:
+            raise inside.error(feature, f"expected [low, high] with low under high, got {side}")
+        sides.append(side)
+    low, high = zip(*sides, strict=True)
+    return Box(features, low, high, _term_unit(entry, features, units))
+
+
+def _read_safe_action(top: Section, commanded: Commanded) -> np.ndarray:
+    if isinstance(top.raw("safe_action"), str):
+        if top.text("safe_action", ("hold", "zero")) == "hold" and commanded.field != "position":
+            raise top.error("safe_action", f"hold is for commands of positions, these are of {commanded.field}")
+        return np.minimum(np.maximum(np.zeros(len(commanded.names)), commanded.low), commanded.high)
+    safe_action, size = np.array(top.numbers("safe_action")), len(commanded.names)
+    if safe_action.shape != (size,):
+        raise top.error("safe_action", f"expected {size} numbers, one per action element, got {len(safe_action)}")
+    if np.any(safe_action < commanded.low) or np.any(safe_action > commanded.high):
+        raise top.error("safe_action", f"lies outside the action bounds: {safe_action.tolist()}")
+    return safe_action
+
+
+def _read_reward(top: Section, inputs: dict[str, Input]) -> RewardRule:
+    place, numbers = top.place("reward"), ("limit", "acceleration_weight", "action_scale")
+    kind = Section(top.raw("reward"), place, ("kind",), ("input", "goal", *numbers)).text("kind", KINDS)
+    names = ("kind", "input", "goal", *(numbers if kind == FORWARD_VELOCITY else ()))
+    section = Section(top.raw("reward"), place, names)
+    source = section.text("input", inputs)
+    if inputs[source].type != "nav_msgs/msg/Odometry":
+        raise section.error("input", f"expected a nav_msgs/msg/Odometry, {source} is a {inputs[source].type}")
+    if kind == DISTANCE:
+        goal = section.numbers("goal")
+        if len(goal) > 3:
+            raise section.error("goal", f"expected x, or x and y, or x, y and z, got {len(goal)} numbers")
+        return DistanceRule(source, tuple(goal))
+    limit, weight, scale = (section.number(name, positive=name != "acceleration_weight") for name in numbers)
+    return ForwardVelocityRule(source, section.number("goal"), limit, weight, scale)
+
+
+def config_folder() -> Path:
+    """Return the folder of shipped contracts and bundles: an overlay's share, the interpreter's, or the source tree's.
+
+    Raises:
+        ContractError: none of them is there; the text lists where it looked.
+    """
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    source = Path(__file__).resolve().parents[2] / "config"
+    folders = [*(prefix / "share" / "ssql_ros" / "config" for prefix in (*prefixes, Path(sys.prefix))), source]
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise ContractError(f"the contracts of ssql_ros are not installed; looked in {', '.join(map(str, folders))}")
+
+
+def find_contract(robot: str) -> Path:
+    """Return the path of a shipped contract by robot name, or `robot` itself where it is a file.
+
+    Raises:
+        ContractError: neither; the text lists the robots that are shipped.
+    """
+    if Path(robot).is_file():
+        return Path(robot)
+    folder = config_folder()
+    path = folder / f"{robot}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.endswith("_nodes")))
+        raise ContractError(f"no contract {robot!r}: it is not a file, and {folder} has {known}")
+    return path

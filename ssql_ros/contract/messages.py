@@ -1,0 +1,404 @@
+"""Messages to numbers and back: the one place where a value enters or leaves a ROS message.
+
+The rclpy wheels do not check field types, and a wrong scalar type is corrupted silently on the wire (a NumPy bool
+arrives as False, an int in a float field as 5e-324), so every scalar is cast here and nowhere else. Functions take
+message objects and fill message objects; none needs a node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssql_ros.contract.contract import JOINT_STATE, Contract, Feature, Input
+from ssql_ros.contract.schema import ContractError
+from ssql_ros.contract.stamped import NANOSECONDS
+
+
+def stamp_of(message: Any) -> int:
+    """Return the header stamp of `message` in ns."""
+    stamp = message.header.stamp
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def check_stamp(message: Any, what: str) -> int:
+    """Return the header stamp of `message` in ns; raise ContractError where it is no time at all."""
+    stamp = message.header.stamp
+    if not (0 <= stamp.nanosec < NANOSECONDS and stamp.sec >= 0):
+        raise ContractError(
+            f"{what}: header.stamp: expected sec >= 0 and nanosec below 10^9, got sec {stamp.sec}, nanosec "
+            f"{stamp.nanosec}; the driver fills it wrongly"
+        )
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def set_stamp(message: Any, nanoseconds: int) -> None:
+    """Set the header stamp of `message`, given in ns. Raises ContractError beyond the 32 bits of its seconds."""
+    seconds = int(nanoseconds // NANOSECONDS)
+    if not -(2**31) <= seconds < 2**31:
+        raise ContractError(f"{type(message).__name__}.header.stamp: {nanoseconds} ns does not fit")
+    message.header.stamp.sec = seconds
+    message.header.stamp.nanosec = int(nanoseconds % NANOSECONDS)
+
+
+class JointReader:
+    """Reads named joints of a JointState; names are mapped to indices once and again only when they change.
+
+    Args:
+        wanted: joint names, in the order in which values are returned.
+        fields: JointState field of each.
+        what: the topic, for error texts.
+        partial: a message may lack joints (several publishers share `joint_states`): their values are NaN.
+    """
+
+    def __init__(
+        self, wanted: Sequence[str], fields: Sequence[str], what: str, contract_path: str, partial: bool = False
+    ) -> None:
+        self._wanted, self._fields, self._what, self._path = list(wanted), list(fields), what, contract_path
+        self._partial = partial
+        self._names: list[str] | None = None
+        self._places: list[tuple[str, int]] = []  # field and index of each joint; index -1: the message lacks it
+
+    def __call__(self, message: Any) -> np.ndarray:
+        """Return the wanted values, SI units.
+
+        Raises:
+            ContractError: a joint is missing or given twice, it has no value in the field, or one that is not finite.
+        """
+        return np.array(self.values(message))
+
+    def values(self, message: Any) -> list[float]:
+        """Return the wanted values as plain floats; raises as a call does."""
+        if message.name != self._names:
+            self._places = self._find(list(message.name))
+            self._names = list(message.name)
+        values = []
+        for joint, (field, i) in zip(self._wanted, self._places, strict=True):
+            if i < 0:
+                values.append(math.nan)
+                continue
+            column = getattr(message, field)
+            if i >= len(column):
+                raise ContractError(
+                    f"{self._what}: {joint} has no {field}: {len(column)} values for {len(message.name)} names; "
+                    f"{self._path} reads it"
+                )
+            values.append(column[i])
+            if not math.isfinite(values[-1]):
+                raise ContractError(f"{self._what}: {joint} is {values[-1]} in {field}, expected a finite number")
+        return values
+
+    def _find(self, names: list[str]) -> list[tuple[str, int]]:
+        for joint in self._wanted:
+            if joint not in names and not self._partial:
+                has = ", ".join(names) or "none"
+                raise ContractError(f"{self._what} lacks {joint}; {self._path} lists it; it has: {has}")
+            if names.count(joint) > 1:
+                raise ContractError(f"{self._what}: {joint} is given {names.count(joint)} times in one message")
+        places = [names.index(joint) if joint in names else -1 for joint in self._wanted]
+        return list(zip(self._fields, places, strict=True))
+
+
+def _check_finite(values: Sequence[float] | np.ndarray, names: Sequence[str], what: str) -> None:
+    if not all(map(math.isfinite, values)):
+        bad = [math.isfinite(value) for value in values].index(False)
+        raise ContractError(f"{what}: {names[bad]} is {values[bad]}, expected a finite number")
+
+
+def _imu_values(message: Any, what: str) -> dict[str, float]:
+    q, rate, a = message.orientation, message.angular_velocity, message.linear_acceleration
+    w, x, y, z = q.w, q.x, q.y, q.z
+    p, q, r = rate.x, rate.y, rate.z
+    norm = math.sqrt(w * w + x * x + y * y + z * z)
+    # An unset message has an all-zero quaternion.
+    if not abs(norm - 1.0) < 1e-2:
+        raise ContractError(f"{what}: no orientation: expected a unit quaternion, got norm {norm:.3g}")
+    roll, pitch, yaw = _roll_pitch_yaw(w, x, y, z)
+    world = _rotate((w, x, y, z), (p, q, r))
+    return {
+        "orientation.roll": roll,
+        "orientation.pitch": pitch,
+        "orientation.yaw": yaw,
+        "angular_velocity.x": p,
+        "angular_velocity.y": q,
+        "angular_velocity.z": r,
+        "world_angular_velocity.x": world[0],
+        "world_angular_velocity.y": world[1],
+        "world_angular_velocity.z": world[2],
+        "linear_acceleration.x": a.x,
+        "linear_acceleration.y": a.y,
+        "linear_acceleration.z": a.z,
+    }
+
+
+# Rotations are written out in plain floats: transforms3d's matrices take ten times as long, and these run on every
+# reading, while a robot waits.
+
+
+def _roll_pitch_yaw(w: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Return roll, pitch and yaw (rad, REP-103: turns about fixed axes x, y, z) of the quaternion (w, x, y, z).
+
+    By way of the rotation matrix, in the order in which transforms3d does it: so both give the same bits.
+    """
+    s = 2.0 / (w * w + x * x + y * y + z * z)
+    sx, sy, sz = x * s, y * s, z * s
+    m00, m10, m20 = 1.0 - (y * sy + z * sz), x * sy + w * sz, x * sz - w * sy
+    m21, m22 = y * sz + w * sx, 1.0 - (x * sx + y * sy)
+    return math.atan2(m21, m22), math.atan2(-m20, math.sqrt(m00 * m00 + m10 * m10)), math.atan2(m10, m00)
+
+
+def _rotate(q: tuple[float, float, float, float], v: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return vector `v` turned by the quaternion (w, x, y, z): v + 2 u x (u x v + w v), for |q| = 1."""
+    w, x, y, z = q
+    vx, vy, vz = v
+    cx, cy, cz = y * vz - z * vy + w * vx, z * vx - x * vz + w * vy, x * vy - y * vx + w * vz
+    return vx + 2 * (y * cz - z * cy), vy + 2 * (z * cx - x * cz), vz + 2 * (x * cy - y * cx)
+
+
+def _odometry_values(message: Any, _what: str) -> dict[str, float]:
+    p, v = message.pose.pose.position, message.twist.twist.linear
+    return {
+        "position.x": p.x,
+        "position.y": p.y,
+        "position.z": p.z,
+        "linear_velocity.x": v.x,
+        "linear_velocity.y": v.y,
+        "linear_velocity.z": v.z,
+    }
+
+
+def _check_measured(message: Any, covariances: Sequence[str], what: str) -> None:
+    """Raise ContractError where a driver says by covariance -1 that it does not measure a quantity (REP-145)."""
+    for covariance in covariances:
+        if getattr(message, covariance)[0] == -1.0:
+            quantity = covariance.removesuffix("_covariance")
+            raise ContractError(f"{what}: no {quantity}: its covariance is -1, which means not measured")
+
+
+def _measured(fields: Sequence[str]) -> list[str]:
+    """Return the names of the covariances of what `fields` of an Imu message are made of."""
+    used = [
+        quantity
+        for quantity in ("orientation", "angular_velocity", "linear_acceleration")
+        if any(quantity in field for field in fields)
+    ]
+    # Rates are turned to the world frame by the orientation.
+    turned = any(field.startswith("world_") for field in fields)
+    if turned and "orientation" not in used:
+        used.append("orientation")
+    return [f"{quantity}_covariance" for quantity in used]
+
+
+_FIELD_VALUES: dict[str, Callable[[Any, str], dict[str, float]]] = {
+    "sensor_msgs/msg/Imu": _imu_values,
+    "nav_msgs/msg/Odometry": _odometry_values,
+}
+
+
+class InputReader:
+    """Reads the features of one contract input from its messages, in the contract's units and order."""
+
+    def __init__(self, contract: Contract, source: Input) -> None:
+        features: list[Feature] = [f for f in contract.observed.frame if f.input == source.name]
+        self._what = source.topic
+        self._names = [feature.name for feature in features]
+        self._units = [(feature.factor, feature.wrap) for feature in features]
+        self._fields = [feature.field for feature in features]
+        self._read_joints: JointReader | None = None
+        self._measured = _measured(self._fields) if source.type == "sensor_msgs/msg/Imu" else []
+        if source.type == JOINT_STATE:
+            joints = [feature.joint or "" for feature in features]
+            self._read_joints = JointReader(joints, self._fields, source.topic, contract.path, partial=True)
+        else:
+            self._values_of = _FIELD_VALUES[source.type]
+
+    def __call__(self, message: Any) -> np.ndarray:
+        """Return the features (n_features of this input,); NaN: the message lacks this joint, another may have it.
+
+        Raises:
+            ContractError: names the topic and the field or joint that has no value, two, or one that is not finite.
+        """
+        if self._read_joints is not None:
+            values = self._read_joints.values(message)
+        else:
+            _check_measured(message, self._measured, self._what)
+            by_field = self._values_of(message, self._what)
+            values = [by_field[field] for field in self._fields]
+            _check_finite(values, self._names, self._what)
+        return np.array(
+            [
+                wrap_angle(factor * value) if wrap else factor * value
+                for (factor, wrap), value in zip(self._units, values, strict=True)
+            ]
+        )
+
+
+def field_reader(kind: str, fields: Sequence[str], what: str) -> Callable[[Any], np.ndarray]:
+    """Return what reads `fields` (see contract.MESSAGE_FIELDS) of messages of type `kind`, SI units.
+
+    The function raises ContractError where a value is not finite. Joints are read by `JointReader`.
+    """
+    values_of = _FIELD_VALUES[kind]
+
+    def read(message: Any) -> np.ndarray:
+        by_field = values_of(message, what)
+        values = [by_field[field] for field in fields]
+        _check_finite(values, fields, what)
+        return np.array(values)
+
+    return read
+
+
+def wrap_angle(angle: float) -> float:
+    """Return an angle in rad brought to [-pi, pi); one already there is unchanged to the last bit."""
+    return angle if -math.pi <= angle < math.pi else (angle + math.pi) % (2 * math.pi) - math.pi
+
+
+class Proposed(NamedTuple):
+    """What a Proposal says, each (n_action,): see Proposal.msg. None: it does not say."""
+
+    action: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray | None
+    low: np.ndarray | None
+    high: np.ndarray | None
+    squashed: bool
+
+
+class CommandReader:
+    """Reads an action vector from what controllers send: JointState by name, Proposal, or Float64MultiArray."""
+
+    def __init__(self, contract: Contract, what: str) -> None:
+        self._contract, self._what = contract, what
+        told = contract.commanded
+        self._joints = JointReader(told.joint_names, [told.field] * len(told.joint_names), what, contract.path)
+
+    def joint_command(self, message: Any) -> np.ndarray:
+        """Return the commanded joint values (n_joint,) of a JointState, SI units, in the contract's order.
+
+        Raises:
+            ContractError: a joint is missing, the length is wrong, or a value is not finite.
+        """
+        return self._joints(message)
+
+    def joint_state(self, message: Any) -> np.ndarray:
+        """Return the action (n_action,) of a JointState command; not clipped."""
+        return self._contract.action_of(self.joint_command(message))
+
+    def array_command(self, message: Any) -> np.ndarray:
+        """Return the commanded joint values of a Float64MultiArray, in the order of the contract's joints."""
+        names = self._contract.commanded.joint_names
+        values = np.asarray(message.data, dtype=float)
+        if values.shape != (len(names),):
+            raise ContractError(f"{self._what}: expected {len(names)} values, one per joint, got {len(values)}")
+        _check_finite(values, names, self._what)
+        return values
+
+    def proposal(self, message: Any) -> Proposed:
+        """Return what a Proposal says. Its context is the proposer's own business.
+
+        Raises:
+            ContractError: made for another contract, a wrong length, a value that is not finite, a negative std, a
+                support that has no inside, a squashed distribution without mean or std.
+        """
+        contract, names = self._contract, self._contract.commanded.names
+        if message.contract_id and message.contract_id != contract.id:
+            raise ContractError(f"{self._what}: made for contract {message.contract_id}, this is {contract.id}")
+        vectors = {}
+        for field in ("action", "mean", "std", "low", "high"):
+            vector = np.asarray(getattr(message, field), dtype=float)
+            if vector.shape != (len(names),) and (field == "action" or vector.size):
+                raise ContractError(f"{self._what}: expected {len(names)} values in {field}, got {len(vector)}")
+            _check_finite(vector, names, f"{self._what}: {field}")
+            vectors[field] = vector
+        if (vectors["std"] < 0).any():
+            raise ContractError(f"{self._what}: std has a negative value")
+        if vectors["low"].size != vectors["high"].size or (vectors["low"] > vectors["high"]).any():
+            raise ContractError(f"{self._what}: expected low and high with low at most high")
+        squashed = bool(message.squashed)
+        if squashed and not (vectors["mean"].size and vectors["std"].size):
+            raise ContractError(f"{self._what}: squashed, but mean or std is empty")
+        mean = vectors["mean"] if vectors["mean"].size else vectors["action"]
+        std, low, high = (vectors[field] if vectors[field].size else None for field in ("std", "low", "high"))
+        return Proposed(vectors["action"], mean, std, low, high, squashed)
+
+
+def fill_joint_command(message: Any, contract: Contract, joint_command: np.ndarray, stamp: int) -> Any:
+    """Fill a JointState with a joint command (n_joint,) in SI units and return it."""
+    set_stamp(message, stamp)
+    message.name = list(contract.commanded.joint_names)
+    setattr(message, contract.commanded.field, _floats(joint_command))
+    return message
+
+
+def fill_joint_state(message: Any, stamp: int, names: Sequence[str], **fields: np.ndarray) -> Any:
+    """Fill a JointState with position, velocity and effort arrays (n_joint,) in SI units and return it."""
+    set_stamp(message, stamp)
+    message.name = list(names)
+    for field, values in fields.items():
+        setattr(message, field, _floats(values))
+    return message
+
+
+def fill_vector3(vector: Any, values: Sequence[float]) -> None:
+    """Fill a geometry_msgs Vector3 or Point."""
+    vector.x, vector.y, vector.z = (float(value) for value in values)
+
+
+def fill_quaternion(quaternion: Any, xyzw: Sequence[float]) -> None:
+    """Fill a geometry_msgs Quaternion from (x, y, z, w)."""
+    quaternion.x, quaternion.y, quaternion.z, quaternion.w = (float(value) for value in xyzw)
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return np.asarray(values, dtype=float).tolist()
+
+
+def fill(message: Any, **fields: Any) -> Any:
+    """Fill fields of one of this package's messages, each cast to the type that its definition gives it.
+
+    Args:
+        fields: values by field name. NumPy scalars, Python numbers and arrays are all right; what the field's type
+            cannot hold is not.
+
+    Raises:
+        ContractError: a field that the message does not have, or a value that its type cannot hold.
+    """
+    types = message.get_fields_and_field_types()
+    for name, value in fields.items():
+        if name not in types:
+            raise ContractError(f"{type(message).__name__} has no field {name!r}")
+        setattr(message, name, _cast(value, types[name], f"{type(message).__name__}.{name}"))
+    return message
+
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+_INTEGER_BITS = {f"{sign}int{bits}": (sign, bits) for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_NUMERIC = frozenset(("double", "float", "boolean", *_INTEGER_BITS))
+
+
+def _cast(value: Any, kind: str, where: str) -> Any:
+    if kind.startswith("sequence<"):
+        items = value.tolist() if isinstance(value, np.ndarray) else value
+        return [_cast(item, kind[len("sequence<") : -1], where) for item in items]
+    if kind == "string":
+        return str(value)
+    if kind not in _NUMERIC:
+        raise ContractError(f"{where}: a {kind} is not filled here")
+    # Text is no number, though float() and bool() would take it.
+    if not isinstance(value, _NUMBERS):
+        raise ContractError(f"{where}: expected a number, got {value!r}")
+    if kind in ("double", "float"):
+        return float(value)
+    if kind == "boolean":
+        return bool(value)
+    sign, bits = _INTEGER_BITS[kind]
+    low, high = (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    # By way of Python's own number: NumPy's do not compare with bounds that they cannot hold.
+    number = value.item() if isinstance(value, np.generic) else value
+    if not low <= number <= high or number != int(number):
+        raise ContractError(f"{where}: expected a whole number from {low} to {high}, got {value!r}")
+    return int(number)

@@ -1,0 +1,207 @@
+"""Logged steps as what offline learners draw batches from: transitions over n steps, cut at the ends of episodes."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssql_ros.contract import Contract
+from ssql_ros.data.data_set import FORMAT, MANIFEST, DataSet
+from ssql_ros.model.bundle import write_whole
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Steps in the order they were made, episode after episode.
+
+    Attributes:
+        observation: (N, n_observation), s_t.
+        action: (N, n_action), the executed one, in [-1, 1].
+        reward: (N,), of the step that begins in s_t.
+        margin: (N,), l(s_t).
+        terminal: (N,), whether the episode ended for good in s_t's successor, which has no row of its own.
+        episode: (N,), a number that is the same for all rows of an episode.
+        ending: (N,), l of that successor where a row is terminal; elsewhere it is not read. None: no row is terminal.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    margin: np.ndarray
+    terminal: np.ndarray
+    episode: np.ndarray
+    ending: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check shapes. Raises ValueError with the name, what was expected and what came."""
+        rows = len(self.observation)
+        for name in ("action", "reward", "margin", "terminal", "episode"):
+            if len(getattr(self, name)) != rows:
+                raise ValueError(
+                    f"log: {name}: expected {rows} rows, as observation has, got {len(getattr(self, name))}"
+                )
+        for name in ("observation", "action", "reward", "margin"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"log: {name}: has values that are not finite")
+        if rows == 0:
+            raise ValueError("log: expected at least one step, got none")
+        last = np.asarray(self.terminal, bool)
+        if last.any() and (self.ending is None or not np.isfinite(self.ending[last]).all()):
+            raise ValueError("log: ending: expected the margin of every state that ended an episode")
+
+
+def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
+    """Write a log as one .npy a column, and a manifest that says what it is and how it was made.
+
+    Raises:
+        ValueError: the folder is there and not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: is not empty; use another folder")
+    shapes = {}
+    for column in fields(Log):
+        values, data = getattr(log, column.name), io.BytesIO()
+        if values is None:
+            continue
+        np.save(data, values, allow_pickle=False)
+        write_whole(folder / f"{column.name}.npy", data.getvalue())
+        shapes[column.name] = {"dtype": str(values.dtype), "shape": list(values.shape)}
+    document = {"format": FORMAT, "rows": len(log.reward), "columns": shapes, **facts}
+    # Last: a folder with a manifest is whole.
+    write_whole(folder / MANIFEST, json.dumps(document, indent=1).encode())
+
+
+def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
+    """Return a log and its manifest: one of `ssql collect`, or a data set of transitions out of a bag.
+
+    Of the latter the margins of states that ended an episode are computed from `following`, whose first numbers are
+    the contract's frame.
+
+    Raises:
+        ValueError: a file is missing or damaged (DataSetError), or the columns do not fit together.
+    """
+    data = DataSet(folder)
+    columns = {column.name: data[column.name] for column in fields(Log) if column.name != "ending"}
+    if "ending" in data.names:
+        columns["ending"] = data["ending"]
+    elif columns["terminal"].any():
+        columns["ending"] = _endings(data, contract)
+    try:
+        return Log(**columns), data.manifest
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def _endings(data: DataSet, contract: Contract) -> np.ndarray:
+    """Return l of the states that ended an episode (N,), 0 elsewhere."""
+    terminal, following = np.asarray(data["terminal"]), data["following"]
+    ending = np.zeros(len(terminal))
+    rows = np.flatnonzero(terminal)
+    try:
+        ending[rows] = margins(following[rows], contract)
+    except ValueError as error:
+        raise ValueError(f"{data.path}: has no column ending, and {error}") from error
+    return ending
+
+
+def margins(observations: np.ndarray, contract: Contract) -> np.ndarray:
+    """Return l (N,) of observations (N, n_observation).
+
+    Raises:
+        ValueError: the contract's vector does not begin with its frame, so that l cannot be told from it.
+    """
+    first = contract.observed.blocks[0]
+    if first.kind != "frame" or first.scale != 1.0:
+        raise ValueError(f"{contract.path} does not begin its vector with the frame")
+    frames = observations[:, : contract.frame_size].astype(float)
+    return np.array([contract.margin(frame)[0] for frame in frames])
+
+
+@dataclass(frozen=True)
+class OfflineBatch:
+    """Transitions over n steps.
+
+    Attributes:
+        observation, action: s_t, a_t.
+        reward: (batch,), r_t + gamma r_(t+1) + ..., n terms.
+        margin: (batch,), max of l(s_t) ... l(s_(t+n-1)), and of the state that ended the episode where one did.
+        following: s_(t+n).
+        terminal: (batch,), 1 where the episode ended for good within these steps.
+        cost: (batch,), c_t + gamma c_(t+1) + ..., c = 1 where l > 0; of a state that ended the episode too.
+    """
+
+    observation: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    margin: torch.Tensor
+    following: torch.Tensor
+    terminal: torch.Tensor
+    cost: torch.Tensor
+
+
+class OfflineData:
+    """A log in memory, ready to draw from.
+
+    Attributes:
+        starts: (count, n_observation), where episodes begin, of those that do not begin in the failure set.
+        length: steps of an episode, in the mean.
+    """
+
+    def __init__(self, log: Log, n_step: int, gamma: float, device: torch.device) -> None:
+        """Sum up n steps from every row. Raises ValueError: no episode has n steps."""
+        rows = np.arange(len(log.observation))
+        # Of each row, the last row of its episode.
+        ends = np.flatnonzero(np.append(log.episode[1:] != log.episode[:-1], True))
+        last = ends[np.searchsorted(ends, rows)]
+        ended_at = log.terminal.astype(bool)
+        reward, cost, margin = np.zeros(len(rows)), np.zeros(len(rows)), np.full(len(rows), -np.inf)
+        for k in range(n_step):
+            at = np.minimum(rows + k, last)
+            within = rows + k <= last
+            reward += np.where(within, gamma**k * log.reward[at], 0.0)
+            cost += np.where(within, gamma**k * (log.margin[at] > 0.0), 0.0)
+            margin = np.maximum(margin, log.margin[at])
+            if log.ending is not None:
+                ends_here = (rows + k == last) & ended_at[last]
+                margin = np.where(ends_here, np.maximum(margin, log.ending[last]), margin)
+                cost += np.where(ends_here, gamma ** (k + 1) * (log.ending[last] > 0.0), 0.0)
+        # Complete: s_(t+n) has a row, or the episode ended for good before.
+        reaches = rows + n_step <= last
+        ended = ended_at[last] & ~reaches
+        keep = np.flatnonzero(reaches | ended)
+        if not len(keep):
+            raise ValueError(f"log: no episode has more than {n_step} steps")
+        self.n_step = n_step
+
+        def tensor(values: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(values[keep], dtype=torch.float32, device=device)
+
+        self._columns = OfflineBatch(
+            tensor(log.observation),
+            tensor(log.action),
+            tensor(reward),
+            tensor(margin),
+            tensor(log.observation[np.minimum(rows + n_step, last)]),
+            tensor(ended),
+            tensor(cost),
+        )
+        firsts = np.append(0, ends[:-1] + 1)
+        self.length = len(rows) / len(ends)
+        self.starts = torch.as_tensor(
+            log.observation[firsts[log.margin[firsts] <= 0.0]], dtype=torch.float32, device=device
+        )
+
+    def __len__(self) -> int:
+        return len(self._columns.reward)
+
+    def draw(self, batch: int, generator: torch.Generator) -> OfflineBatch:
+        """Return `batch` transitions, uniformly drawn."""
+        columns = self._columns
+        index = torch.randint(len(self), (batch,), generator=generator, device=columns.reward.device)
+        return OfflineBatch(*(getattr(columns, name)[index] for name in OfflineBatch.__dataclass_fields__))

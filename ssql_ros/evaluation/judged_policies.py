@@ -1,0 +1,116 @@
+"""Policies that are judged: of each step their Q, the reward, and what their objective charges."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.model.bundle import Network
+from ssql_ros.model.policy import InducedPolicy
+from ssql_ros.model.served_network import mean_and_std, q_values
+
+
+class Judged(Protocol):
+    """A policy that tells of each step what its Q is, and what its objective charges."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+
+    def step(self, observation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+        """Return a draw from the policy (n_action,), its Q, and its cost."""
+
+
+class JudgedInduced:
+    """The induced policy of SSQL.
+
+    Attributes:
+        behaviour: b.
+        states: (n_state,) each, all that were met.
+    """
+
+    def __init__(self, policy: InducedPolicy) -> None:
+        self._policy, self.behaviour = policy, policy.behaviour
+        self.states: list[np.ndarray] = []
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self._policy.reset(rng)
+
+    def step(self, observation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+        """Return a draw from pi*, its Q, and the KL of the step's weights."""
+        self.states.append(np.concatenate([observation, self._policy.context()]))
+        actions, values, weights = self._policy.weigh(observation, rng)
+        chosen = int(rng.choice(len(actions), p=weights))
+        self.behaviour.advance()
+        positive = weights[weights > 0.0]
+        return actions[chosen], float(values[chosen]), float((positive * np.log(len(weights) * positive)).sum())
+
+
+class JudgedGaussian:
+    """A squashed Gaussian over the whole range of actions.
+
+    Args:
+        policy, critics: its networks.
+        behaviour: whose context the networks see beside the observation; None: none.
+    """
+
+    def __init__(self, policy: Network, critics: Network, behaviour: BehaviourPolicy | None = None) -> None:
+        self._policy, self._critics, self._behaviour = policy, critics, behaviour
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        if self._behaviour is not None:
+            self._behaviour.reset(rng)
+
+    def step(self, observation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+        """Return a draw from pi, its Q, and log pi(a|s)."""
+        state = observation
+        if self._behaviour is not None:
+            state = np.concatenate([observation, self._behaviour.context()])
+            self._behaviour.advance()
+        mean, std = mean_and_std(self._policy, state)
+        z = rng.standard_normal(mean.shape)
+        u = mean + std * z
+        # log of tanh's slope, which must not be 0 far out.
+        slope = 2.0 * (math.log(2.0) - u - np.logaddexp(0.0, -2.0 * u))
+        log_pi = (-0.5 * z * z - np.log(std) - 0.5 * math.log(2.0 * math.pi) - slope).sum()
+        action = np.tanh(u)
+        q = q_values(self._critics, state[np.newaxis], action[np.newaxis]).mean()
+        return action, float(q), float(log_pi)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One episode, step by step: q (T,) of what was done, reward (T,), cost (T,); `ended`: by the task, not by time."""
+
+    q: np.ndarray
+    reward: np.ndarray
+    cost: np.ndarray
+    ended: bool
+    incident: bool = False
+
+
+def roll_out(policy: Judged, env: Any, episodes: int, seed: int, show: bool) -> tuple[list[Rollout], list[float]]:
+    """Return episodes of a policy, and their undiscounted returns."""
+    rng = np.random.default_rng([seed, 7])
+    rollouts, totals = [], []
+    for _ in tqdm(range(episodes), unit="episode", disable=not show):
+        observation, _ = env.reset(seed=int(rng.integers(2**31)))
+        policy.reset(rng)
+        q, reward, cost = [], [], []
+        terminated = truncated = False
+        info: dict[str, Any] = {}
+        while not (terminated or truncated):
+            action, value, charged = policy.step(observation, rng)
+            observation, r, terminated, truncated, info = env.step(action)
+            q.append(value)
+            reward.append(float(r))
+            cost.append(charged)
+        rollouts.append(Rollout(np.array(q), np.array(reward), np.array(cost), terminated, bool(info.get("incident"))))
+        totals.append(float(np.sum(reward)))
+    return rollouts, totals

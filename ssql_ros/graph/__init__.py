@@ -1,0 +1,1 @@
+"""This package's nodes as processes and as launch descriptions."""

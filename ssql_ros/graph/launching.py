@@ -1,0 +1,183 @@
+"""What the launch files share: arguments that are checked before anything starts, and nodes whose end is the launch's.
+
+Needs ROS 2's launch and launch_ros.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
+
+from launch import Action, LaunchContext, LaunchDescription
+from ssql_ros.contract import Contract, find_contract, load_contract
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.critic import shielding_critic
+from ssql_ros.model.shipped import find_shipped_bundle
+from ssql_ros.ros.parameters import Parameter
+from ssql_ros.shield.critic_limits import epsilon_of
+
+CONTRACT = Parameter("contract", "minitaur", "robot name or path of its contract YAML")
+NAMESPACE = Parameter("namespace", "", "namespace of all nodes")
+USE_SIM_TIME = Parameter("use_sim_time", False, "true when a simulator publishes /clock")
+SHIELD = (
+    Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
+    Parameter(
+        "mode",
+        "enforce",
+        "enforce: decisions go to the robot; monitor: they are only published",
+        choices=("enforce", "monitor"),
+    ),
+    Parameter("epsilon", "", "threshold on q_safe, above 0 and below 1; empty: the bundle's own"),
+    Parameter("record", False, "true: record everything into a bag"),
+    Parameter("output", "", "folder of the bag; empty: bags/ROBOT_TIME"),
+)
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class LaunchArgumentError(ValueError):
+    """A launch argument is wrong; the text names it, what was expected, what came."""
+
+
+class NodeEnded(RuntimeError):
+    """A node without which the launch makes no sense has ended."""
+
+
+def described(
+    file: str, arguments: Sequence[Parameter], nodes: Callable[[dict[str, Any]], Sequence[Action]]
+) -> LaunchDescription:
+    """Return a launch description that starts nothing before all of its arguments are checked.
+
+    Args:
+        file: the launch file: `__file__`.
+        nodes: is given the values by name, and returns what to start; a ValueError or OSError of it starts nothing.
+    """
+
+    def start(context: LaunchContext) -> list[Action]:
+        # Arguments of the command line are this file's where it was launched itself, not included.
+        if any(Path(word).name == Path(file).name for word in sys.argv):
+            _refuse_unknown([word.partition(":=")[0] for word in context.argv if ":=" in word], arguments)
+        return list(nodes({p.name: _value(p, LaunchConfiguration(p.name).perform(context)) for p in arguments}))
+
+    declared = [
+        DeclareLaunchArgument(
+            p.name, default_value=_text(p.default), description=f"{p.description} ({p.kind}{p.allowed})"
+        )
+        for p in arguments
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def required(executable: str, values: dict[str, Any], remap: dict[str, str] | None = None, **parameters: Any) -> Node:
+    """Return a node whose end ends the launch, with a status that is not 0.
+
+    Args:
+        values: of the launch arguments: namespace and use_sim_time are used.
+        remap: topic names, from and to.
+        parameters: of the node.
+    """
+
+    def on_exit(context: LaunchContext) -> None:
+        # An exception, as launch has no other way to end with a status that is not 0.
+        if not context.is_shutdown:
+            raise NodeEnded(f"{executable} has ended, and this launch with it; what it printed says why")
+
+    return _node(executable, values, remap, parameters, on_exit=[OpaqueFunction(function=on_exit)])
+
+
+def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[str, Any], **options: Any) -> Node:
+    sim_time = {"use_sim_time": values["use_sim_time"]} if executable != "sim_node" else {}
+    return Node(
+        package="ssql_ros",
+        executable=executable,
+        name=executable,
+        namespace=values["namespace"],
+        output="screen",
+        remappings=list((remap or {}).items()),
+        parameters=[{**parameters, **sim_time}],
+        **options,
+    )
+
+
+def contract_of(values: dict[str, Any]) -> Contract:
+    """Return the contract that the argument `contract` names. Raises LaunchArgumentError."""
+    return _named("contract", values["contract"], lambda: load_contract(find_contract(values["contract"])))
+
+
+def check_topics(values: dict[str, Any], *names: str) -> None:
+    """Make sure that arguments are topic names. Raises LaunchArgumentError."""
+    for name in names:
+        try:
+            validate_topic_name(values[name])
+        except InvalidTopicNameException as error:
+            raise LaunchArgumentError(
+                f"argument {name}: expected a topic name, got {values[name]!r} ({' '.join(str(error).split())})"
+            ) from error
+
+
+def shield(values: dict[str, Any], remap: dict[str, str] | None = None) -> list[Node]:
+    """Return the shield, and the recorder where one is asked for; raise LaunchArgumentError before either starts."""
+    contract, given = contract_of(values), values["bundle"]
+    path = _named("bundle", given, lambda: Path(given) if given else find_shipped_bundle(contract.robot))
+    _named("bundle", given, lambda: shielding_critic(load_bundle(path, contract)))
+    epsilon = _named("epsilon", values["epsilon"], lambda: epsilon_of(values["epsilon"]))
+    settings = {"contract": values["contract"], "bundle": str(path), "mode": values["mode"]}
+    if epsilon is not None:
+        settings["epsilon"] = epsilon
+    nodes = [required("shield_node", values, remap, **settings)]
+    if values["record"]:
+        output = {"contract": values["contract"], "output": values["output"]}
+        if values["output"] and Path(values["output"]).exists():
+            raise LaunchArgumentError(f"argument output: {values['output']} is there already; name a folder to be made")
+        # Not required: a full disk must not take the shield away.
+        nodes.append(_node("recorder_node", values, remap, output))
+    return nodes
+
+
+def bundle_with(values: dict[str, Any], load: Callable[[Path], Any]) -> Path:
+    """Return the path that the argument `bundle` names, once `load(path)` has done. Raises LaunchArgumentError."""
+    path = Path(values["bundle"])
+    if not values["bundle"]:
+        raise LaunchArgumentError("argument bundle: expected the path of a bundle, got none; give bundle:=PATH")
+    _named("bundle", values["bundle"], lambda: load(path))
+    return path
+
+
+def _named(name: str, given: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (ValueError, OSError) as error:
+        raise LaunchArgumentError(f"argument {name}:={given}: {error}") from error
+
+
+def _refuse_unknown(given: Sequence[str], arguments: Sequence[Parameter]) -> None:
+    known = [argument.name for argument in arguments]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            advice = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise LaunchArgumentError(f"argument {name}: is unknown; {advice}")
+
+
+def _value(argument: Parameter, text: str) -> Any:
+    """Return an argument's value of the type of its default. Raises LaunchArgumentError."""
+    kind = type(argument.default)
+    try:
+        value = _WORDS[text.strip().lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        raise LaunchArgumentError(f"argument {argument.name}: expected {argument.kind}, got {text!r}") from None
+    if fault := argument.fault(value):
+        raise LaunchArgumentError(f"argument {fault}")
+    return value
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,1 +1,0 @@
-"""Learners: one file per algorithm, with shared networks, rollouts and evaluation."""

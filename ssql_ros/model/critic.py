@@ -1,0 +1,246 @@
+"""Serves a bundle's safety critic: one number for each of many candidate actions at once, by the bundle's rule.
+
+probability   the logit of Q_safe(s, a), the mean over the ensemble; an action is safe where Q_safe <= epsilon
+margin        Q_c(s, a), the largest of the ensemble; an action is safe where Q_c < delta
+
+onnxruntime scores candidates, with the observation's part of the first layer computed once for all; NumPy scores
+proposals, which come alone. One thread: the tail of a decision is the scheduler's, and a second thread makes it worse.
+No torch: a shield starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from ssql_ros.model.activation import gelu
+from ssql_ros.model.bundle import Bundle, BundleError, MarginCritic, Network, ProbabilityCritic, Rule
+
+
+def logit(probability: float) -> float:
+    """Return log(p / (1 - p)) for 0 < p < 1."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def sigmoid(logits: float) -> float:
+    """Return 1 / (1 + exp(-x)); NaN stays NaN."""
+    if logits >= 0:
+        return 1.0 / (1.0 + math.exp(-logits))
+    exponential = math.exp(logits)
+    return exponential / (1.0 + exponential)
+
+
+# Numbers of candidates for which arrays are kept: more than a decision has, and memory stays bounded.
+SIZES = 8
+
+
+class SafetyCritic:
+    """Q_safe(s, a), or Q_c(s, a), of one bundle, ready to score candidates.
+
+    Attributes:
+        bundle: what is served.
+        id: the bundle's id, for the account.
+        rule: PROBABILITY: scores are logits of Q_safe; MARGIN: they are Q_c.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.id = bundle.id
+        network = bundle.safety_critic()
+        self.rule = network.rule
+        shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
+        if len(shapes) > 1:
+            raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")
+        self._n_observation = len(network.observation_mean)
+        self._n_action = network.members[0][0].weight.shape[0] - self._n_observation
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        model = _onnx_model(network, self._n_observation, self.rule)
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._observation = np.zeros((1, self._n_observation), np.float32)
+        self._alone = _AloneCritic(network, self.rule)
+        self._bound: dict[int, tuple[ort.IOBinding, np.ndarray, np.ndarray]] = {}
+
+    def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return scores (k,), float32: logits of Q_safe, or margins Q_c.
+
+        Args:
+            observation: (n_observation,).
+            actions: (k, n_action), contract's units, inside its bounds.
+
+        The returned array is overwritten by the next call with the same k.
+        """
+        k = len(actions)
+        if k == 1:
+            return self._alone.logits(observation, actions[0])
+        if k not in self._bound:
+            if len(self._bound) >= SIZES:
+                self._bound.pop(next(iter(self._bound)))
+            self._bound[k] = self._bind(k)
+        binding, actions_in, logits_out = self._bound[k]
+        self._observation[0] = observation
+        actions_in[:] = actions
+        self._session.run_with_iobinding(binding)
+        return logits_out
+
+    def _bind(self, k: int) -> tuple[ort.IOBinding, np.ndarray, np.ndarray]:
+        """Bind preallocated arrays for k candidates: a run then copies nothing and allocates nothing."""
+        actions, logits = np.zeros((k, self._n_action), np.float32), np.zeros(k, np.float32)
+        binding = self._session.io_binding()
+        for name, array in (("observation", self._observation), ("actions", actions)):
+            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        return binding, actions, logits
+
+
+def shielding_critic(bundle: Bundle) -> SafetyCritic:
+    """Return the critic of a bundle that a shield is to enforce.
+
+    Raises:
+        BundleError: it has no critic, or it was calibrated and no threshold could be certified: every action would then
+            be refused, and what is left, the least margin at every step, is nothing that anybody has tried or promised.
+    """
+    critic = bundle.critic
+    if isinstance(critic, MarginCritic) and critic.delta is None:
+        statement = critic.certificate.get("statement", "")
+        raise BundleError(
+            f"{bundle.path}: certificate: expected a certified threshold, got none: {statement} "
+            f"A shield would refuse every action; train on, or calibrate with more --states or a larger --epsilon-s"
+        )
+    return SafetyCritic(bundle)
+
+
+def thresholds_of(bundle: Bundle, epsilon: float | None = None) -> dict[str, float | None]:
+    """Return epsilon and delta for `ShieldSettings`: those of the bundle's critic, of which one is None.
+
+    Args:
+        epsilon: replaces the bundle's own.
+
+    Raises:
+        BundleError: it has no critic, or nothing of it is certified, or an epsilon is given for a critic of margins.
+    """
+    critic = bundle.safety_critic()
+    if isinstance(critic, ProbabilityCritic):
+        return {"epsilon": critic.epsilon if epsilon is None else epsilon, "delta": None}
+    if epsilon is not None:
+        raise BundleError(
+            f"{bundle.path}: epsilon {epsilon:g}: its critic is one of margins, which has a delta instead"
+        )
+    if critic.delta is None:
+        raise BundleError(f"{bundle.path}: certificate: expected a certified threshold, got none")
+    return {"epsilon": None, "delta": critic.delta}
+
+
+class _AloneCritic:
+    """The network for a single action, as matrix-vector products.
+
+    Most proposals pass, and are all that is scored. For one action a run of onnxruntime costs more than its
+    arithmetic, the more so in a process that has slept since the last one.
+
+    Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights.
+    """
+
+    def __init__(self, network: Network, rule: Rule) -> None:
+        self._relu, self._worst = network.activation == "relu", rule is Rule.MARGIN
+        self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
+        self._bound = network.observation_clip
+        # (members, n_in + 1, n_out) of each layer; the first of all members side by side: they have one input.
+        first, *self._hidden, last = (
+            np.stack([np.vstack([layer.weight, layer.bias]) for layer in layers])
+            for layers in zip(*network.members, strict=True)
+        )
+        self._first = np.hstack(list(first))
+        self._last = last[..., 0] if self._worst else last.reshape(-1) / len(last)
+        self._input = np.ones(len(self._first), np.float32)
+        self._state, self._action = np.split(self._input[:-1], [len(self._mean)])
+        widths = [weight.shape[2] for weight in (first, *self._hidden)]
+        self._sums = [np.zeros((len(first), 1, width), np.float32) for width in widths]
+        self._inputs = [np.ones((len(first), 1, width + 1), np.float32) for width in widths]
+        self._logits = np.zeros(1, np.float32)
+
+    def logits(self, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Return the logit (1,) of an action (n_action,) in an observation (n_observation,)."""
+        self._state[:] = ((observation - self._mean) / self._scale).clip(-self._bound, self._bound)
+        self._action[:] = action
+        np.dot(self._input, self._first, out=self._sums[0].reshape(-1))
+        self._activate(0)
+        for i, weight in enumerate(self._hidden):
+            np.matmul(self._inputs[i], weight, out=self._sums[i + 1])
+            self._activate(i + 1)
+        if self._worst:
+            self._logits[0] = (self._inputs[-1][:, 0] * self._last).sum(axis=1).max()
+        else:
+            self._logits[0] = self._inputs[-1].reshape(-1).dot(self._last)
+        return self._logits
+
+    def _activate(self, i: int) -> None:
+        if self._relu:
+            np.maximum(self._sums[i], 0.0, out=self._inputs[i][..., :-1])
+        else:
+            self._inputs[i][..., :-1] = gelu(self._sums[i])
+
+
+def _onnx_model(network: Network, n_observation: int, rule: Rule) -> bytes:
+    """Return the network as an ONNX model: (observation [1, n], actions [k, m]) -> logits [k], or margins.
+
+    The graph is built from the bundle's own arrays at each load, so it can never be of other weights than the bundle.
+    """
+    nodes, constants = [], []
+
+    def constant(name: str, value: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+        return name
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def activated(x: str, name: str) -> str:
+        if network.activation == "relu":
+            return node("Relu", [x], name)
+        # gelu(x) = x / 2 (1 + erf(x / sqrt 2))
+        error = node("Erf", [node("Mul", [x, "root_half"], f"{name}.in")], f"{name}.erf")
+        return node("Mul", [node("Mul", [x, "half"], f"{name}.half"), node("Add", [error, "one"], f"{name}.cdf")], name)
+
+    if network.activation == "gelu":
+        for name, value in (("root_half", math.sqrt(0.5)), ("half", 0.5), ("one", 1.0)):
+            constant(name, np.array(value))
+    bound = network.observation_clip
+    centred = node("Sub", ["observation", constant("mean", network.observation_mean)], "centred")
+    scaled = node("Div", [centred, constant("scale", network.observation_scale)], "scaled")
+    state = node("Clip", [scaled, constant("low", np.array(-bound)), constant("high", np.array(bound))], "state")
+    outputs = []
+    for m, member in enumerate(network.members):
+        first = member[0]
+        weight_state = constant(f"{m}.state", first.weight[:n_observation])
+        weight_action = constant(f"{m}.action", first.weight[n_observation:])
+        from_state = node("Gemm", [state, weight_state, constant(f"{m}.0.b", first.bias)], f"{m}.from_state")
+        from_action = node("MatMul", ["actions", weight_action], f"{m}.from_action")
+        x = node("Add", [from_action, from_state], f"{m}.0.y")
+        for i, layer in enumerate(member[1:], start=1):
+            x = activated(x, f"{m}.{i}.x")
+            weight, bias = constant(f"{m}.{i}.w", layer.weight), constant(f"{m}.{i}.b", layer.bias)
+            x = node("Gemm", [x, weight, bias], f"{m}.{i}.y")
+        outputs.append(x)
+    score = node("Max" if rule is Rule.MARGIN else "Mean", outputs, "score")
+    node("Reshape", [score, "flat"], "logits")
+    constants.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
+    n_action = network.members[0][0].weight.shape[0] - n_observation
+    graph = helper.make_graph(
+        nodes,
+        "safety_critic",
+        [
+            helper.make_tensor_value_info("observation", TensorProto.FLOAT, [1, n_observation]),
+            helper.make_tensor_value_info("actions", TensorProto.FLOAT, ["k", n_action]),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["k"])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    checker.check_model(model)
+    return model.SerializeToString()

@@ -1,0 +1,1 @@
+"""Networks in torch: layers, distributions, checkpoints, and whatever makes them fast."""

@@ -1,0 +1,1 @@
+"""What is true of one robot: its world, its scripted behaviours, its simulated sensors, its tasks."""

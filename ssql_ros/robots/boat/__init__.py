@@ -1,0 +1,1 @@
+"""The boat: a point in a current, with two rocks."""

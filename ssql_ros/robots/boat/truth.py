@@ -1,0 +1,50 @@
+"""The boat's ground truth, and logs of it: what only this world lets one know exactly."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from tqdm import tqdm
+
+from ssql_ros.data.logged_steps import Log
+from ssql_ros.robots.boat.pilots import PILOTS, Pilots, boat_chart
+from ssql_sim import boat
+from ssql_sim.reachability import Grid, Solution, World, safe_starts, solve
+
+WORLD = World(boat.moved, boat.margin_of, boat.reward_of, boat.LOW, boat.HIGH, boat.MAX_STEPS)
+
+
+@lru_cache(maxsize=1)
+def boat_solution() -> Solution:
+    """Return who can stay safe and the best safe return, on 251 x 201 cells; some seconds."""
+    return solve(WORLD, Grid())
+
+
+def boat_starts(episodes: int, seed: int) -> np.ndarray:
+    """Return initial states (episodes, 2), uniformly drawn from those that can stay safe."""
+    return safe_starts(boat_solution(), episodes, seed)
+
+
+def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
+    """Return a mixed log: the pilots of behaviour/boat_pilots.py in turn, from starts all over the box."""
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    rng = np.random.default_rng([seed, 7])
+    position = rng.uniform(WORLD.low, WORLD.high, (episodes, 2))
+    pilots = Pilots(boat_chart(), np.arange(episodes) % len(PILOTS), rng)
+    observations, actions = [], []
+    for _ in tqdm(range(WORLD.steps), unit="step", disable=not show):
+        observations.append(position)
+        # As float32, which is what the log holds: what was recorded is what was done.
+        actions.append(pilots.act(position).astype(np.float32))
+        position = WORLD.moved(position, actions[-1])
+    observation = np.stack(observations, axis=1).reshape(-1, 2)
+    return Log(
+        observation=observation.astype(np.float32),
+        action=np.stack(actions, axis=1).reshape(-1, 2),
+        reward=WORLD.reward(observation).astype(np.float32),
+        margin=WORLD.margin(observation).astype(np.float32),
+        terminal=np.zeros(len(observation), np.float32),
+        episode=np.repeat(np.arange(episodes), WORLD.steps),
+    )

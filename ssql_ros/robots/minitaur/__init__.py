@@ -1,0 +1,1 @@
+"""The Minitaur: a quadruped of eight motors (TASKS: walk without falling)."""

@@ -1,0 +1,1 @@
+"""The safety shield: which action goes to the robot, when, and why."""

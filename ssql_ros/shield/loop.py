@@ -1,0 +1,400 @@
+"""When the shield decides: one command every control period, at once when a proposal answers a new observation.
+
+Collects readings and proposals, says when a decision is due, and takes it. Knows times but reads no clock: `now` and
+`arrival` are seconds of the steady clock, `clock` and stamps are nanoseconds of the node's and the sender's clock.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ssql_ros.contract import Contract, ContractError, ObservationAssembler
+from ssql_ros.contract.health import Freshness
+from ssql_ros.contract.stamped import JUMP
+from ssql_ros.model.bundle import Rule
+from ssql_ros.model.critic import SafetyCritic, sigmoid
+from ssql_ros.model.proposal import Proposal
+from ssql_ros.shield.command_source import CommandSource
+from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict, decide
+
+
+class Mode(enum.IntEnum):
+    """What becomes of a decision; the values are those of ShieldState.msg."""
+
+    ENFORCE = 0
+    MONITOR = 1
+    DISABLED = 2
+    INACTIVE = 3
+
+
+# A proposal may come a quarter of a period late before the last one is used again: well inside the driver's time-out of
+# two periods, and wide enough for the jitter of a controller that runs at the control period itself.
+SLACK = 1.25
+# s, how long nothing is believed of inputs that have contradicted each other: they go on to do so, now one first, now
+# the other.
+CONTRADICTED = 0.5
+# s, how long the least risky action may go on with nothing safe before the safe action is held: each is drawn anew.
+NOTHING_SAFE = 0.5
+# By how much less risky another action must be scored (in logits, a factor of two in the odds; in the margin's unit) to
+# take the place of the least risky one before.
+CLEARLY = 0.7
+# Proposals in a row that answer the frame before the newest: then the controller is one behind, and stays so.
+LAGGING = 3
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One decision with its account.
+
+    Attributes:
+        joint_command: (n_joint,), SI units, what goes to the robot; None: nothing does, as the shield only watches.
+        stamp: ns, of the observation decided upon; 0 before the first.
+        enforced: True when `verdict.action` is what goes to the robot.
+        proposal: (n_action,), empty when none was fit to be decided on.
+        complete: True when a proposal for a new observation caused the tick; False when the period ran out.
+        settings, bundle_id: thresholds and bundle that were decided with; others may be in force when this is told.
+        fresh: True when a proposal has come since the tick before.
+        history_missing: how many entries of the observation's history stand in for what was not measured.
+    """
+
+    verdict: Verdict
+    joint_command: np.ndarray | None
+    stamp: int
+    enforced: bool
+    proposal: np.ndarray
+    complete: bool
+    fresh: bool
+    settings: ShieldSettings
+    bundle_id: str
+    history_missing: int
+
+
+class ShieldLoop:
+    """Feeds `decide` once per control period.
+
+    Args:
+        simulated: the node's clock is /clock.
+        timer: s on the steady clock, for the deadline of a decision; None: it has none.
+
+    Attributes:
+        counts: decisions so far, by `Decision`.
+        missed_periods: commands that came over half a period after they were due.
+        dropped: proposals that came after a newer one.
+        inputs: how the inputs come, and what is wrong with them.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        critic: SafetyCritic,
+        settings: ShieldSettings,
+        mode: Mode,
+        seed: int = 0,
+        simulated: bool = False,
+        timer: Callable[[], float] | None = None,
+    ) -> None:
+        self.contract = contract
+        self.critic = critic
+        self.settings = settings
+        self.mode = mode
+        self.counts: Counter[Decision] = Counter()
+        self.missed_periods = self.ticks = self.dropped = 0
+        self.last_reason = ""
+        self.assembler = ObservationAssembler(contract)
+        self.inputs = Freshness(contract, simulated)
+        self.source = CommandSource(contract)
+        self._timer = timer
+        self._rng = np.random.default_rng(seed)
+        self._proposal: Proposal | None = None
+        self._proposed_joints = np.empty(0)
+        self._proposal_stamp = 0
+        self._lag = 0
+        self._fresh = self._heard = False
+        self._holding = False
+        self._unreadable: dict[str, str] = {}  # what is wrong with an input's newest message
+        self._contradiction = ("", -math.inf)
+        self._proposal_fault = ""
+        self._decided_stamp: int | None = None
+        self._least_risk_since: float | None = None
+        self._least_risky = np.empty(0)
+        self._deadline = -math.inf
+
+    def start(self, now: float) -> None:
+        """Begin: the first command is due one period from `now`."""
+        self._deadline = now + self.contract.control_period
+        self._fresh = False
+        self._proposal = None
+        self.source.start()
+
+    # What comes in.
+
+    def read(self, name: str, stamp: int, now: float, clock: int, values: np.ndarray) -> None:
+        """Take in a reading of input `name`.
+
+        Args:
+            stamp: ns, the message's own, or of its arrival where the contract says so.
+            now: s on the steady clock, when it came; clock: ns on the node's clock, 0: it is not set.
+
+        Raises:
+            ContractError: it contradicts another of the same stamp; the safe action follows for a while.
+        """
+        health = self.inputs.inputs[name]
+        if not np.isnan(values).all():
+            self._unreadable.pop(name, None)
+            again = stamp == health.stamp
+            health.hear(stamp, now, clock)
+            if again and self.inputs.simulated and clock <= stamp:
+                # A simulation that waits tells again where the robot is: its time stands still, and nothing ages.
+                self.assembler.repeat(name, stamp, now)
+        if stamp == 0:
+            return  # not stamped: `inputs` says so
+        try:
+            self.assembler.read(name, stamp, now, values)
+        except ContractError as error:
+            self._contradiction = (str(error), now + CONTRADICTED)
+            raise
+
+    def unreadable(self, name: str, fault: str) -> None:
+        """Note that a message of an input could not be read; nothing is decided until one of it can be."""
+        self._unreadable[name] = fault
+
+    def propose(
+        self,
+        action: np.ndarray,
+        joint_command: np.ndarray,
+        stamp: int,
+        time: float,
+        **distribution: Any,
+    ) -> bool:
+        """Take in a proposal; return False where a newer one was there, and this one is dropped.
+
+        Args:
+            stamp: ns, of the observation that it answers; 0: not stamped.
+            time: s on the steady clock, when it was made.
+            distribution: `mean`, `std`, `low`, `high`, `squashed` of `Proposal`, as far as they are known.
+        """
+        if 0 < stamp < self._proposal_stamp and self._proposal_stamp - stamp < JUMP:
+            self.dropped += 1
+            return False
+        self._note_lag(stamp)
+        self._proposal = Proposal(action, time, **distribution)
+        self._proposed_joints = joint_command
+        self._proposal_stamp, self._proposal_fault, self._fresh = stamp, "", True
+        self._heard = True
+        return True
+
+    def _note_lag(self, stamp: int) -> None:
+        newest = self.assembler.newest
+        before = self.assembler.before(newest) if newest is not None else None
+        self._lag = self._lag + 1 if before is not None and stamp == before.stamp else 0
+
+    def unreadable_proposal(self, fault: str, stamp: int) -> None:
+        """Note that a proposal came that could not be read: the safe action follows, until a readable one comes."""
+        self._proposal, self._proposal_fault = None, fault
+        self._proposal_stamp, self._fresh = stamp, True
+
+    def relayed(self, joint_command: np.ndarray, stamp: int) -> np.ndarray:
+        """Return what goes to the robot of a proposal while the shield only watches: the proposal, inside the limits.
+
+        Nothing but the contract's joint limits stands between: to the last bit the same where it keeps to them.
+        """
+        low, high = self.contract.joint_limits
+        allowed = 1e-9 * (high - low)
+        if (joint_command < low - allowed).any() or (joint_command > high + allowed).any():
+            joint_command = np.clip(joint_command, low, high)
+        self.assembler.executed(self.contract.clip(self.contract.nearest_action(joint_command)), stamp)
+        self.source.sent(joint_command, arrived=True)
+        return joint_command
+
+    # When a decision is due.
+
+    @property
+    def watching(self) -> bool:
+        """Tell whether proposals go to the robot as they come, whatever is decided."""
+        return self.mode is not Mode.ENFORCE
+
+    def input_complete(self) -> bool:
+        """Tell whether the newest observation is not yet decided on and a new proposal answers it.
+
+        A proposal stamped before the newest observation answers an older one, and its successor is on the way; but of
+        a controller that is one frame behind all the time, none comes that is not.
+        """
+        if not self._fresh:
+            return False
+        newest = self.assembler.newest
+        if newest is None or newest.stamp == self._decided_stamp or not self.assembler.ready:
+            return False
+        return self._proposal_stamp == 0 or self._proposal_stamp >= newest.stamp or self._lag >= LAGGING
+
+    def wait(self, now: float) -> float:
+        """Return for how many seconds nothing is due; 0 when a decision is."""
+        return 0.0 if self.input_complete() else max(0.0, self._deadline - now)
+
+    # The decision.
+
+    def tick(self, now: float, clock: int = 0) -> Tick:
+        """Decide now and return the command. `clock`: ns on the node's clock; 0: it is not set."""
+        complete = self.input_complete()
+        period = self.contract.control_period
+        if now > self._deadline + 0.5 * period:
+            self.missed_periods += 1
+        # A tick without news keeps the rate of one a period; one that news caused allows the next the slack.
+        self._deadline = now + (SLACK * period if complete else period)
+        fresh, self._fresh = self._fresh, self._fresh and not complete
+        heard, self._heard = self._heard, False
+        newest = self.assembler.newest
+        missing = 0 if newest is None else self.assembler.missing()
+        if newest is not None and newest.values is not None:
+            self.source.measured(newest.values)
+        fault = self._fault(now, clock) or self._history_fault(missing)
+        proposal, joints = self._proposal, self._proposed_joints
+        if not self.watching and not fault and proposal is not None:
+            proposal, joints = self._approached(proposal, joints)
+        verdict = self._verdict(fault, proposal, now)
+        stamp = newest.stamp if newest is not None else 0
+        self._decided_stamp = newest.stamp if newest is not None else None
+        joint_command = None if self.watching else self._command(verdict, proposal, joints, clock or stamp)
+        self.ticks += 1
+        self._holding = verdict.decision is Decision.HELD
+        self.counts[verdict.decision] += 1
+        if verdict.decision is not Decision.PASSED:
+            self.last_reason = verdict.reason
+        proposed = self._proposal.action if self._proposal is not None else np.empty(0)
+        return Tick(
+            verdict,
+            joint_command,
+            stamp,
+            not self.watching,
+            proposed,
+            complete,
+            fresh or heard,
+            self.settings,
+            self.critic.id,
+            missing,
+        )
+
+    def _approached(self, proposal: Proposal, joints: np.ndarray) -> tuple[Proposal, np.ndarray]:
+        """Return a proposal that goes no further from what the robot was told before than its source may change it."""
+        limited = self.source.limited(joints)
+        if limited is joints:
+            return proposal, joints
+        try:
+            action = self.contract.clip(self.contract.action_of(limited))
+        except ContractError:
+            return proposal, joints
+        # What it was drawn from is where it wants to go, not where it may be yet.
+        return Proposal(action, proposal.time), limited
+
+    def _command(
+        self, verdict: Verdict, proposal: Proposal | None, joints: np.ndarray, stamp: int
+    ) -> np.ndarray | None:
+        """Return the joint command that a verdict means, and remember what was executed."""
+        if verdict.decision is Decision.HELD:
+            frame = self.assembler.frame if self.assembler.newest is not None else None
+            held = self.source.held(frame)
+            if held is None:
+                return None
+            action = self.contract.clip(self.contract.nearest_action(held))
+            self.assembler.executed(action, stamp)
+            return held
+        if verdict.decision is Decision.PASSED and not verdict.reason and proposal is not None:
+            # Unchanged to the last bit: a shield that has nothing to say leaves no trace in the command.
+            command = joints
+        else:
+            command = self.contract.joint_command(verdict.action)
+        command = self.source.limited(command)
+        self.source.sent(command, arrived=self.source.limited(self._proposed_joints) is self._proposed_joints)
+        # As whoever hears the command has it, so that a bag and the policy have the same history to the last bit.
+        self.assembler.executed(self.contract.clip(self.contract.nearest_action(command)))
+        return command
+
+    @property
+    def holding(self) -> bool:
+        """Tell whether the last decision was to hold the safe action."""
+        return self._holding
+
+    def observation(self) -> Observation | None:
+        """Return the newest whole observation, None before the first."""
+        newest = self.assembler.newest
+        # As old as its oldest part, and not younger for readings that no frame could be made of.
+        return None if newest is None else Observation(self.assembler.vector(), newest.time)
+
+    def observation_fault(self, now: float, clock: int = 0) -> str:
+        """Return why nothing can be decided on what is observed, or an empty text."""
+        if now < self._contradiction[1]:
+            return self._contradiction[0]
+        if self._unreadable:
+            return next(iter(self._unreadable.values()))
+        return self.inputs.fault(self.assembler.frames, self.assembler.newest, now, clock)
+
+    def _fault(self, now: float, clock: int) -> str:
+        if self.mode is Mode.DISABLED:
+            return ""
+        return self.observation_fault(now, clock) or self._proposal_fault
+
+    def _history_fault(self, missing: int) -> str:
+        if not missing or self.mode is Mode.DISABLED or self.contract.observed.incomplete_history != "hold":
+            return ""
+        total = self.contract.past("past_frames") + self.contract.past("past_actions")
+        return f"history is not whole: {missing} of {total} entries were not measured"
+
+    def _verdict(self, fault: str, proposal: Proposal | None, now: float) -> Verdict:
+        safe = self.contract.safe_action
+        if fault:
+            self._least_risk_since = None
+            return Verdict(Decision.HELD, safe.copy(), reason=fault)
+        if self.mode is Mode.DISABLED:
+            if proposal is None or not now - proposal.time <= self.settings.max_proposal_age:
+                reason = self._proposal_fault or "no proposal: shield is disabled, and commands nothing"
+                return Verdict(Decision.HELD, safe.copy(), reason=reason)
+            return Verdict(Decision.PASSED, self.contract.clip(proposal.action), reason="shield is disabled")
+        try:
+            limit = math.inf
+            if self._timer is not None:
+                limit = self._timer() + self.settings.deadline * self.contract.control_period
+            late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
+            observation = self.observation()
+            critic, settings = self.critic, self.settings
+            verdict = decide(observation, proposal, critic, self.contract, settings, now, self._rng, late)
+            return self._settled(verdict, now)
+        except Exception as error:  # whatever it is, the robot needs a command now
+            reason = f"the decision failed: {type(error).__name__}: {error}"
+            return Verdict(Decision.HELD, safe.copy(), reason=reason)
+
+    def _settled(self, verdict: Verdict, now: float) -> Verdict:
+        """Return a verdict that does not draw another least risky action each period, nor for ever.
+
+        The one before goes on unless the new one is clearly less risky: a robot that is thrown about falls the sooner.
+        """
+        if verdict.decision is not Decision.LEAST_RISK:
+            self._least_risk_since = None
+            return verdict
+        if self._least_risk_since is None:
+            self._least_risk_since, self._least_risky = now, verdict.action
+            return verdict
+        if now - self._least_risk_since < NOTHING_SAFE:
+            before = self._least_risky
+            risk = self._risk(before)
+            if risk - self._risk(verdict.action) <= CLEARLY:
+                account = sigmoid(risk) if self.critic.rule is Rule.PROBABILITY else risk
+                return replace(verdict, action=before, q_action=account)
+            self._least_risky = verdict.action
+            return verdict
+        reason = f"nothing safe for {now - self._least_risk_since:.1f} s: {verdict.reason}"
+        return replace(verdict, decision=Decision.HELD, action=self.contract.safe_action.copy(), reason=reason)
+
+    def _risk(self, action: np.ndarray) -> float:
+        """Return the critic's score of an action (n_action,) in the newest observation; inf where it is none."""
+        score = float(self.critic.logits(self.assembler.vector(), action[np.newaxis])[0])
+        return score if math.isfinite(score) else math.inf
+
+    def change(self, **settings: Any) -> None:
+        """Change shield settings, from the next decision on. Raises ValueError for one out of range."""
+        self.settings = replace(self.settings, **settings)

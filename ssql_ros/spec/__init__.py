@@ -1,8 +1,0 @@
-"""The contract of a robot: what an observation and an action vector mean, from ROS messages and back."""
-
-from ssql_ros.spec.contract import Contract
-from ssql_ros.spec.contract_file import config_folder, find_contract, load_contract
-from ssql_ros.spec.observation import ObservationAssembler
-from ssql_ros.spec.schema import ContractError
-
-__all__ = ["Contract", "ContractError", "ObservationAssembler", "config_folder", "find_contract", "load_contract"]

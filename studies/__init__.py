@@ -1,0 +1,1 @@
+"""The experiments of docs/results: which runs each takes, and the tables made of them."""

@@ -1,0 +1,9 @@
+"""`python -m studies`: as `ssql`, with the verbs of this folder alone."""
+
+import sys
+
+from ssql_ros.cli.main import run_verbs
+from studies import command
+
+if __name__ == "__main__":
+    sys.exit(run_verbs("python -m studies", "The studies of docs/results.", [command]))
