@@ -162,18 +162,50 @@ def _decisions(task: Task, repeats: int, seed: int) -> dict[str, float]:
         loops[f"k{k}"] = partial(ours, replace(none_safe, candidates=k))
         loops[f"k{k}_torch"] = partial(in_torch, k)
     loops["safe_proposal"] = partial(ours, served)
+    loops["products"] = _products(bundle.need("critic"), 100)
+    loops["ort"] = _bare_run(critic)
     inputs = {name: itertools.cycle(passing if name == "safe_proposal" else pairs) for name in loops}
 
     times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in tqdm(range(0, repeats, BLOCK), desc="decisions", leave=False, disable=None):
         for name, run in loops.items():
             times[name] += [_timed(run, next(inputs[name])) for _ in range(min(BLOCK, repeats))]
-    for name in tqdm(("k100", "safe_proposal"), desc="paced decisions", leave=False, disable=None):
-        paced = times[f"{name}_paced"] = []
-        for _ in range(max(1, repeats // 5)):
+    paced = ("k100", "products", "safe_proposal", "ort")
+    times |= {f"{name}_paced": [] for name in paced}
+    for _ in tqdm(range(max(1, repeats // 5)), desc="paced decisions", leave=False, disable=None):
+        for name in paced:
             time.sleep(PAUSE)
-            paced.append(_timed(loops[name], next(inputs[name])))
+            times[f"{name}_paced"].append(_timed(loops[name], next(inputs[name])))
     return _figures(times)
+
+
+def _products(network: Network, k: int) -> Callable[[Pair], object]:
+    """Return the limit of scoring k candidates: the products of the hidden layers alone, in NumPy."""
+    pairs = [
+        (
+            np.ones((k, len(layer.weight)), np.float32),
+            layer.weight.astype(np.float32),
+            np.empty((k, layer.weight.shape[1]), np.float32),
+        )
+        for member in network.members
+        for layer in member[1:-1]
+    ]
+
+    def run(_: Pair) -> None:
+        for x, weight, out in pairs:
+            np.matmul(x, weight, out=out)
+
+    return run
+
+
+def _bare_run(critic: SafetyCritic) -> Callable[[Pair], object]:
+    """Return a run of the critic's session on one action whose arrays are bound and filled."""
+    binding, *arrays = critic._bind(1)
+
+    def run(_: Pair, kept: list = arrays) -> None:
+        critic._session.run_with_iobinding(binding)
+
+    return run
 
 
 def _timed(run: Callable[[Pair], object], pair: Pair) -> float:
@@ -185,13 +217,20 @@ def _timed(run: Callable[[Pair], object], pair: Pair) -> float:
 def _figures(times: dict[str, list[float]]) -> dict[str, float]:
     figures = {}
     for name, seconds in times.items():
-        percentiles = (50,) if name.endswith("_torch") else (50, 99, 99.9)
+        percentiles = (50,) if name.endswith("_torch") or name.startswith(("products", "ort")) else (50, 99, 99.9)
         for percentile in percentiles:
             figures[f"{name}_us_p{percentile:g}".replace(".", "")] = 1e6 * float(np.percentile(seconds, percentile))
     for k in SIZES:
         blocks = zip(_blocks(times[f"k{k}"]), _blocks(times[f"k{k}_torch"]), strict=True)
         ratios = [statistics.median(ours) / statistics.median(peers) for ours, peers in blocks]
         figures[f"k{k}_ratio_to_torch"] = statistics.median(ratios)
+    for pace in ("", "_paced"):
+        for name, ours, limit in (
+            ("k100_ratio_to_products", "k100", "products"),
+            ("safe_proposal_ratio_to_ort", "safe_proposal", "ort"),
+        ):
+            pairs = zip(_blocks(times[ours + pace]), _blocks(times[limit + pace]), strict=True)
+            figures[name + pace] = statistics.median(statistics.median(a) / statistics.median(b) for a, b in pairs)
     return figures
 
 

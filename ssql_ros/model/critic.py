@@ -3,8 +3,8 @@
 probability   the logit of Q_safe(s, a), the mean over the ensemble; an action is safe where Q_safe <= epsilon
 margin        Q_c(s, a), the largest of the ensemble; an action is safe where Q_c < delta
 
-onnxruntime scores candidates, with the observation's part of the first layer computed once for all; NumPy scores
-proposals, which come alone. One thread: the tail of a decision is the scheduler's, and a second thread makes it worse.
+One session of onnxruntime scores proposals, which come alone, and candidates, with the observation's part of the first
+layer computed once for all. One thread: the tail of a decision is the scheduler's, and a second thread makes it worse.
 No torch: a shield starts in a fraction of a second.
 """
 
@@ -16,7 +16,6 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from ssql_ros.model.activation import gelu
 from ssql_ros.model.bundle import Bundle, BundleError, MarginCritic, Network, ProbabilityCritic, Rule
 
 
@@ -63,7 +62,6 @@ class SafetyCritic:
         model = _onnx_model(network, self._n_observation, self.rule)
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._observation = np.zeros((1, self._n_observation), np.float32)
-        self._alone = _AloneCritic(network, self.rule)
         self._bound: dict[int, tuple[ort.IOBinding, np.ndarray, np.ndarray]] = {}
 
     def logits(self, observation: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -76,8 +74,6 @@ class SafetyCritic:
         The returned array is overwritten by the next call with the same k.
         """
         k = len(actions)
-        if k == 1:
-            return self._alone.logits(observation, actions[0])
         if k not in self._bound:
             if len(self._bound) >= SIZES:
                 self._bound.pop(next(iter(self._bound)))
@@ -134,55 +130,6 @@ def thresholds_of(bundle: Bundle, epsilon: float | None = None) -> dict[str, flo
     if critic.delta is None:
         raise BundleError(f"{bundle.path}: certificate: expected a certified threshold, got none")
     return {"epsilon": None, "delta": critic.delta}
-
-
-class _AloneCritic:
-    """The network for a single action, as matrix-vector products.
-
-    Most proposals pass, and are all that is scored. For one action a run of onnxruntime costs more than its
-    arithmetic, the more so in a process that has slept since the last one.
-
-    Every layer's input ends in a 1, which meets the bias in the last row of the layer's weights.
-    """
-
-    def __init__(self, network: Network, rule: Rule) -> None:
-        self._relu, self._worst = network.activation == "relu", rule is Rule.MARGIN
-        self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
-        self._bound = network.observation_clip
-        # (members, n_in + 1, n_out) of each layer; the first of all members side by side: they have one input.
-        first, *self._hidden, last = (
-            np.stack([np.vstack([layer.weight, layer.bias]) for layer in layers])
-            for layers in zip(*network.members, strict=True)
-        )
-        self._first = np.hstack(list(first))
-        self._last = last[..., 0] if self._worst else last.reshape(-1) / len(last)
-        self._input = np.ones(len(self._first), np.float32)
-        self._state, self._action = np.split(self._input[:-1], [len(self._mean)])
-        widths = [weight.shape[2] for weight in (first, *self._hidden)]
-        self._sums = [np.zeros((len(first), 1, width), np.float32) for width in widths]
-        self._inputs = [np.ones((len(first), 1, width + 1), np.float32) for width in widths]
-        self._logits = np.zeros(1, np.float32)
-
-    def logits(self, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """Return the logit (1,) of an action (n_action,) in an observation (n_observation,)."""
-        self._state[:] = ((observation - self._mean) / self._scale).clip(-self._bound, self._bound)
-        self._action[:] = action
-        np.dot(self._input, self._first, out=self._sums[0].reshape(-1))
-        self._activate(0)
-        for i, weight in enumerate(self._hidden):
-            np.matmul(self._inputs[i], weight, out=self._sums[i + 1])
-            self._activate(i + 1)
-        if self._worst:
-            self._logits[0] = (self._inputs[-1][:, 0] * self._last).sum(axis=1).max()
-        else:
-            self._logits[0] = self._inputs[-1].reshape(-1).dot(self._last)
-        return self._logits
-
-    def _activate(self, i: int) -> None:
-        if self._relu:
-            np.maximum(self._sums[i], 0.0, out=self._inputs[i][..., :-1])
-        else:
-            self._inputs[i][..., :-1] = gelu(self._sums[i])
 
 
 def _onnx_model(network: Network, n_observation: int, rule: Rule) -> bytes:

@@ -146,9 +146,16 @@ class _Scores:
 
     def choose(self, actions: np.ndarray, logits: np.ndarray, riskiest: bool) -> int | None:
         """Take in scores (k,) of actions (k, n_action); return the index of the first or the riskiest safe one."""
+        self.scored += len(logits)
+        best = logits.argmin()
+        least = logits.item(best)
+        # A NaN is the first that argmin finds, -inf the next: a least one that is finite says that all are numbers.
+        if math.isfinite(least) and least > self.threshold:
+            if least < self.least:
+                self.least, self.least_action = least, actions[best].copy()
+            return None
         # A NaN compares false, so a candidate whose score is not a number is never safe; neither is -inf.
         safe = (logits <= self.threshold) & np.isfinite(logits)
-        self.scored += len(logits)
         n_safe = int(np.count_nonzero(safe))
         self.safe += n_safe
         if n_safe:
@@ -214,8 +221,8 @@ def decide(
     if clipped:
         unsafe = f"{clipped}; {unsafe}"
     # float64: a plain float would be rounded to the scores' float32 before the comparison.
-    scores = _Scores(np.float64(threshold))
-    scores.choose(action[np.newaxis], np.array([score]), settings.riskiest)
+    least = score if math.isfinite(score) and not safe else math.inf
+    scores = _Scores(np.float64(threshold), 1, int(safe), least, action)
     found = _search(observation.vector, proposal, critic, contract, settings, rng, scores, late)
     if found is not None:
         chosen, score = found
@@ -312,11 +319,13 @@ def _search(
         if settings.nearest:
             # For a normal distribution the log-probability falls with |z|, so this is the order of probability.
             z = z[np.argsort(np.einsum("ij,ij->i", z, z))]
-        candidates = mean + settings.growth ** min(i, settings.rounds - 1) * std * z
+        candidates = settings.growth ** min(i, settings.rounds - 1) * std * z
+        candidates += mean
         if squashed:
             candidates = low + half_range * (1.0 + np.tanh(candidates))
         # np.clip checks its arguments anew each time, which costs more than the clipping.
-        candidates = np.minimum(np.maximum(candidates, low), high)
+        np.maximum(candidates, low, out=candidates)
+        np.minimum(candidates, high, out=candidates)
         for stage in _stages(candidates, settings.riskiest):
             if late is not None and scores.scored > 1 and late():
                 return None
