@@ -1,4 +1,4 @@
-"""Which bundle a robot's shield serves where none is named."""
+"""Which bundle a robot's shield or policy node serves where none is named."""
 
 from __future__ import annotations
 
@@ -9,34 +9,40 @@ from safetensors import safe_open
 from ssql_ros.contract import config_folder
 from ssql_ros.model.bundle import BundleError
 
+NAMED = {"critic": "critic", "policy": "ssql"}
+WORDS = {"critic": "safety critic", "policy": "policy"}
 
-def find_shipped_bundle(robot: str, folder: Path | None = None) -> Path:
-    """Return the bundle with a robot's safety critic: ROBOT_critic, else the first ROBOT_* that has one.
+
+def find_shipped_bundle(robot: str, folder: Path | None = None, part: str = "critic") -> Path:
+    """Return the shipped bundle of a robot that holds its safety critic, or its policy.
+
+    The one named for it, ROBOT_critic or ROBOT_ssql, comes first; else the first of ROBOT_* that holds it.
 
     Args:
         robot: as its contract names it.
         folder: where to look; None: config/bundles of this package.
+        part: "critic" or "policy".
 
     Raises:
         BundleError: none is shipped; the text lists the robots that have one.
     """
     folder = config_folder() / "bundles" if folder is None else folder
-    named = folder / f"{robot}_critic.safetensors"
+    named = folder / f"{robot}_{NAMED[part]}.safetensors"
     candidates = [named] if named.is_file() else sorted(folder.glob(f"{robot}_*.safetensors"))
     for path in candidates:
-        if _has_critic(path):
+        if _holds(path, part):
             return path
-    others = sorted({path.name.rpartition("_")[0] for path in folder.glob("*_*.safetensors") if _has_critic(path)})
+    others = sorted({path.name.rpartition("_")[0] for path in folder.glob("*_*.safetensors") if _holds(path, part)})
     raise BundleError(
-        f"{folder}: no bundle with a safety critic of {robot} is shipped, only of {', '.join(others) or 'nobody'}; "
+        f"{folder}: no bundle with a {WORDS[part]} of {robot} is shipped, only of {', '.join(others) or 'nobody'}; "
         f"name one (parameter, launch argument or option `bundle`)"
     )
 
 
-def _has_critic(path: Path) -> bool:
-    """Tell whether a bundle holds a safety critic, by the names of its arrays alone."""
+def _holds(path: Path, part: str) -> bool:
+    """Tell whether a bundle holds a network, by the names of its arrays alone."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return any(name.startswith("critic.") for name in file.keys())  # noqa: SIM118 (not a mapping)
+            return any(name.startswith(f"{part}.") for name in file.keys())  # noqa: SIM118 (not a mapping)
     except Exception as error:  # safetensors raises several kinds
         raise BundleError(f"{path}: is not a whole safetensors file: {error}") from error

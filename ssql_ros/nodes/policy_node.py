@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -22,31 +21,28 @@ from sensor_msgs.msg import JointState
 
 from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract
 from ssql_ros.contract.contract import JOINT_STATE
-from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
-from ssql_ros.model.bundle import Bundle, load_bundle
-from ssql_ros.model.policy import ServedPolicy, make_policy
-from ssql_ros.model.probes import check_policy, check_probes
+from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill_joint_command
+from ssql_ros.model.policy import ServedPolicy
 from ssql_ros.model.proposal import Proposal as Draw
 from ssql_ros.msg import Proposal
+from ssql_ros.nodes.policy_models import SHARE, announced_policy, carry_on, load_policy, proposal_message
 from ssql_ros.ros import model_receiver
 from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
-from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served, rest
+from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, SENSOR, raise_priority, run_node
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
-    Parameter("bundle", "", "path of the bundle with the policy; empty: config/bundles/ROBOT_ssql", fixed=True),
+    Parameter("bundle", "", "path of the bundle with the policy; empty: the one shipped for the robot", fixed=True),
     Parameter("best", False, "answer with the policy's most probable action instead of a draw"),
     Parameter("seed", 0, "seed of the next episode's draws; goes up by one with each", low=0, high=2**31 - 1),
     Parameter("output", "proposal", "publish joint_proposals, or joint_commands_raw", choices=("command", "proposal")),
     Parameter("realtime_priority", 0, "SCHED_FIFO priority of the node; 0: normal", low=0, high=99, fixed=True),
     *model_receiver.PARAMETERS,
 )
-# An answer waits this share of a control period for the command before it; a policy must answer within it too.
-SHARE = 0.25
 
 
 class PolicyNode(Node):
@@ -60,7 +56,8 @@ class PolicyNode(Node):
         self._assembler = ObservationAssembler(self.contract)
         self._rng = np.random.default_rng(0)
         self._lock = threading.Lock()  # held while the policy answers, and while another takes its place
-        self._policy, self._bundle_id, self._episode = self._load()
+        self._bundle_id, self._policy = load_policy(self.value_of("bundle"), self.contract)
+        self._episode = -1
         self._answered: int | None = None  # ns, stamp of the observation that was answered last
         self._answer: Proposal | JointState | None = None
         self._newest: int | None = None  # ns, stamp of the newest message of the trigger
@@ -89,7 +86,7 @@ class PolicyNode(Node):
             self,
             self.contract,
             Inspected("policy"),
-            self._serve,
+            lambda bundle: announced_policy(bundle, self.contract),
             self._put_in_force,
             self._report,
             first,
@@ -108,34 +105,12 @@ class PolicyNode(Node):
 
     # The policy, at first and later.
 
-    def _load(self) -> tuple[ServedPolicy, str, int]:
-        path = self.value_of("bundle")
-        if not path:
-            robot = self.contract.robot
-            path = find_contract(robot).parent / "bundles" / f"{robot}_ssql.safetensors"
-        bundle = load_bundle(path, self.contract)
-        check_probes(bundle)
-        return make_policy(bundle), bundle.id, -1
-
-    def _serve(self, bundle: Bundle) -> tuple[tuple[str, ServedPolicy], str]:
-        """Return the policy of an announced bundle, verified and tried. In the receiver's thread."""
-        policy = make_policy(bundle)
-        rest()
-        check_policy(policy, bundle)
-        rest()
-        observation, rng = bundle.probes["observation"][0].astype(float), np.random.default_rng(0)
-        # The best of a few: what the machine is busy with beside it does not count against the policy.
-        seconds = min(_seconds(lambda: policy.propose(observation, rng)) for _ in range(5))
-        if not seconds <= self._limit:
-            raise ValueError(f"{bundle.path}: an answer takes {seconds:.4f} s, at most {self._limit:g} s are there")
-        return (bundle.id, policy), ""
-
     def _put_in_force(self, model: tuple[str, ServedPolicy]) -> None:
         """Serve another policy from the next observation on: in the same stride, or as in a new episode."""
         with self._lock:
             before = self._policy
             self._bundle_id, self._policy = model
-            if not _carry_on(self._policy, before):
+            if not carry_on(self._policy, before):
                 self._episode = -1
 
     # What comes in.
@@ -225,7 +200,13 @@ class PolicyNode(Node):
             return
         self._fault = ""
         self._answers += 1
-        self._answer = self._message(draw, context, source, self._answered or 0)
+        as_command = self.value_of("output") == "command"
+        stamp = self._answered or 0
+        self._answer = (
+            fill_joint_command(JointState(), self.contract, self.contract.joint_command(draw.action), stamp)
+            if as_command
+            else proposal_message(self.contract.id, draw, context, source, stamp)
+        )
         self._publish(self._answer)
 
     def _begin_episode(self) -> None:
@@ -235,22 +216,6 @@ class PolicyNode(Node):
         self._rng = np.random.default_rng(seed)
         self._policy.reset(self._rng)
         self.set_parameters([RosParameter("seed", value=(seed + 1) % 2**31)])
-
-    def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Proposal | JointState:
-        if self.value_of("output") == "command":
-            return fill_joint_command(JointState(), self.contract, self.contract.joint_command(draw.action), stamp)
-        said = {name: getattr(draw, name) for name in ("mean", "std", "low", "high")}
-        proposal = fill(
-            Proposal(),
-            contract_id=self.contract.id,
-            source=source,
-            action=draw.action,
-            context=context,
-            squashed=draw.squashed,
-            **{name: value for name, value in said.items() if value is not None},
-        )
-        set_stamp(proposal, stamp)
-        return proposal
 
     def _publish(self, message: Proposal | JointState) -> None:
         (self._proposals if isinstance(message, Proposal) else self._commands).publish(message)
@@ -280,28 +245,6 @@ class PolicyNode(Node):
         if not self._answers:
             return DiagnosticStatus.WARN, "no whole observation yet", values
         return DiagnosticStatus.OK, "serving", values
-
-
-def _carry_on(policy: ServedPolicy, before: ServedPolicy) -> bool:
-    """Let a policy go on where another stands; False: they do not keep to the same behaviour policy.
-
-    A gait that started over in the middle of a stride would be a jump that nobody has learned to take. How likely an
-    episode begins with which gait may differ: that counts from the next one on.
-    """
-    old, new = (getattr(each, "behaviour", None) for each in (before, policy))
-    if old is None or new is None:
-        return old is new  # neither remembers anything
-    descriptions = [{**each.describe(), "weights": None} for each in (old, new)]
-    if descriptions[0] != descriptions[1]:
-        return False
-    policy.behaviour = old  # type: ignore[attr-defined]
-    return True
-
-
-def _seconds(act: Callable[[], Any]) -> float:
-    start = time.monotonic()
-    act()
-    return time.monotonic() - start
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from ssql_ros.shield.loop import Mode, Tick
 
 HISTORY = 10  # changes that /diagnostics goes on to show
 SUMMARY = 10.0  # s, between two lines about interventions
+REMIND = 30.0  # s, between two lines that say what an inactive shield waits for
 LOSSES = 0.1  # share of decisions on an old proposal from which it is worth a warning
 
 
@@ -44,7 +45,8 @@ class ShieldReport:
         self._said = ""  # newest change, without its figures
         self._counted: dict[Decision, int] = {}
         self._answered = self._unanswered = 0
-        self._summary_at = 0.0
+        self._summary_at = self._reminded_at = 0.0
+        self._reminded = ""  # what it waited for, without its figures
 
     def follow(self, control: ShieldControl | None, watch: GraphWatch | None) -> None:
         """Speak of another control from now on; None: of none."""
@@ -96,6 +98,14 @@ class ShieldReport:
             self._node.get_logger().info(
                 f"of {total} decisions: {words}; the last reason: {self._control.loop.last_reason}"
             )
+
+    def remind(self, now: float) -> None:
+        """Say on the console what an inactive shield waits for: at once, and again now and then."""
+        waiting = self.waiting()
+        kind = _kind(waiting)
+        if waiting and (kind != self._reminded or now - self._reminded_at > REMIND):
+            self._reminded, self._reminded_at = kind, now
+            self._node.get_logger().warning(f"not active: {waiting}")
 
     def publish(self) -> None:
         """Publish state and diagnostics."""

@@ -10,6 +10,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 
 class Guard:
@@ -76,21 +77,63 @@ class Guard:
             executor.shutdown()
 
 
-class GuardedLifecycle:
-    """Base of a lifecycle node that lives through a transition that its state does not allow.
+class GuardedLifecycle(LifecycleNode):
+    """A lifecycle node whose transitions fail where their methods raise, and that lives through those not allowed.
 
-    rclpy lets the error out of the service's callback, which ends the process (ros2/rclpy#1209): a lifecycle manager
-    that configures what is configured already would take the shield away.
+    rclpy swallows exceptions of transitions, so each is caught, logged and fails the transition. And it lets the error
+    of one that the state does not allow out of the service's callback, which ends the process (ros2/rclpy#1209): a
+    lifecycle manager that configures what is configured already would take the shield away.
     """
+
+    def configure(self) -> None:
+        """Prepare, to be activated."""
+
+    def activate(self) -> None:
+        """Begin."""
+
+    def deactivate(self) -> None:
+        """Stop."""
+
+    def cleanup(self) -> None:
+        """Forget what `configure` prepared."""
+
+    def close(self) -> None:
+        """Stop for good, whatever the state."""
+
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Transition of a lifecycle node."""
+        return self._transition("configure", self.configure)
+
+    def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Transition of a lifecycle node."""
+        return self._transition("activate", self.activate)
+
+    def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Transition of a lifecycle node."""
+        return self._transition("deactivate", self.deactivate)
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Transition of a lifecycle node."""
+        return self._transition("clean up", self.cleanup)
+
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Transition of a lifecycle node."""
+        return self._transition("shut down", self.close)
+
+    def _transition(self, name: str, act: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            act()
+        except Exception as error:  # whatever it is, it must be seen
+            self.get_logger().error(f"cannot {name}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
         try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
         except Exception as error:
             wanted = request.transition.label or request.transition.id
-            state = self._state_machine.current_state[1]  # type: ignore[attr-defined]
-            self.get_logger().error(  # type: ignore[attr-defined]
-                f"change_state: transition {wanted} is refused in the state {state}: {error}"
-            )
+            state = self._state_machine.current_state[1]
+            self.get_logger().error(f"change_state: transition {wanted} is refused in the state {state}: {error}")
             response.success = False
             return response

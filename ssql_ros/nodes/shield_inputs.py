@@ -1,0 +1,212 @@
+"""What a shield hears: sensors and proposals, read from their bytes into the slots of its loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from ssql_ros.contract import ContractError
+from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.msg import Proposal
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
+from ssql_ros.ros.process import COMMAND, SENSOR
+from ssql_ros.shield.loop import ShieldLoop
+
+
+class ShieldInputs:
+    """Subscribes to a contract's inputs and to every kind of proposal; whoever answers them fills in three methods.
+
+    Args:
+        node: whose topics, clock and log are used.
+        guard: takes what callbacks raise.
+
+    Attributes:
+        lock: hold it to read or change the loop.
+        inputs: names of the topics that observations come from.
+        proposals: names of the topics that proposals come from.
+    """
+
+    def __init__(self, node: Any, loop: ShieldLoop, guard: Guard) -> None:
+        self.loop = loop
+        self.lock = threading.Condition()
+        contract = self._contract = loop.contract
+        self._node, self._guard = node, guard
+        # Read with every message: Clock.now() makes objects around the number that is wanted.
+        self._clock = node.get_clock().handle
+        sources = [contract.inputs[name] for name in contract.observed_inputs]
+        self.inputs = [source.topic for source in sources]
+        # Where a driver's stamps are not used, those that a controller copies from them say nothing either.
+        self._stamped = all(source.stamps == "header" for source in sources)
+        # All is taken raw: what comes at a high rate is read without making messages (contract.serialised), and bytes
+        # that are no message raise here, where they are counted, and not in the executor.
+        readers: dict[str, tuple[Any, Callable[[bytes], None]]] = {
+            "joint_commands_raw": (JointState, self._joint_command_reader("joint_commands_raw")),
+            "joint_proposals": (Proposal, self._proposal_reader("joint_proposals")),
+            "forward_commands_raw": (Float64MultiArray, self._array_reader("forward_commands_raw")),
+        }
+        self.proposals = list(readers)
+        subscribed = [
+            *((INPUT_TYPES[source.type], source.topic, self._reader(source.name), SENSOR) for source in sources),
+            *((kind, topic, receive, COMMAND) for topic, (kind, receive) in readers.items()),
+        ]
+        self._subscriptions = [
+            node.create_subscription(kind, topic, guard(topic, receive), qos, raw=True)
+            for kind, topic, receive, qos in subscribed
+        ]
+
+    def _answer(self, arrival: float) -> None:
+        """Do what is due now that something has come, at `arrival` s on the steady clock. The lock is held."""
+        raise NotImplementedError
+
+    def _proposed(self, joints: np.ndarray, stamp: int, arrival: float, taken: bool) -> None:
+        """Do what is due now that a proposal has come; `taken`: the loop did not drop it. The lock is held."""
+        raise NotImplementedError
+
+    def _observed(self) -> None:
+        """Do what is due when a reading has been taken in. The lock is not held."""
+        raise NotImplementedError
+
+    def disconnect(self) -> None:
+        """Give up the topics."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _reader(self, name: str) -> Callable[[bytes], None]:
+        source, loop = self._contract.inputs[name], self.loop
+        parse, read = parser_of(source.type), InputReader(self._contract, source)
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            try:
+                message = parse(data)
+                values = read(message)
+                stamp = check_stamp(message, source.topic)
+                clock = self._now()
+                if source.stamps == "arrival":
+                    # Later than the one before: two that come at one instant of a simulated clock are two.
+                    stamp = max(clock or time.time_ns(), (loop.inputs.inputs[name].stamp or 0) + 1)
+                with self.lock:
+                    loop.read(name, stamp, arrival, clock, values)
+                    self._answer(arrival)
+            except ContractError as error:
+                self._log(str(error))
+                with self.lock:
+                    loop.unreadable(name, str(error))
+                return
+            self._observed()
+
+        return receive
+
+    def _joint_command_reader(self, topic: str) -> Callable[[bytes], None]:
+        parse, reader = parser_of(JOINT_STATE), CommandReader(self._contract, topic)
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            try:
+                message = parse(data)
+                stamp = self._stamp_of(message, topic)
+            except ContractError as error:
+                self._refuse(str(error), 0, arrival)
+                return
+            self._propose(lambda: reader.joint_command(message), stamp, arrival)
+
+        return receive
+
+    def _array_reader(self, topic: str) -> Callable[[bytes], None]:
+        reader = CommandReader(self._contract, topic)
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            message = self._parsed(data, Float64MultiArray, topic, arrival)
+            if message is not None:
+                self._propose(lambda: reader.array_command(message), 0, arrival)
+
+        return receive
+
+    def _parsed(self, data: bytes, kind: Any, topic: str, arrival: float) -> Any:
+        """Return the message of a controller's bytes; None where they are none: that is a proposal too, a bad one."""
+        try:
+            return deserialize_message(data, kind)
+        except Exception as error:  # rclpy says only that it cannot
+            self._refuse(f"{topic}: {len(data)} bytes are not a whole {kind.__name__}: {error}", 0, arrival)
+            return None
+
+    def _propose(self, read: Callable[[], np.ndarray], stamp: int, arrival: float) -> None:
+        try:
+            joints = read()
+            action = self._contract.action_of(joints)
+        except ContractError as error:
+            self._refuse(str(error), stamp, arrival)
+            return
+        self._take(action, joints, stamp, arrival)
+
+    def _take(self, action: np.ndarray, joints: np.ndarray, stamp: int, arrival: float, **distribution: Any) -> None:
+        """Hand a proposal to the loop, and on to the robot where the loop only watches."""
+        stamp = stamp if self._stamped else 0
+        with self.lock:
+            loop = self.loop
+            taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **distribution)
+            self._proposed(joints, stamp, arrival, taken)
+
+    def _proposal_reader(self, topic: str) -> Callable[[bytes], None]:
+        reader = CommandReader(self._contract, topic)
+
+        def receive(data: bytes) -> None:
+            arrival = time.monotonic()
+            message = self._parsed(data, Proposal, topic, arrival)
+            if message is None:
+                return
+            try:
+                stamp = self._stamp_of(message, topic)
+                said = reader.proposal(message)
+            except ContractError as error:
+                self._refuse(str(error), 0, arrival)
+                return
+            distribution = said._asdict()
+            self._take(
+                distribution.pop("action"), self._contract.joint_command(said.action), stamp, arrival, **distribution
+            )
+
+        return receive
+
+    def _stamp_of(self, message: Any, topic: str) -> int:
+        """Return the stamp of a proposal, ns. Raises ContractError where it lies ahead: it answers no observation."""
+        stamp, clock = check_stamp(message, topic), self._now()
+        ahead = (stamp - clock) / NANOSECONDS if clock and self._stamped else 0.0
+        if ahead > 2.0 * self._contract.control_period:
+            raise ContractError(
+                f"{topic}: stamped {ahead:.3f} s ahead of this clock; expected the stamp of the observation that it "
+                "answers, or 0"
+            )
+        return stamp
+
+    def _refuse(self, fault: str, stamp: int, arrival: float) -> None:
+        self._log(fault)
+        with self.lock:
+            self.loop.unreadable_proposal(fault, stamp)
+            self._answer(arrival)
+
+    def _log(self, fault: str) -> None:
+        self._node.get_logger().error(fault, throttle_duration_sec=1.0)
+
+    def _delay(self, stamp: int) -> float:
+        """Return how old a message was on arrival by its own stamp, in s; 0 where stamp or clock is not set."""
+        now = self._now()
+        return max(0.0, (now - stamp) * 1e-9) if stamp and now else 0.0
+
+    def _now(self) -> int:
+        try:
+            with self._clock:
+                return self._clock.get_now().nanoseconds
+        except ValueError:  # a /clock before its own beginning
+            return 0
