@@ -123,7 +123,7 @@ def leap(contract: Contract, before: list[float], after: list[float], periods: i
     frames = []
     for stamp, values in ((0, before), (periods * PERIOD_NS, after)):
         names = dict.fromkeys(feature.input for feature in contract.observed.frame)
-        held = [(Source(name, np.zeros(0, int), None, False), stamp, 0.0) for name in names]
+        held = [(Source(name, np.zeros(0, int), None), stamp, 0.0) for name in names]
         frames.append(Frame(stamp, stamp + PERIOD_NS, 1, values=np.array(values), held=held))
     return LeapRule(contract).find(*frames)
 

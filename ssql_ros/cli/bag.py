@@ -131,7 +131,8 @@ def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
     counts = outcome.counts
     if options.json:
         told = {"first_reset": outcome.first_reset} if outcome.first_reset else {}
-        print(json.dumps({**dict(counts), "problems": outcome.problems, **told, **more}))
+        none = dict.fromkeys(("rows", "episodes", "incidents", "periods", "resets"), 0)
+        print(json.dumps({**none, **dict(counts), "problems": outcome.problems, **told, **more}))
         return
     print(f"{counts['rows']} transitions in {counts['episodes']} episodes, {counts['incidents']} ended by an incident")
     print(f"of {counts['periods']} periods no transition begins in {counts['periods'] - counts['rows']}:")

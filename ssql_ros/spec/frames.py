@@ -18,7 +18,7 @@ feature by feature, each with its own age. Where the robot was put elsewhere, a 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import Counter
 
 import numpy as np
@@ -101,7 +101,8 @@ class FrameAligner:
         if source is None:
             self.counts["foreign"] += 1
             return False
-        triggers = source.triggers
+        # Whichever part of it comes most often: the others are held.
+        triggers = name == self.contract.observed.trigger
         if triggers and self._triggers and self._triggers[-1] - stamp > WINDOW:
             if not self.restarts_at(name, stamp):
                 self.counts["late"] += 1
@@ -215,7 +216,7 @@ class FrameAligner:
         if not math.isnan(values.dot(values)):
             if known and known[0].columns is None:
                 return known[0]
-            whole = Source(name, places, None, name == self.contract.observed.trigger)
+            whole = Source(name, places, None)
             known.insert(0, whole)
             return whole
         columns = np.flatnonzero(~np.isnan(values))
@@ -224,9 +225,7 @@ class FrameAligner:
         for source in known:
             if source.columns is not None and np.array_equal(source.columns, columns):
                 return source
-        # Of a trigger that comes in parts, the one with the first feature begins frames.
-        triggers = name == self.contract.observed.trigger and columns[0] == 0
-        known.append(Source(name, places[columns], columns, bool(triggers)))
+        known.append(Source(name, places[columns], columns))
         return known[-1]
 
     @staticmethod
@@ -284,16 +283,17 @@ class FrameAligner:
 
     def _begin(self, stamp: int) -> bool:
         """Take in a trigger; return True where it begins a frame that is newer than all before."""
-        self.counts["triggers"] += 1
         self._late_run = None
         triggers = self._triggers
+        at = bisect_left(triggers, stamp)
+        if at < len(triggers) and triggers[at] == stamp:  # another part of it
+            return False
+        self.counts["triggers"] += 1
         if triggers and stamp < triggers[-1]:
             newest = self.frames[-1].stamp if self.frames else None
-            insort(triggers, stamp)
+            triggers.insert(at, stamp)
             self._rebuild(stamp - 1)
             return bool(self.frames) and self.frames[-1].stamp != newest
-        if triggers and triggers[-1] == stamp:
-            return False
         triggers.append(stamp)
         if triggers[0] < stamp - 2 * HORIZON:
             del triggers[: bisect_left(triggers, stamp - HORIZON)]

@@ -27,12 +27,11 @@ class Source:
     Attributes:
         places: where in the frame its values go.
         columns: which of the input's features they are; None: all of them.
-        triggers: its messages begin frames.
         interval: ns, from one stamp to the next, as far as can be told; 0: not known.
     """
 
-    def __init__(self, name: str, places: np.ndarray, columns: np.ndarray | None, triggers: bool) -> None:
-        self.name, self.places, self.columns, self.triggers = name, places, columns, triggers
+    def __init__(self, name: str, places: np.ndarray, columns: np.ndarray | None) -> None:
+        self.name, self.places, self.columns = name, places, columns
         self.readings: StampedBuffer[Reading] = StampedBuffer()
         self.interval = self._longer = 0
 
