@@ -28,7 +28,7 @@ from ssql_ros.nodes.model_receiver import Inspected, ModelReceiver, Served, rest
 from ssql_ros.nodes.parameters import Parameter, declare
 from ssql_ros.nodes.process import COMMAND, SENSOR, run_node
 from ssql_ros.nodes.shield_control import ShieldControl
-from ssql_ros.nodes.shield_report import ShieldReport, fallen_at
+from ssql_ros.nodes.shield_report import ShieldReport, fallen_at, kind_of
 from ssql_ros.probes import check_critic, check_probes
 from ssql_ros.shield import FIRST_STAGE, STAGE, ShieldSettings
 from ssql_ros.shield_loop import Mode, ShieldLoop
@@ -251,6 +251,8 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
             self._control.stop()
             gc.unfreeze()
             self._said.change("deactivated: the robot gets no command from here", bad=True)
+            # That says it all for now; what it waits for is told when it goes on.
+            self._waiting, self._waited = kind_of(self._said.waiting()), time.monotonic()
             self._report()
 
     def _cleanup(self) -> None:
@@ -376,8 +378,8 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
             receiver.report()
         waiting = self._said.waiting()
         # At once, and again now and then: who starts the graph must see what it waits for.
-        if waiting and (_without_figures(waiting) != self._waiting or time.monotonic() - self._waited > REMIND):
-            self._waiting, self._waited = _without_figures(waiting), time.monotonic()
+        if waiting and (kind_of(waiting) != self._waiting or time.monotonic() - self._waited > REMIND):
+            self._waiting, self._waited = kind_of(waiting), time.monotonic()
             self.get_logger().warning(f"not active: {waiting}")
 
     def _look(self) -> None:
@@ -395,10 +397,6 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
         if self.contract.inputs[name].type == JOINT_STATE and frames.counts["foreign"]:
             return MANY
         return len(frames.sources(name))
-
-
-def _without_figures(text: str) -> str:
-    return "".join(letter for letter in text if not letter.isdigit())
 
 
 def main() -> int:

@@ -56,7 +56,7 @@ class ShieldReport:
         self._unanswered += not tick.fresh
         verdict = tick.verdict
         kind = verdict.decision.name if verdict.decision in (Decision.HELD, Decision.LEAST_RISK) else "deciding"
-        key = f"{kind}: {_kind(verdict.reason)}" if verdict.decision is Decision.HELD else kind
+        key = f"{kind}: {kind_of(verdict.reason)}" if verdict.decision is Decision.HELD else kind
         if key == self._said:
             return
         before, self._said = self._said, key
@@ -185,7 +185,9 @@ class ShieldReport:
         share = unanswered / (answered + unanswered)
         if share < LOSSES:
             return ""
-        return f"{share:.0%} of control periods brought no new command of the controller: messages are lost, or late"
+        jitter = self._control.loop.inputs.jitter_of_answers() if self._control is not None else ""
+        why = jitter or "messages are lost, or late"
+        return f"{share:.0%} of control periods brought no new command of the controller: {why}"
 
 
 def fallen_at(control: ShieldControl) -> str:
@@ -206,6 +208,6 @@ def fallen_at(control: ShieldControl) -> str:
     return f"the robot reads as inside its failure set: {cause}{hint}"
 
 
-def _kind(reason: str) -> str:
+def kind_of(reason: str) -> str:
     """Return a reason without its figures, so that the same one is told once."""
     return "".join(letter for letter in reason if not letter.isdigit())

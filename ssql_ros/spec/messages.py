@@ -24,13 +24,16 @@ def stamp_of(message: Any) -> int:
     return stamp.sec * NANOSECONDS + stamp.nanosec
 
 
-def check_stamp(message: Any, what: str) -> int:
-    """Return the header stamp of `message` in ns; raise ContractError where it is no time at all."""
+def check_stamp(message: Any, what: str, who: str = "the driver") -> int:
+    """Return the header stamp of `message` in ns; raise ContractError where it is no time at all.
+
+    `what`: the topic; `who`: fills it.
+    """
     stamp = message.header.stamp
     if not (0 <= stamp.nanosec < NANOSECONDS and stamp.sec >= 0):
         raise ContractError(
             f"{what}: header.stamp: expected sec >= 0 and nanosec below 10^9, got sec {stamp.sec}, nanosec "
-            f"{stamp.nanosec}; the driver fills it wrongly"
+            f"{stamp.nanosec}; {who} fills it wrongly"
         )
     return stamp.sec * NANOSECONDS + stamp.nanosec
 
