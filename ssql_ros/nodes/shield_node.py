@@ -34,7 +34,6 @@ from ssql_ros.shield import FIRST_STAGE, STAGE, ShieldSettings
 from ssql_ros.shield_loop import Mode, ShieldLoop
 from ssql_ros.shipped import find_shipped_bundle
 from ssql_ros.spec import find_contract, load_contract
-from ssql_ros.spec.contract import JOINT_STATE
 
 PARAMETERS = (
     Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
@@ -68,7 +67,6 @@ SHARE = 0.5
 TRIED = 4  # sizes that are tried to tell how long a round takes
 LOOK = 0.2  # s, between two looks at the graph, a topic each
 REMIND = 30.0  # s, between two lines that say what an inactive shield waits for
-MANY = 2**31
 
 
 class ShieldNode(GuardedLifecycle, LifecycleNode):
@@ -138,7 +136,13 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
         self._control = ShieldControl(self, loop, self.guard, forward, self._activate_once, self._said.decided)
         inputs = {name: self.contract.inputs[name].topic for name in self.contract.observed_inputs}
         self._watch = GraphWatch(
-            self, self.contract.commanded.topic, self._control.proposals, inputs, COMMAND, SENSOR, self._publishers_of
+            self,
+            self.contract.commanded.topic,
+            self._control.proposals,
+            inputs,
+            COMMAND,
+            SENSOR,
+            self._control.publishers_of,
         )
         self._said.follow(self._control, self._watch)
         self._offered = [
@@ -387,16 +391,6 @@ class ShieldNode(GuardedLifecycle, LifecycleNode):
             for problem in self._watch.problems.values():
                 self.get_logger().error(problem)
             self._said.publish()
-
-    def _publishers_of(self, name: str) -> int:
-        """Return how many publishers of an input can be told apart: each gives features of its own, or none."""
-        control = self._control
-        frames = control.loop.assembler.frames if control is not None else None
-        if frames is None or not frames.sources(name):
-            return MANY  # nothing is known yet
-        if self.contract.inputs[name].type == JOINT_STATE and frames.counts["foreign"]:
-            return MANY
-        return len(frames.sources(name))
 
 
 def main() -> int:
