@@ -1,8 +1,9 @@
 """A driver that is not ours, as a process: a standing Minitaur at 50 Hz, with what a test wants of QoS and stamps.
 
-    python foreign_driver.py '{"frames": 100, "best_effort": true, "imu_ahead": 1000000, "garbage": false}'
+    python foreign_driver.py '{"frames": 100, "best_effort": true, "imu_ahead": 1000000, "carried": 50}'
 
-The action of frame i has a swing of 0.01 (i mod 20) on all legs. It ends when all is sent.
+The action of frame i has a swing of 0.01 (i mod 20) on all legs. From frame `carried` on the robot stands 2 m further.
+It ends when all is sent.
 """
 
 import json
@@ -55,7 +56,7 @@ def main() -> None:
         action = np.tile([0.01 * (i % 20), 0.0], 4)
         command = fill_joint_command(JointState(), contract, contract.joint_command(action), stamp)
         odometry = Odometry()
-        odometry.pose.pose.position.x = 0.001 * i
+        odometry.pose.pose.position.x = 0.001 * i + 2.0 * (i >= wanted.get("carried", wanted["frames"]))
         odometry.pose.pose.orientation.w = 1.0
         set_stamp(odometry, stamp)
         set_stamp(step.imu, stamp - wanted.get("imu_ahead", 0))

@@ -1,6 +1,7 @@
 """The shield before drivers, controllers and rogues that are not ours, over real processes."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,18 @@ def test_bytes_that_are_no_message_and_wrong_transitions_end_nothing(shielded):
     for transition in (1, 2, 3, 99):
         assert not shielded.call(ChangeState, "shield_node/change_state", transition=_transition(transition)).success
     shielded.hear(lambda a: a.decision == PASSED, shielded.command(SAFE_COMMAND))
+
+
+def test_deactivation_is_one_line(shielded, tmp_path):
+    log = tmp_path / "logs" / "shield_node.log"
+    before = len(log.read_text().splitlines())
+    assert shielded.call(ChangeState, "shield_node/change_state", transition=_transition(4)).success
+    end = time.monotonic() + 2.0
+    shielded.until(lambda: time.monotonic() > end, shielded.command(SAFE_COMMAND))
+    lines = log.read_text().splitlines()[before:]
+    told = [line for line in lines if "activ" in line]
+    assert len(told) == 1, lines
+    assert "deactivated: the robot gets no command from here" in told[0]
 
 
 def _transition(number):

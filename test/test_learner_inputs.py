@@ -116,6 +116,27 @@ def test_a_foreign_driver_gives_as_many_transitions_as_periods(tmp_path: Path, d
     assert rows["first"].tolist() == [1.0] + 98 * [0.0]
 
 
+@pytest.mark.timeout(300)
+def test_a_robot_that_is_put_elsewhere_is_told_and_no_transition_spans_it(tmp_path: Path, domain: int) -> None:
+    bundle = with_uniform(tmp_path / "any.safetensors", "minitaur", BUNDLES / "minitaur_critic.safetensors")
+    folder = tmp_path / "learner"
+    with Graph(tmp_path / "logs") as graph:
+        graph.start("learner_node", behaviour=str(bundle), folder=str(folder))
+        with Listener(graph) as listener:
+            listener.wait(lambda: "waiting for" in listener.message and "0 publishers" in listener.message)
+            wanted = {"frames": 100, "carried": 50}
+            subprocess.run([sys.executable, str(DRIVER), json.dumps(wanted)], check=True, timeout=120)
+            listener.wait(lambda: listener.number("resets") == 1)
+            assert "the position on odom moved by 2 m" in listener.learner["first_reset"]
+        graph.stop("learner_node", 30.0)
+    rows = rows_of(folder)
+    assert 90 <= len(rows["reward"]) <= 98
+    # No step of 2 m in one period, and an end that nobody knows is no incident.
+    np.testing.assert_allclose(rows["reward"], 0.05, atol=1e-3)
+    assert np.diff(rows["stamp"]).max() >= 40_000_000
+    assert not rows["incident"].any()
+
+
 def place_reward(tmp_path: Path) -> str:
     """The spider's contract with a reward."""
     document = yaml.safe_load(find_contract("spider").read_text())

@@ -1,15 +1,18 @@
 """Alignment to the control period: against a plain reference, with what is late, lost, doubled, too fast or fallen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from toy_robot import EPISODE_GAP_NS, PERIOD_NS, toy_contract
 
-from ssql_ros.contract import ObservationAssembler
+from ssql_ros.contract import Contract, ObservationAssembler
 from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, LEFT_OUT, PLACE, RECOVERY, TransitionAssembler
 
 CONTRACT = toy_contract()
+SLOW = replace(CONTRACT, inputs={name: replace(one, max_speed=20.0) for name, one in CONTRACT.inputs.items()})
 START = 100_000_000_000
 Message = tuple[str, int, float]
 
@@ -36,9 +39,11 @@ def stream(steps: int, start: int = START, fallen: tuple[int, ...] = ()) -> list
     return messages
 
 
-def converted(messages: list[Message], n_context: int = 0) -> tuple[list[dict], TransitionAssembler]:
+def converted(
+    messages: list[Message], n_context: int = 0, contract: Contract = CONTRACT
+) -> tuple[list[dict], TransitionAssembler]:
     rows: list[dict] = []
-    converter = TransitionAssembler(CONTRACT, Way(), rows.append, n_context)
+    converter = TransitionAssembler(contract, Way(), rows.append, n_context)
     for role, stamp, value in messages:
         converter.feed(role, stamp, np.full(n_context, value) if role == CONTEXT else np.array([value]))
     converter.finish()
@@ -77,8 +82,11 @@ def test_every_step_becomes_a_row_with_the_right_parts() -> None:
     twice=st.floats(0.0, 0.2),
     late=st.floats(0.0, 0.02),
     seed=st.integers(0, 2**32 - 1),
+    leaps=st.lists(st.integers(0, 1000), max_size=3),
 )
-def test_live_and_from_the_bag_the_same_messages_give_the_same_observations(rate, offset, lost, twice, late, seed):
+def test_live_and_from_the_bag_the_same_messages_give_the_same_observations(
+    rate, offset, lost, twice, late, seed, leaps
+):
     """The shield's assembler, asked when all that belongs to a frame has come, against the rows of a bag."""
     rng, every = np.random.default_rng(seed), round(1e9 / rate)
     sent: list[tuple[float, str, int, float]] = []  # arrival, role, stamp, value
@@ -87,13 +95,16 @@ def test_live_and_from_the_bag_the_same_messages_give_the_same_observations(rate
         for role, at in (("joints", stamp), ("imu", stamp + offset), (PLACE, stamp)):
             if rng.random() >= lost:
                 arrivals = [at + rng.uniform(0.0, late) * 1e9 for _ in range(1 + (rng.random() < twice))]
-                sent += [(arrival, role, at, float(i) * 1e-3) for arrival in arrivals]
+                # At each leap the robot is put elsewhere.
+                leapt = sum(1000 * i >= leap * rate for leap in leaps) if role == "joints" else 0
+                value = float(i) * 1e-3 + 2.5 * leapt
+                sent += [(arrival, role, at, value) for arrival in arrivals]
     sent += [(START + i * PERIOD_NS + 3e6, COMMAND, START + i * PERIOD_NS, 0.001 * i) for i in range(50)]
     arrived = [message[1:] for message in sorted(sent)]
     stored = [arrived[i] for i in np.argsort(np.arange(len(arrived)) + rng.uniform(0.0, 20.0, len(arrived)))]
-    rows, _ = converted(stored)
+    rows, _ = converted(stored, contract=SLOW)
     assert rows or lost > 0.05 or rate == 60
-    live = ObservationAssembler(CONTRACT)
+    live = ObservationAssembler(SLOW)
     for role, stamp, value in arrived:
         if role == COMMAND:
             live.executed(np.array([value]), stamp)
@@ -102,6 +113,10 @@ def test_live_and_from_the_bag_the_same_messages_give_the_same_observations(rate
     frames = {frame.stamp: frame for frame in live.frames.frames}
     for row in rows:
         assert np.array_equal(live.vector(frames[row["stamp"]]), row["observation"])
+        # Neither a row nor a history spans a leap.
+        for measured in (row["observation"][1:8:2], row["following"][1:8:2]):
+            assert np.ptp(measured) < 1.0
+        assert abs(row["following"][1] - row["observation"][1]) < 1.0
 
 
 @pytest.mark.parametrize("rate", [50, 125, 250, 500, 1000])

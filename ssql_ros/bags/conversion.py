@@ -29,10 +29,12 @@ class Conversion:
     Attributes:
         counts: see `TransitionAssembler`; messages: those that were read.
         problems: what could not be read, in words; empty: nothing was wrong.
+        first_reset: see `TransitionAssembler`.
     """
 
     counts: Counter[str]
     problems: list[str] = field(default_factory=list)
+    first_reset: str = ""
 
 
 def convert(
@@ -70,7 +72,7 @@ def convert(
         aligner.finish()
     if not used:
         raise BagError("; ".join(problems) or "no bag was given")
-    return Conversion(aligner.counts, problems)
+    return Conversion(aligner.counts, problems, aligner.first_reset)
 
 
 def context_size(

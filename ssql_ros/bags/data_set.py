@@ -111,6 +111,7 @@ def make_data_set(source: Source, out: Path, facts: Mapping[str, Any], show: boo
                     "counts": dict(outcome.counts),
                     "left_out": {**LEFT_OUT, **UNUSED},
                     "problems": outcome.problems,
+                    "first_reset": outcome.first_reset,
                     **facts,
                 }
             )

@@ -130,7 +130,9 @@ def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
 
     counts = outcome.counts
     if options.json:
-        print(json.dumps({**dict(counts), "problems": outcome.problems, **more}))
+        told = {"first_reset": outcome.first_reset} if outcome.first_reset else {}
+        none = dict.fromkeys(("rows", "episodes", "incidents", "periods", "resets"), 0)
+        print(json.dumps({**none, **dict(counts), "problems": outcome.problems, **told, **more}))
         return
     print(f"{counts['rows']} transitions in {counts['episodes']} episodes, {counts['incidents']} ended by an incident")
     print(f"of {counts['periods']} periods no transition begins in {counts['periods'] - counts['rows']}:")
@@ -140,6 +142,9 @@ def _account(outcome: Any, options: argparse.Namespace, **more: Any) -> None:
         print(f"  {count:9d} {name}: {UNUSED[name]}")
     if counts["clock_jumps"]:
         print(f"  {counts['clock_jumps']:9d} times a clock went back, and time began anew")
+    if counts["resets"]:
+        print(f"  {counts['resets']:9d} times the robot was put elsewhere, which ends an episode; the first:")
+        print(f"            {outcome.first_reset}")
     for problem in outcome.problems:
         print(f"problem: {problem}")
 

@@ -57,6 +57,8 @@ class Input:
         max_age: s, older data is stale.
         stamps: "header": messages carry the time of measurement; "arrival": the driver sets none that can be used, and
             the time at which a message came stands in for it.
+        max_speed: rad/s or m/s, how fast what it measures can move: what moves further was put elsewhere (see `leaps`);
+            None: told from the velocities that are measured.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Input:
     type: str
     max_age: float
     stamps: str = "header"
+    max_speed: float | None = None
 
 
 @dataclass(frozen=True)

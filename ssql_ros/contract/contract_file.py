@@ -74,10 +74,11 @@ def _read_inputs(top: Section) -> dict[str, Input]:
     names = list(raw) if isinstance(raw, dict) else []
     section, inputs = Section(raw, top.place("inputs"), names), {}
     for name in names:
-        entry = Section(section.raw(name), section.place(name), ("topic", "type", "max_age"), ("stamps",))
+        entry = Section(section.raw(name), section.place(name), ("topic", "type", "max_age"), ("stamps", "max_speed"))
         kind = entry.text("type", MESSAGE_FIELDS)
         stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[0]
-        inputs[name] = Input(name, entry.text("topic"), kind, entry.number("max_age", positive=True), stamps)
+        fastest = entry.number("max_speed", positive=True) if entry.has("max_speed") else None
+        inputs[name] = Input(name, entry.text("topic"), kind, entry.number("max_age", positive=True), stamps, fastest)
     return inputs
 
 

@@ -12,99 +12,26 @@ Of every other input a frame at stamp t holds
 and none otherwise. All of that is a function of what was heard, not of the order in which it came: what is late, by
 less than `WINDOW`, puts the frames right that it belongs to. So the shield, the policy, the learner and the conversion
 of a bag see the same frames. Several publishers of one input (left and right half of a robot's joints) are merged
-feature by feature, each with its own age.
+feature by feature, each with its own age. Where the robot was put elsewhere, a history begins: see `leaps`.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
+from ssql_ros.contract.leaps import LeapRule
+from ssql_ros.contract.readings import Frame, Reading, Source
 from ssql_ros.contract.schema import ContractError
-from ssql_ros.contract.stamped import HORIZON, JUMP, NANOSECONDS, WINDOW, StampedBuffer
+from ssql_ros.contract.stamped import HORIZON, JUMP, NANOSECONDS, WINDOW
 
 # The grid follows the trigger's clock by this share of each period's error: enough for clocks that differ by a
 # percent, and so little that a trigger of 125 Hz, which never meets 50 Hz, keeps to 50 Hz in the mean.
 FOLLOWING = 8
-# So many intervals in a row that are longer than before are a slower publisher; fewer are losses.
-BELIEVED = 3
-
-
-class Reading(NamedTuple):
-    """One message's values, and when it came: s on the steady clock, as the message's first copy did."""
-
-    values: np.ndarray
-    time: float
-
-
-class Source:
-    """One publisher's share of an input: the features that its messages hold.
-
-    Attributes:
-        places: where in the frame its values go.
-        columns: which of the input's features they are; None: all of them.
-        triggers: its messages begin frames.
-        interval: ns, from one stamp to the next, as far as can be told; 0: not known.
-    """
-
-    def __init__(self, name: str, places: np.ndarray, columns: np.ndarray | None, triggers: bool) -> None:
-        self.name, self.places, self.columns, self.triggers = name, places, columns, triggers
-        self.readings: StampedBuffer[Reading] = StampedBuffer()
-        self.interval = self._longer = 0
-
-    def is_final(self, stamp: int, skew: int) -> bool:
-        """Tell whether what a frame at `stamp` holds of this is what it will go on to hold, as far as can be told.
-
-        The next reading is expected one interval after the newest.
-        """
-        newest = self.readings.stamps[-1] if self.readings.stamps else None
-        if newest is None:
-            return False
-        if newest >= stamp - skew:
-            return newest >= stamp or (self.interval > 0 and newest + self.interval > stamp)
-        return newest + self.interval > stamp + skew
-
-    def hear(self, stamp: int) -> None:
-        """Take in the stamp of a message that is newer than all before."""
-        apart = stamp - self.readings.stamps[-1]
-        # After a loss it is twice as long, and the next will not be: a longer one is believed when it goes on.
-        self._longer = self._longer + 1 if self.interval and 2 * apart > 3 * self.interval else 0
-        if not 0 < self._longer < BELIEVED:
-            self.interval, self._longer = apart, 0
-
-
-@dataclass(slots=True)
-class Frame:
-    """One control period.
-
-    Attributes:
-        stamp: ns, of its trigger.
-        due: ns, where the grid puts the next one.
-        steps: control periods since the frame before it; 0: the first of an episode.
-        begin: ns, stamp of the first frame of the history that this one is in.
-        values: (n_frame,); None: of an input there is nothing to hold.
-        held: stamp and arrival of each reading in it, by source.
-        stale: values are to be made anew, as something came that may belong to it.
-    """
-
-    stamp: int
-    due: int
-    steps: int
-    begin: int = 0
-    values: np.ndarray | None = None
-    held: list[tuple[Source, int, float]] = field(default_factory=list)
-    stale: bool = True
-
-    @property
-    def time(self) -> float:
-        """Return when the oldest reading in it came, s on the steady clock."""
-        return min((time for _, _, time in self.held), default=-math.inf)
 
 
 class FrameAligner:
@@ -137,6 +64,8 @@ class FrameAligner:
         self._newest = -math.inf  # stamp of the newest reading of all
         self._late_run: tuple[int, int] | None = None  # first and newest stamp of triggers that come too late
         self._cuts: list[int] = []  # the first frame after each of these stamps begins an episode
+        self._told: dict[int, str] = {}  # leaps that only others can see, by stamp of the frame
+        self._rule = LeapRule(contract)
         # How far a history reaches back at most.
         self._reach = self._gap * (1 + max(contract.past("past_frames"), contract.past("past_actions")))
 
@@ -172,7 +101,8 @@ class FrameAligner:
         if source is None:
             self.counts["foreign"] += 1
             return False
-        triggers = source.triggers
+        # Whichever part of it comes most often: the others are held.
+        triggers = name == self.contract.observed.trigger
         if triggers and self._triggers and self._triggers[-1] - stamp > WINDOW:
             if not self.restarts_at(name, stamp):
                 self.counts["late"] += 1
@@ -212,6 +142,13 @@ class FrameAligner:
         self._cuts.append(stamp)
         self._rebuild(stamp)
 
+    def leap_at(self, frame: Frame, why: str) -> None:
+        """Let a frame begin a history: the robot was put elsewhere, as is told by what the frame does not read."""
+        self._told = {stamp: told for stamp, told in self._told.items() if stamp > frame.stamp - 2 * HORIZON}
+        self._told[frame.stamp] = why
+        self._mark_stale(frame.stamp)
+        self.refresh()
+
     def ready(self) -> bool:
         """Tell whether nothing better is expected for the newest frame: it is worth a decision."""
         if not self.frames:
@@ -236,13 +173,17 @@ class FrameAligner:
         for i in range(at, len(frames)):
             frame = frames[i]
             self._fill(frame)
+            frame.leap = ""
             before = self.before(i)
+            if before is not None and frame.values is not None:
+                frame.leap = self._told.get(frame.stamp, "") or self._rule.find(before, frame)
+                before = None if frame.leap else before
             frame.begin = frame.stamp if before is None else before.begin
 
     def before(self, i: int) -> Frame | None:
         """Return the whole frame before frame `i` in the same history, None where frame `i` is the first."""
         frames, stamp = self.frames, self.frames[i].stamp
-        while i and frames[i].steps and stamp - frames[i - 1].stamp <= self._gap:
+        while i and frames[i].steps and not frames[i].leap and stamp - frames[i - 1].stamp <= self._gap:
             i -= 1
             if frames[i].values is not None:
                 return frames[i]
@@ -275,7 +216,7 @@ class FrameAligner:
         if not math.isnan(values.dot(values)):
             if known and known[0].columns is None:
                 return known[0]
-            whole = Source(name, places, None, name == self.contract.observed.trigger)
+            whole = Source(name, places, None)
             known.insert(0, whole)
             return whole
         columns = np.flatnonzero(~np.isnan(values))
@@ -284,9 +225,7 @@ class FrameAligner:
         for source in known:
             if source.columns is not None and np.array_equal(source.columns, columns):
                 return source
-        # Of a trigger that comes in parts, the one with the first feature begins frames.
-        triggers = name == self.contract.observed.trigger and columns[0] == 0
-        known.append(Source(name, places[columns], columns, bool(triggers)))
+        known.append(Source(name, places[columns], columns))
         return known[-1]
 
     @staticmethod
@@ -335,6 +274,7 @@ class FrameAligner:
         self.frames.clear()
         self._late_run = None
         self._cuts.clear()
+        self._told.clear()
         for sources in self._sources.values():
             for source in sources:
                 source.readings.begin_anew(stamp)
@@ -343,16 +283,17 @@ class FrameAligner:
 
     def _begin(self, stamp: int) -> bool:
         """Take in a trigger; return True where it begins a frame that is newer than all before."""
-        self.counts["triggers"] += 1
         self._late_run = None
         triggers = self._triggers
+        at = bisect_left(triggers, stamp)
+        if at < len(triggers) and triggers[at] == stamp:  # another part of it
+            return False
+        self.counts["triggers"] += 1
         if triggers and stamp < triggers[-1]:
             newest = self.frames[-1].stamp if self.frames else None
-            insort(triggers, stamp)
+            triggers.insert(at, stamp)
             self._rebuild(stamp - 1)
             return bool(self.frames) and self.frames[-1].stamp != newest
-        if triggers and triggers[-1] == stamp:
-            return False
         triggers.append(stamp)
         if triggers[0] < stamp - 2 * HORIZON:
             del triggers[: bisect_left(triggers, stamp - HORIZON)]

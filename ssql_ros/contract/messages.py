@@ -14,34 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssql_ros.contract.contract import JOINT_STATE, Contract, Feature, Input
+from ssql_ros.contract.header import check_stamp as check_stamp
+from ssql_ros.contract.header import set_stamp as set_stamp
+from ssql_ros.contract.header import stamp_of as stamp_of
 from ssql_ros.contract.schema import ContractError
-from ssql_ros.contract.stamped import NANOSECONDS
-
-
-def stamp_of(message: Any) -> int:
-    """Return the header stamp of `message` in ns."""
-    stamp = message.header.stamp
-    return stamp.sec * NANOSECONDS + stamp.nanosec
-
-
-def check_stamp(message: Any, what: str) -> int:
-    """Return the header stamp of `message` in ns; raise ContractError where it is no time at all."""
-    stamp = message.header.stamp
-    if not (0 <= stamp.nanosec < NANOSECONDS and stamp.sec >= 0):
-        raise ContractError(
-            f"{what}: header.stamp: expected sec >= 0 and nanosec below 10^9, got sec {stamp.sec}, nanosec "
-            f"{stamp.nanosec}; the driver fills it wrongly"
-        )
-    return stamp.sec * NANOSECONDS + stamp.nanosec
-
-
-def set_stamp(message: Any, nanoseconds: int) -> None:
-    """Set the header stamp of `message`, given in ns. Raises ContractError beyond the 32 bits of its seconds."""
-    seconds = int(nanoseconds // NANOSECONDS)
-    if not -(2**31) <= seconds < 2**31:
-        raise ContractError(f"{type(message).__name__}.header.stamp: {nanoseconds} ns does not fit")
-    message.header.stamp.sec = seconds
-    message.header.stamp.nanosec = int(nanoseconds % NANOSECONDS)
 
 
 class JointReader:

@@ -3,10 +3,10 @@
 Frames are those of `spec.frames`, one a control period; observations are those of `spec.observation`, as the shield and
 the policy have them. A row joins two frames one period apart. What the reward reads is held like any other input. The
 action is the newest command not later than half a period after the frame, and not older than the driver's time-out.
-An episode ends at an incident, where whoever ran it says so, and at a gap. After an incident the next one begins when
-the state has been safe for `RECOVERY`: what trembles on the edge of the failure set is one incident, and a state that
-is back is no less a state. Nothing waits for ever: what is `WINDOW` behind the newest trigger is decided on. Every
-period is accounted for. Pure: no messages, no clock.
+An episode ends at an incident, where whoever ran it says so, where the robot was put elsewhere, and at a gap. After an
+incident the next one begins when the state has been safe for `RECOVERY`: what trembles on the edge of the failure set
+is one incident, and a state that is back is no less a state. Nothing waits for ever: what is `WINDOW` behind the newest
+trigger is decided on. Every period is accounted for. Pure: no messages, no clock.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from ssql_ros.contract import Contract, ObservationAssembler
 from ssql_ros.contract.frames import Frame
+from ssql_ros.contract.leaps import place_leap
 from ssql_ros.contract.stamped import HORIZON, JUMP, NANOSECONDS, WINDOW, StampedBuffer
 
 # Beside the names of the contract's inputs: what was executed, what the reward reads, what the behaviour policy knew,
@@ -95,7 +96,9 @@ class TransitionAssembler:
             known.
 
     Attributes:
-        counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps.
+        counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps,
+            resets: how often the robot was put elsewhere (see `spec.leaps`).
+        first_reset: the first of them, in words.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class TransitionAssembler:
         with_proposals: bool = False,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.first_reset = ""
         self._contract, self._reward, self._sink = contract, reward, sink
         self._period = round(contract.control_period * NANOSECONDS)
         self._skew = min(round(contract.observed.max_skew * NANOSECONDS), self._period // 2)
@@ -129,6 +133,7 @@ class TransitionAssembler:
         self._settled: int | None = None  # stamp of the newest frame that was decided on
         self._inside: int | None = None  # newest frame in the failure set, of the history that goes on
         self._before: _Step | None = None
+        self._placed: tuple[int, np.ndarray] | None = None  # what the reward read last, of the history that goes on
         self._actions: list[np.ndarray] = []
 
     def feed(self, role: str, stamp: int, values: np.ndarray, time: int = 0) -> None:
@@ -198,7 +203,7 @@ class TransitionAssembler:
         self._settle_all()
         self._drop_step()
         self.counts["clock_jumps"] += 1
-        self._settled, self._inside = None, None
+        self._settled, self._inside, self._placed = None, None, None
         for held in self._held.values():
             held.begin_anew(stamp)
         self._newest = {role: newest for role, newest in self._newest.items() if newest <= stamp + WINDOW}
@@ -250,6 +255,10 @@ class TransitionAssembler:
             counts["unobserved"] += 1
             self._drop_step()
             return
+        self._find_place_leap(frame)
+        if frame.leap:
+            counts["resets"] += 1
+            self.first_reset = self.first_reset or f"at {stamp / NANOSECONDS:.3f} s {frame.leap}"
         begins = assembler.before(frame) is None
         if begins or frame.steps != 1:
             self._drop_step()
@@ -288,6 +297,19 @@ class TransitionAssembler:
         held = self._held[PLACE]
         at = held.choose(stamp, self._skew, self._place_age)
         return None if at is None else held.values[at]
+
+    def _find_place_leap(self, frame: Frame) -> None:
+        """Begin a history at a frame where what the reward reads shows that the robot was put elsewhere."""
+        held, reward = self._held[PLACE], self._reward
+        at = held.choose(frame.stamp, self._skew, self._place_age)
+        if at is None or reward is None:
+            return
+        placed, self._placed = self._placed, (held.stamps[at], held.values[at])
+        if placed is None or self._assembler.before(frame) is None:
+            return
+        way, elapsed = held.values[at] - placed[1], held.stamps[at] - placed[0]
+        if leap := place_leap(self._contract, reward.input, reward.fields, way, elapsed):
+            self._assembler.frames.leap_at(frame, leap)
 
     def _near(self, role: str, stamp: int) -> np.ndarray | None:
         """Return what was said in a role within half a period of a frame."""

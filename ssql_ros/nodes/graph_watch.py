@@ -12,11 +12,6 @@ from typing import Any
 
 from rclpy.qos import QoSProfile
 
-from ssql_ros.contract.contract import JOINT_STATE
-from ssql_ros.shield.loop import ShieldLoop
-
-MANY = 2**31
-
 
 class GraphWatch:
     """Looks at a shield's topics in turn.
@@ -154,13 +149,3 @@ def _seconds(duration: Any) -> float:
 
 def _name(info: Any) -> str:
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-
-
-def distinct_publishers(loop: ShieldLoop, name: str) -> int:
-    """Return how many publishers of an input can be told apart: each gives features of its own, or none."""
-    frames = loop.assembler.frames
-    if not frames.sources(name):
-        return MANY  # nothing is known yet
-    if loop.contract.inputs[name].type == JOINT_STATE and frames.counts["foreign"]:
-        return MANY
-    return len(frames.sources(name))

@@ -123,7 +123,12 @@ class LearnerInputs:
     @property
     def account(self) -> dict[str, int]:
         """Return what became of periods and messages, by name."""
-        return {"kept": 0, "without_context": 0, "unreadable": 0, **self._aligner.counts, **self.counts}
+        return {"kept": 0, "without_context": 0, "unreadable": 0, "resets": 0, **self._aligner.counts, **self.counts}
+
+    @property
+    def first_reset(self) -> str:
+        """Return when and how the robot was put elsewhere first, in words; empty: it was not."""
+        return self._aligner.first_reset
 
     def missing(self) -> str:
         """Return in words what is needed and was never heard; empty: nothing."""

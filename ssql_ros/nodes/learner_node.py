@@ -205,6 +205,7 @@ class LearnerNode(Node):
     def _describe(self) -> tuple[bytes, str, dict[str, str]]:
         writer, state, account = self._writer, self._state, self._inputs.account
         values = {"made" if name == "kept" else name: str(count) for name, count in account.items()}
+        values["first_reset"] = self._inputs.first_reset
         values |= {name: str(state.get(name, "")) for name in TOLD}
         values |= {"unwritten": str(writer.unwritten), "lost": str(writer.lost), "retired_chunks": str(writer.retired)}
         values |= {"restarts": str(self._worker.restarts), "verdict": self._verdict, "problem": self._problem}

@@ -153,7 +153,7 @@ class PolicyNode(Node):
             try:
                 message = parse(data)
                 action = self.contract.clip(reader.joint_state(message))
-                stamp = check_stamp(message, topic)
+                stamp = check_stamp(message, topic, "the node that publishes it")
             except ContractError as error:
                 self._note(f"{topic}: {error}")
                 return

@@ -155,6 +155,8 @@ class ShieldInputs:
         stamp = stamp if self._stamped else 0
         with self.lock:
             loop = self.loop
+            if stamp:
+                loop.inputs.answers.hear(stamp, arrival, self._now())
             taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **distribution)
             self._proposed(joints, stamp, arrival, taken)
 
@@ -181,7 +183,7 @@ class ShieldInputs:
 
     def _stamp_of(self, message: Any, topic: str) -> int:
         """Return the stamp of a proposal, ns. Raises ContractError where it lies ahead: it answers no observation."""
-        stamp, clock = check_stamp(message, topic), self._now()
+        stamp, clock = check_stamp(message, topic, "the controller that publishes it"), self._now()
         ahead = (stamp - clock) / NANOSECONDS if clock and self._stamped else 0.0
         if ahead > 2.0 * self._contract.control_period:
             raise ContractError(

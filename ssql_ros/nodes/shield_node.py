@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.model.critic import SafetyCritic
-from ssql_ros.nodes.graph_watch import GraphWatch, distinct_publishers
+from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl
 from ssql_ros.nodes.shield_models import ShieldModels
 from ssql_ros.nodes.shield_parameters import PARAMETERS
@@ -77,7 +77,7 @@ class ShieldNode(GuardedLifecycle):
             inputs,
             COMMAND,
             SENSOR,
-            lambda name: distinct_publishers(loop, name),
+            self._control.publishers_of,
         )
         self._said.follow(self._control, self._watch)
         self._offered = [
@@ -120,6 +120,8 @@ class ShieldNode(GuardedLifecycle):
             self._control.stop()
             gc.unfreeze()
             self._said.change("deactivated: the robot gets no command from here", bad=True)
+            # That says it all for now; what it waits for is told when it goes on.
+            self._said.expect(time.monotonic())
             self._report()
 
     def cleanup(self) -> None:

@@ -58,7 +58,7 @@ class ShieldReport:
         self._unanswered += not tick.fresh
         verdict = tick.verdict
         kind = verdict.decision.name if verdict.decision in (Decision.HELD, Decision.LEAST_RISK) else "deciding"
-        key = f"{kind}: {_kind(verdict.reason)}" if verdict.decision is Decision.HELD else kind
+        key = f"{kind}: {kind_of(verdict.reason)}" if verdict.decision is Decision.HELD else kind
         if key == self._said:
             return
         before, self._said = self._said, key
@@ -99,10 +99,14 @@ class ShieldReport:
                 f"of {total} decisions: {words}; the last reason: {self._control.loop.last_reason}"
             )
 
+    def expect(self, now: float) -> None:
+        """Take what it waits for as told already."""
+        self._reminded, self._reminded_at = kind_of(self.waiting()), now
+
     def remind(self, now: float) -> None:
         """Say on the console what an inactive shield waits for: at once, and again now and then."""
         waiting = self.waiting()
-        kind = _kind(waiting)
+        kind = kind_of(waiting)
         if waiting and (kind != self._reminded or now - self._reminded_at > REMIND):
             self._reminded, self._reminded_at = kind, now
             self._node.get_logger().warning(f"not active: {waiting}")
@@ -195,7 +199,9 @@ class ShieldReport:
         share = unanswered / (answered + unanswered)
         if share < LOSSES:
             return ""
-        return f"{share:.0%} of control periods brought no new command of the controller: messages are lost, or late"
+        jitter = self._control.loop.inputs.jitter_of_answers() if self._control is not None else ""
+        why = jitter or "messages are lost, or late"
+        return f"{share:.0%} of control periods brought no new command of the controller: {why}"
 
 
 def fallen_at(control: ShieldControl) -> str:
@@ -216,6 +222,6 @@ def fallen_at(control: ShieldControl) -> str:
     return f"the robot reads as inside its failure set: {cause}{hint}"
 
 
-def _kind(reason: str) -> str:
+def kind_of(reason: str) -> str:
     """Return a reason without its figures, so that the same one is told once."""
     return "".join(letter for letter in reason if not letter.isdigit())

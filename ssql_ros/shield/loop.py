@@ -360,9 +360,10 @@ class ShieldLoop:
             if self._timer is not None:
                 limit = self._timer() + self.settings.deadline * self.contract.control_period
             late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
-            observation = self.observation()
             critic, settings = self.critic, self.settings
-            verdict = decide(observation, proposal, critic, self.contract, settings, now, self._rng, late)
+            verdict = decide(self.observation(), proposal, critic, self.contract, settings, now, self._rng, late)
+            if verdict.reason.startswith("proposal is stale") and (why := self.inputs.jitter_of_answers()):
+                verdict = replace(verdict, reason=f"{verdict.reason}: {why}")
             return self._settled(verdict, now)
         except Exception as error:  # whatever it is, the robot needs a command now
             reason = f"the decision failed: {type(error).__name__}: {error}"
