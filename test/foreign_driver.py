@@ -42,6 +42,8 @@ def main() -> None:
     publishers = {topic: node.create_publisher(kind, topic, qos) for topic, kind in kinds.items()}
     while not all(publisher.get_subscription_count() for publisher in publishers.values()):
         time.sleep(0.02)
+    # A reader that takes best effort loses what is sent before it has found the publisher too.
+    time.sleep(1.0)
     if wanted.get("garbage"):
         statuses = node.create_publisher(ModelStatus, "model_status", ANSWERS)
         while not statuses.get_subscription_count():
