@@ -13,12 +13,14 @@ import pytest
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from node_helpers import refusal
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from safetensors.numpy import load_file
 
 from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.graph import Graph
+from ssql_ros.nodes import learner_node
 from ssql_ros.probes import with_probes
 from ssql_ros.spec import config_folder, find_contract, load_contract
 from ssql_ros.tasks import find_task
@@ -84,12 +86,7 @@ def rows_of(folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "wanted",
-    [
-        {"imu_ahead": 1_000_000},
-        {"best_effort": True},
-        {"best_effort": True, "imu_ahead": -3_000_000},
-        {"imu_ahead": 1_000_000, "garbage": True},
-    ],
+    [{"best_effort": True, "imu_ahead": -3_000_000}, {"imu_ahead": 1_000_000, "garbage": True}],
 )
 def test_a_foreign_driver_gives_as_many_transitions_as_periods(tmp_path: Path, domain: int, wanted: dict) -> None:
     bundle = with_uniform(tmp_path / "any.safetensors", "minitaur", BUNDLES / "minitaur_critic.safetensors")
@@ -147,7 +144,7 @@ def place_reward(tmp_path: Path) -> str:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("robot", "algorithm"), [("boat", "ssql"), ("boat", "iql"), ("spider", "iql")])
+@pytest.mark.parametrize(("robot", "algorithm"), [("boat", "ssql"), ("spider", "iql")])
 def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
     tmp_path: Path, domain: int, robot: str, algorithm: str
 ) -> None:
@@ -202,11 +199,11 @@ def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
         ({"contract": "boat", "settings": "[1]"}, "parameter settings: expected JSON by name"),
     ],
 )
-def test_what_does_not_fit_the_contract_is_refused(tmp_path: Path, domain: int, changed: dict, expected: str) -> None:
+def test_what_does_not_fit_the_contract_is_refused(
+    tmp_path: Path, domain: int, capfd: pytest.CaptureFixture[str], changed: dict, expected: str
+) -> None:
     robot = changed["contract"]
     critic = BUNDLES / ("boat_safefql.safetensors" if robot == "boat" else "spider_sqrl.safetensors")
     bundle = with_uniform(tmp_path / "any.safetensors", robot, critic)
-    with Graph(tmp_path / "logs") as graph:
-        graph.start("learner_node", behaviour=str(bundle), folder=str(tmp_path / "learner"), **changed)
-        assert graph.processes["learner_node"].wait(60) == 2
-    assert expected in (tmp_path / "logs" / "learner_node.log").read_text()
+    said = refusal(learner_node.main, capfd, behaviour=str(bundle), folder=str(tmp_path / "learner"), **changed)
+    assert expected in said

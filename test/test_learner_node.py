@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+from node_helpers import refusal
 from std_srvs.srv import Trigger
 
 from ssql_ros.bundle import load_bundle
 from ssql_ros.graph import Graph
 from ssql_ros.msg import ModelStatus, Proposal, ShieldState
+from ssql_ros.nodes import learner_node
 from ssql_ros.nodes.conductor import Conductor
 from ssql_ros.nodes.process import ANSWERS, COMMAND, EVENT, LATCHED
 from ssql_ros.spec import config_folder
@@ -156,9 +158,8 @@ def children(pid: int) -> list[int]:
         ({"behaviour": str(TASK.bundle_path())}, "behaviour policy None is unknown"),
     ],
 )
-def test_a_learner_that_cannot_begin_says_why(tmp_path: Path, changed: dict[str, str], expected: str) -> None:
+def test_a_learner_that_cannot_begin_says_why(
+    tmp_path: Path, domain: int, capfd: pytest.CaptureFixture[str], changed: dict[str, str], expected: str
+) -> None:
     parameters = {"behaviour": str(GAITS), "folder": str(tmp_path / "learner"), **changed}
-    with Graph(tmp_path / "logs") as graph:
-        graph.start("learner_node", **parameters)
-        assert graph.processes["learner_node"].wait(60) == 2
-    assert expected in (tmp_path / "logs" / "learner_node.log").read_text()
+    assert expected in refusal(learner_node.main, capfd, **parameters)
