@@ -1,10 +1,15 @@
 """What tests of real graphs share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from ssql_ros.graph import isolate
+
+# A shell has what it runs in the background ignore Ctrl-C, and all that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
