@@ -149,7 +149,7 @@ def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
     tmp_path: Path, domain: int, robot: str, algorithm: str
 ) -> None:
     folder, contract = tmp_path / "learner", robot
-    settings = {"hidden": [32, 32], "batch": 64, "gamma": 0.5, "tau": 0.05, "learning_rate": 3e-3}
+    settings = {"hidden": [32, 32], "batch": 64, "gamma": 0.5, "tau": 0.2, "learning_rate": 3e-3}
     if algorithm == "ssql":
         settings |= {"samples": 4, "extraction_updates": 50, "extraction_samples": 8}
     with Graph(tmp_path / "logs") as graph:

@@ -25,7 +25,7 @@ from ssql_ros.tasks import find_task
 TASK = find_task("minitaur_trots")
 GAITS = config_folder() / "bundles" / "minitaur_trots.safetensors"
 # A short horizon is learned in seconds.
-SETTINGS = {"hidden": [32, 32], "batch": 64, "samples": 4, "gamma": 0.5, "tau": 0.05, "learning_rate": 3e-3}
+SETTINGS = {"hidden": [32, 32], "batch": 64, "samples": 4, "gamma": 0.5, "tau": 0.2, "learning_rate": 3e-3}
 SETTINGS |= {"extraction_updates": 100, "extraction_samples": 8}
 
 
