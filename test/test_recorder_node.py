@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import re
 import resource
 import signal
@@ -86,10 +85,8 @@ class Graph:
 
 
 @pytest.fixture
-def graph(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.randint(1, 200))}
-    graph = Graph(tmp_path, environment)
+def graph(tmp_path, domain):
+    graph = Graph(tmp_path, dict(os.environ))
     yield graph
     graph.close()
 
