@@ -18,6 +18,7 @@ from ssql_ros.nodes.process import COMMAND, EVENT
 from ssql_ros.spec.messages import set_stamp
 
 HELD, PASSED = ShieldedAction.HELD, ShieldedAction.PASSED
+pytestmark = pytest.mark.ros
 ERROR = 2
 SECOND = 1_000_000_000
 

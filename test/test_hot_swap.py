@@ -29,6 +29,7 @@ from ssql_ros.probes import with_probes
 from ssql_ros.signing import read_private_key, write_keys
 from ssql_ros.spec.messages import stamp_of
 
+pytestmark = pytest.mark.ros
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 
 

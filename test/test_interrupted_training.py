@@ -125,7 +125,8 @@ def test_critic_goes_on_wherever_it_was_interrupted_and_another_training_never_f
         assert process.stderr is not None
         said = b""
         while b"1/3" not in said:
-            assert (byte := process.stderr.read(1)), said
+            byte = process.stderr.read(1)
+            assert byte, said
             said += byte
         process.send_signal(signal.SIGTERM)
         said += process.stderr.read()

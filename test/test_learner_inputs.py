@@ -20,7 +20,6 @@ from safetensors.numpy import load_file
 
 from ssql_ros.bundle import load_bundle, save_bundle
 from ssql_ros.graph import Graph
-from ssql_ros.nodes import learner_node
 from ssql_ros.probes import with_probes
 from ssql_ros.spec import config_folder, find_contract, load_contract
 from ssql_ros.tasks import find_task
@@ -83,6 +82,7 @@ def rows_of(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
+@pytest.mark.ros
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "wanted",
@@ -143,6 +143,8 @@ def place_reward(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.ros
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("robot", "algorithm"), [("boat", "ssql"), ("spider", "iql")])
 def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
@@ -205,5 +207,5 @@ def test_what_does_not_fit_the_contract_is_refused(
     robot = changed["contract"]
     critic = BUNDLES / ("boat_safefql.safetensors" if robot == "boat" else "spider_sqrl.safetensors")
     bundle = with_uniform(tmp_path / "any.safetensors", robot, critic)
-    said = refusal(learner_node.main, capfd, behaviour=str(bundle), folder=str(tmp_path / "learner"), **changed)
+    said = refusal("learner_node", capfd, behaviour=str(bundle), folder=str(tmp_path / "learner"), **changed)
     assert expected in said

@@ -16,7 +16,6 @@ from std_srvs.srv import Trigger
 from ssql_ros.bundle import load_bundle
 from ssql_ros.graph import Graph
 from ssql_ros.msg import ModelStatus, Proposal, ShieldState
-from ssql_ros.nodes import learner_node
 from ssql_ros.nodes.conductor import Conductor
 from ssql_ros.nodes.process import ANSWERS, COMMAND, EVENT, LATCHED
 from ssql_ros.spec import config_folder
@@ -59,7 +58,7 @@ class Watched(Conductor):
 
 
 @pytest.fixture
-def graph(tmp_path: Path) -> Iterator[Graph]:
+def graph(domain: int, tmp_path: Path) -> Iterator[Graph]:
     with Graph(tmp_path / "logs") as running:
         running.start("sim_node", task=TASK.name, goal_velocity=0.4, auto_reset=False, max_steps=200)
         offers = str(tmp_path / "learner")
@@ -79,6 +78,8 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
         yield running
 
 
+@pytest.mark.ros
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_robot_learns_on_the_job_and_nothing_that_befalls_the_learner_reaches_it(
     graph: Graph, tmp_path: Path
@@ -162,4 +163,4 @@ def test_a_learner_that_cannot_begin_says_why(
     tmp_path: Path, domain: int, capfd: pytest.CaptureFixture[str], changed: dict[str, str], expected: str
 ) -> None:
     parameters = {"behaviour": str(GAITS), "folder": str(tmp_path / "learner"), **changed}
-    assert expected in refusal(learner_node.main, capfd, **parameters)
+    assert expected in refusal("learner_node", capfd, **parameters)

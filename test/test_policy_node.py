@@ -24,6 +24,7 @@ from ssql_ros.probes import with_probes
 from ssql_ros.spec import ObservationAssembler
 from ssql_ros.spec.messages import InputReader, fill_joint_command, set_stamp, stamp_of
 
+pytestmark = pytest.mark.ros
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 PERIOD = round(CONTRACT.control_period * 1e9)
 SECOND = 10**9

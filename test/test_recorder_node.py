@@ -26,6 +26,7 @@ from ssql_ros.msg import Episode, ShieldedAction
 from ssql_ros.nodes.recorded_topic import SequenceWatch
 from ssql_ros.spec.messages import fill, fill_joint_state, set_stamp
 
+pytestmark = pytest.mark.ros
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
