@@ -12,6 +12,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: where files run side by side, none of them is left at the end."""
+    marks = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("slow", "ros")}
+    items.sort(key=lambda item: (item.path not in marks["slow"], item.path not in marks["ros"]))
+
+
 @pytest.fixture
 def domain(monkeypatch):
     """A ROS domain of this test's own; processes and files of an earlier test are never met."""
