@@ -276,6 +276,7 @@ def variants(messages: list[Sample], tmp_path_factory: pytest.TempPathFactory) -
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     variant=st.sampled_from(list(VARIANTS)),

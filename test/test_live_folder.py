@@ -294,6 +294,7 @@ def test_rounds_that_were_offered_are_never_written_over(tmp_path: Path, episode
     assert offered.read_bytes() == Path(older.path).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_was_killed_saves_and_the_next_waits_for_it(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path, shadow_steps=1)
     for episode in episodes:
