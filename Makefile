@@ -4,6 +4,8 @@ VENV  ?= .venv
 BUILD ?= build/venv
 # Python to make the environment with; empty: the first CPython 3.11 that is found.
 PYTHON ?=
+# Test files that run side by side; a graph of nodes keeps two processors busy by itself.
+TEST_JOBS ?= 2
 # Extra arguments, as in: make test PYTEST_ARGS="-k shield -x"; make demo DEMO_ARGS="--seed 3".
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -27,6 +29,8 @@ PIP_STAMP   := $(VENV)/.stamp-requirements
 BUILD_STAMP := $(VENV)/.stamp-package
 LINK_STAMP  := $(VENV)/.stamp-links
 ENTRIES     := $(BUILD)/entries
+# By file, in the order of test/conftest.py: what is shared within a file is made once.
+PYTEST       = $(VENV)/bin/pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 LINT_FILES   = git ls-files --cached --others --exclude-standard
 
 # Stamps are written last, by one command, so that an interrupted set-up leaves none.
@@ -36,15 +40,18 @@ $(shell rm -f $(PIP_STAMP) $(BUILD_STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo peers lint lock clean FORCE
+.PHONY: help setup test test-fast demo peers lint lock clean FORCE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 setup: $(LINK_STAMP) ## make .venv: pinned wheels, messages, this package
 
 test: setup ## set up, then run the tests (PYTEST_ARGS=...)
-	$(VENV)/bin/pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-fast: setup ## what needs neither nodes nor patience: for every day
+	$(PYTEST) -m "not slow and not ros" $(PYTEST_ARGS)
 
 demo: setup ## set up, then run the main job (DEMO_ARGS=...)
 	$(VENV)/bin/ssql demo $(DEMO_ARGS)

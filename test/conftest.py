@@ -1,10 +1,21 @@
 """What tests of real graphs share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from ssql_ros.graph.processes import isolate
+
+# A shell has what it runs in the background ignore Ctrl-C, and all that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: where files run side by side, none of them is left at the end."""
+    marks = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("slow", "ros")}
+    items.sort(key=lambda item: (item.path not in marks["slow"], item.path not in marks["ros"]))
 
 
 @pytest.fixture

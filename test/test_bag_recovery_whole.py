@@ -276,7 +276,8 @@ def variants(messages: list[Sample], tmp_path_factory: pytest.TempPathFactory) -
     }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     variant=st.sampled_from(list(VARIANTS)),
     kind=st.sampled_from(["flip", "flips", "truncate", "zeros", "noise", "cut out", "put in"]),

@@ -16,6 +16,7 @@ from ssql_sim import boat
 EPISODES = 4
 
 
+@pytest.mark.ros
 def test_a_recorded_log_of_pilots_is_the_worlds_own_motion(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bag, data = tmp_path / "bag", tmp_path / "data"
     collect = ["collect", "--task", "boat", "--bag", "--episodes", str(EPISODES), "--seed", "4", "--quiet"]
@@ -33,7 +34,8 @@ def test_a_recorded_log_of_pilots_is_the_worlds_own_motion(tmp_path: Path, capfd
     assert len(np.unique(rows["episode"])) >= EPISODES
 
 
-def test_the_shipped_boat_bundle_drives_and_is_shielded_over_ros(tmp_path: Path) -> None:
+@pytest.mark.ros
+def test_the_shipped_boat_bundle_drives_and_is_shielded_over_ros(domain: int, tmp_path: Path) -> None:
     task = find_task("boat")
     bundle = str(task.bundle_path())
     with Graph(tmp_path / "logs") as graph:

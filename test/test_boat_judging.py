@@ -64,6 +64,7 @@ def test_evaluation_begins_where_it_is_told_and_counts_what_the_world_says(bundl
     assert shielded["interventions_per_step"] > 0.0  # inside the rock nothing is below delta
 
 
+@pytest.mark.slow
 def test_certificate_is_stored_read_back_and_true(bundle, capsys):
     path = bundle.path
     assert main(["calibrate", path, "--states", "1500", "--epsilon-s", "0.05", "--quiet", "--json"]) == 0

@@ -15,13 +15,14 @@ from ssql_ros.robots.tasks import find_task
 from ssql_ros.ros.conductor import Conductor
 from ssql_ros.ros.process import LATCHED
 
+pytestmark = pytest.mark.ros
 TASK = find_task("minitaur")
 STEPS, EPISODES = 120, 4
 SMALL = ["hidden=[32,32]", "actor_hidden=[32,32]", "learning_rate=0.003", "batch=64", "actor_batch=64"]
 SMALL += ["gamma_safe=0.5", "tau=0.05"]
 
 
-def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(tmp_path: Path, capfd) -> None:
+def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(domain: int, tmp_path: Path, capfd) -> None:
     bag, data, run = tmp_path / "bag", tmp_path / "data", tmp_path / "run"
     with Graph(tmp_path / "first") as graph:
         graph.start("recorder_node", contract=TASK.robot, output=str(bag), use_sim_time=True)

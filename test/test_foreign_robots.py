@@ -18,6 +18,7 @@ from ssql_ros.msg import ShieldedAction, ShieldState
 from ssql_ros.ros.process import COMMAND, EVENT
 
 HELD, PASSED = ShieldedAction.HELD, ShieldedAction.PASSED
+pytestmark = pytest.mark.ros
 ERROR = 2
 SECOND = 1_000_000_000
 

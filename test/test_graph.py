@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from ssql_ros.report import records_from_bag
 from ssql_ros.ros.conductor import Conductor
 from ssql_ros.ros.process import COMMAND, EVENT
 
+pytestmark = pytest.mark.ros
 HELD, PASSED = ShieldedAction.HELD, ShieldedAction.PASSED
 
 
@@ -198,9 +197,8 @@ def test_demo_ends_with_a_bag_and_a_report_that_open(domain, tmp_path, capfd):
     assert str(folder) in capfd.readouterr().err
 
 
-def test_json_ends_with_one_line_of_figures(tmp_path):
-    command = [sys.executable, "-m", "ssql_ros.cli.main", "eval", "shield", "--episodes", "2", "--quiet", "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    line = json.loads(done.stdout.splitlines()[-1])
+def test_json_ends_with_one_line_of_figures(capfd):
+    assert ssql(["eval", "shield", "--episodes", "2", "--quiet", "--json"]) == 0
+    line = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert set(line) == {"figures", "seed", "versions", "command"}
     assert {"falls_monitor", "falls_enforce", "episodes", "interventions_per_step"} <= set(line["figures"])

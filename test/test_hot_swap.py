@@ -29,6 +29,7 @@ from ssql_ros.model.signing import read_private_key, write_keys
 from ssql_ros.msg import ModelStatus, ShieldedAction, ShieldState
 from ssql_ros.ros.announcer import Announcer
 
+pytestmark = pytest.mark.ros
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 
 

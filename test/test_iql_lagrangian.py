@@ -60,6 +60,7 @@ def test_the_budget_is_discounted_as_the_cost_is():
     assert discounted_budget(0.0, 50, 0.97) == 0.0
 
 
+@pytest.mark.slow
 def test_dual_ascent_comes_to_the_constrained_optimum_of_two_actions():
     """Of all p = P(1/2), p - KL(p || 1/2) / beta is greatest under gamma p <= b at p = b / gamma, where b binds.
 
@@ -84,6 +85,7 @@ def test_dual_ascent_comes_to_the_constrained_optimum_of_two_actions():
     assert q[0].tolist() == pytest.approx([1.0 - expected * GAMMA, 0.0], abs=0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("budget", "price", "ends"), [(0.95, 1.0, 0.0), (0.0, 0.0, 5.0)])
 def test_a_budget_that_does_not_bind_costs_nothing_and_one_of_nothing_all(budget, price, ends):
     made, data = bandit_learner(price, cost_budget=budget, price_rate=0.05), two_actions()
@@ -92,6 +94,7 @@ def test_a_budget_that_does_not_bind_costs_nothing_and_one_of_nothing_all(budget
     assert made.price == pytest.approx(ends, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_cost_critic_evaluates_the_policy_not_the_log():
     """At a fixed price V_c is what pi ~ b exp(beta A) costs: gamma sigma(beta (1 - lambda gamma)), not gamma / 2."""
     price, data = 2.0, two_actions()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 REASON = "launch and launch_ros are not installed: the launch files are NOT tested here; run this in a ROS 2 install"
 launch = pytest.importorskip("launch", reason=REASON)

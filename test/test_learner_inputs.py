@@ -13,6 +13,7 @@ import pytest
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from node_helpers import refusal
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from safetensors.numpy import load_file
@@ -81,15 +82,11 @@ def rows_of(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
+@pytest.mark.ros
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "wanted",
-    [
-        {"imu_ahead": 1_000_000},
-        {"best_effort": True},
-        {"best_effort": True, "imu_ahead": -3_000_000},
-        {"imu_ahead": 1_000_000, "garbage": True},
-    ],
+    [{"best_effort": True, "imu_ahead": -3_000_000}, {"imu_ahead": 1_000_000, "garbage": True}],
 )
 def test_a_foreign_driver_gives_as_many_transitions_as_periods(tmp_path: Path, domain: int, wanted: dict) -> None:
     bundle = with_uniform(tmp_path / "any.safetensors", "minitaur", BUNDLES / "minitaur_critic.safetensors")
@@ -146,13 +143,15 @@ def place_reward(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.ros
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("robot", "algorithm"), [("boat", "ssql"), ("boat", "iql"), ("spider", "iql")])
+@pytest.mark.parametrize(("robot", "algorithm"), [("boat", "ssql"), ("spider", "iql")])
 def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
     tmp_path: Path, domain: int, robot: str, algorithm: str
 ) -> None:
     folder, contract = tmp_path / "learner", robot
-    settings = {"hidden": [32, 32], "batch": 64, "gamma": 0.5, "tau": 0.05, "learning_rate": 3e-3}
+    settings = {"hidden": [32, 32], "batch": 64, "gamma": 0.5, "tau": 0.2, "learning_rate": 3e-3}
     if algorithm == "ssql":
         settings |= {"samples": 4, "extraction_updates": 50, "extraction_samples": 8}
     with Graph(tmp_path / "logs") as graph:
@@ -202,11 +201,11 @@ def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
         ({"contract": "boat", "settings": "[1]"}, "parameter settings: expected JSON by name"),
     ],
 )
-def test_what_does_not_fit_the_contract_is_refused(tmp_path: Path, domain: int, changed: dict, expected: str) -> None:
+def test_what_does_not_fit_the_contract_is_refused(
+    tmp_path: Path, domain: int, capfd: pytest.CaptureFixture[str], changed: dict, expected: str
+) -> None:
     robot = changed["contract"]
     critic = BUNDLES / ("boat_safefql.safetensors" if robot == "boat" else "spider_sqrl.safetensors")
     bundle = with_uniform(tmp_path / "any.safetensors", robot, critic)
-    with Graph(tmp_path / "logs") as graph:
-        graph.start("learner_node", behaviour=str(bundle), folder=str(tmp_path / "learner"), **changed)
-        assert graph.processes["learner_node"].wait(60) == 2
-    assert expected in (tmp_path / "logs" / "learner_node.log").read_text()
+    said = refusal("learner_node", capfd, behaviour=str(bundle), folder=str(tmp_path / "learner"), **changed)
+    assert expected in said

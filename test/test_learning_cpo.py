@@ -256,6 +256,7 @@ def test_far_above_the_limit_only_the_cost_counts():
     assert risks[-1] < 0.35
 
 
+@pytest.mark.slow
 def test_reward_is_taken_up_to_the_limit_and_the_limit_is_kept():
     learner = small(cost_limit=0.2, delta=0.05)
     risks, kls = [], []
@@ -281,6 +282,7 @@ def test_update_that_would_do_harm_is_not_made():
 # Learning
 
 
+@pytest.mark.slow
 def test_cpo_learns_to_reach_the_goal_and_to_stay_out_of_the_lava():
     """The goal lies two steps away, the map's edge behind the start, lava beside the goal."""
 

@@ -17,6 +17,7 @@ from ssql_sim.spider import SpiderEnv
 # A second thread costs networks as small as these far more than it gains.
 torch.set_num_threads(1)
 
+pytestmark = pytest.mark.slow
 STEPS, UNIFORM = 2500, 1000
 TASK = find_task("spider")
 CONTRACT = TASK.contract()

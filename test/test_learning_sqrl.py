@@ -65,6 +65,7 @@ def q_safe(learner: SQRLPretraining, observation: np.ndarray, action: float) -> 
     return learner.q_safe(rows, torch.tensor([[action]])).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("members", "lookahead"), [(1, 1), (3, 1), (2, 3), (1, 10)])
 def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(members, lookahead):
     # States 0 to 4 lead one by one to an incident, 5 to 9 to a success; actions change nothing.
@@ -104,6 +105,7 @@ def test_fixed_point_is_the_risk_of_the_unmasked_policy():
     assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_fixed_point_unrolled_along_the_record_is_the_risk_of_what_was_executed():
     before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     learner = learned(choice_episodes(), 2, safety_lookahead=5)

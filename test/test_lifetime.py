@@ -73,6 +73,7 @@ def listener(domain):
     heard.close()
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
@@ -101,6 +102,7 @@ def test_run_ends_all_that_it_started_and_the_robot_has_its_safe_action(listener
         assert text.endswith("interrupted\n")
 
 
+@pytest.mark.ros
 def test_run_says_how_episodes_end_and_sums_up(domain, tmp_path):
     with (tmp_path / "log").open("w+b") as log:
         run = subprocess.Popen([*SSQL, "run", "--lock-step", "--mode", "monitor", "--seed", "4", *WILD], stdout=log)
@@ -115,6 +117,7 @@ def test_run_says_how_episodes_end_and_sums_up(domain, tmp_path):
     assert re.search(r"\n\d+ episodes, [1-9]\d* ended by an incident, \d+ steps; shield: \d+ decisions", text)
 
 
+@pytest.mark.ros
 def test_impatience_orphans_nobody(domain, tmp_path):
     run = subprocess.Popen([*SSQL, "run", "--no-simulator"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
@@ -132,6 +135,7 @@ def test_impatience_orphans_nobody(domain, tmp_path):
         run.kill()
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda n: n.name)
 @pytest.mark.parametrize("node", ["sim_node", "behaviour_node", "shield_node", "recorder_node"])
 def test_node_ends_cleanly_by_itself(domain, tmp_path, node, number):
@@ -147,6 +151,7 @@ def test_node_ends_cleanly_by_itself(domain, tmp_path, node, number):
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.ros
 def test_two_demos_at_once_have_domains_of_their_own_and_never_the_callers(tmp_path):
     robots = "37"
     environment = {**os.environ, "ROS_DOMAIN_ID": robots, "ROS_STATIC_PEERS": "10.1.2.3"}

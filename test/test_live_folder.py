@@ -1,13 +1,14 @@
 """What the live learner keeps: whose it is, how much of it, and what becomes of it on a full disk and when damaged."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -161,22 +162,24 @@ def test_a_full_disk_is_told_bounded_and_survived(small_disk: Path) -> None:
     assert reader.refused == {}
 
 
+def write_for_ever(folder: Path, sender: Connection) -> None:
+    buffer, chunk = LiveBuffer(folder, SIZES, SOURCE), rows(300)
+    while True:
+        buffer.append(chunk)
+        sender.send("written")
+
+
 def test_a_write_that_was_killed_leaves_whole_chunks(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from test_live_folder import *\n"
-        "buffer = LiveBuffer(Path(sys.argv[2]), SIZES, SOURCE)\n"
-        "chunk = rows(300)\n"
-        "while True:\n    buffer.append(chunk); print('written', flush=True)\n"
-    )
-    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)]
+    context = multiprocessing.get_context("fork")
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=write_for_ever, args=(tmp_path, sender))
+        process.start()
         for _ in range(5):
-            assert process.stdout.readline() == "written\n"
+            assert receiver.poll(60.0)
+            assert receiver.recv() == "written"
         process.kill()
-        process.wait()
+        process.join()
     buffer = LiveBuffer(tmp_path, SIZES, SOURCE)
     (tmp_path / ".chunk_000099.safetensors.left").write_bytes(b"half")
     buffer.claim()
@@ -250,10 +253,20 @@ def test_a_checkpoint_of_other_settings_is_named_and_what_is_not_finite_never_wr
 
 @pytest.fixture(scope="module")
 def episodes() -> list[list[dict]]:
-    return walked(4500, 0, TASK.behaviour_policy())
+    return walked(2000, 0, TASK.behaviour_policy())
 
 
-@pytest.mark.timeout(300)
+def next_round(learner: LiveLearner) -> int:
+    """Learn until a round has come to its gates; return its number."""
+    before = learner.counts["rounds"]
+    learner.take_in()
+    for _ in range(10):
+        learner.step()
+        if learner.counts["rounds"] > before:
+            return learner.counts["rounds"]
+    raise AssertionError(learner.progress())
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "settings"])
 def test_rounds_that_were_offered_are_never_written_over(tmp_path: Path, episodes: list, damage: str) -> None:
     buffer = prepare(tmp_path, round_updates=50, first_steps=100)
@@ -261,9 +274,9 @@ def test_rounds_that_were_offered_are_never_written_over(tmp_path: Path, episode
         buffer.append(episode)
     offered = tmp_path / "offered" / "round_004.safetensors"
     older = save_bundle(replace(bundle_of_task(), provenance={"round": 4}), offered)
-    worker = Worker(tmp_path)
-    assert worker.until("judged")["round"] == 5
-    assert worker.stop() == 0
+    learner = LiveLearner(tmp_path, read_settings(tmp_path / "live.json"), print)
+    assert next_round(learner) == 5
+    learner.save()
     checkpoint = tmp_path / "checkpoint.safetensors"
     (tmp_path / "checkpoint_before.safetensors").unlink(missing_ok=True)
     data = bytearray(checkpoint.read_bytes())
@@ -272,19 +285,19 @@ def test_rounds_that_were_offered_are_never_written_over(tmp_path: Path, episode
         prepare(tmp_path, round_updates=50, first_steps=100, settings={**SMALL, "hidden": [16, 16]})
     else:
         checkpoint.write_bytes(bytes(data[:1000] if damage == "truncated" else data))
-    worker = Worker(tmp_path)
-    assert "set aside as unusable_1_checkpoint.safetensors" in worker.until("problem")["words"]
-    assert "from scratch" in worker.until("problem")["words"]
-    assert worker.until("judged")["round"] == 5
-    assert worker.stop() == 0
+    told: list[str] = []
+    learner = LiveLearner(tmp_path, read_settings(tmp_path / "live.json"), told.append)
+    assert "set aside as unusable_1_checkpoint.safetensors" in told[0]
+    assert "from scratch" in told[1]
+    assert next_round(learner) == 5
     assert (tmp_path / "unusable_1_checkpoint.safetensors").exists()
     assert offered.read_bytes() == Path(older.path).read_bytes()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_worker_whose_parent_was_killed_saves_and_the_next_waits_for_it(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path, shadow_steps=1)
-    for episode in episodes[:8]:
+    for episode in episodes:
         buffer.append(episode)
     worker = Worker(tmp_path)
     worker.until("progress")

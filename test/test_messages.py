@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import random
 import subprocess
 import sys
 import time
@@ -238,14 +237,12 @@ rclpy.shutdown()
 """
 
 
-def test_every_message_reaches_another_process_unchanged(monkeypatch):
+def test_every_message_reaches_another_process_unchanged(domain):
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
     from ssql_ros.ros.process import LATCHED
 
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))
     expected = every_message()
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {json.dumps(os.path.dirname(__file__))})"]
     command[-1] += LATCHED_PUBLISHER

@@ -2,12 +2,11 @@
 
 import importlib
 import math
-import os
-import random
 import subprocess
 
 import pytest
 import rclpy
+from node_helpers import run_main
 from rclpy.parameter import Parameter as RosParameter
 
 from ssql_ros.graph.processes import NODES, executable
@@ -24,11 +23,10 @@ TABLE = (
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started(domain):
     """Makes nodes with parameters given at start."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=random.SystemRandom().randint(1, 101))
+    rclpy.init(context=context, domain_id=domain)
     nodes = []
 
     def start(**given):
@@ -115,12 +113,6 @@ def test_change_in_bounds_is_made(started):
     assert (value_of("epsilon"), value_of("mode")) == (0.05, "monitor")
 
 
-def started_node(node, *words):
-    environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": "101"}
-    command = [executable(node), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-
-
 @pytest.mark.parametrize(
     ("given", "text"),
     [
@@ -138,37 +130,45 @@ def started_node(node, *words):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_node_with_a_wrong_parameter_ends_with_one_line_and_no_traceback(tmp_path, given, text):
+def test_node_with_a_wrong_parameter_ends_with_one_line_and_no_traceback(domain, tmp_path, capfd, given, text):
     file = tmp_path / "shield.yaml"
     file.write_text("shield_node:\n  ros__parameters: {mod: monitor}\n")
-    done = started_node("shield_node", "--ros-args", *(str(file) if word == "FILE" else word for word in given))
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {text}")
-    assert done.stderr.count("\n") == 1
+    words = [str(file) if word == "FILE" else word for word in given]
+    status, _, error = run_main("shield_node", capfd, "--ros-args", *words)
+    assert status == 2
+    assert error.startswith(f"error: {text}")
+    assert error.count("\n") == 1
+
+
+def test_process_of_a_node_ends_with_one_line_and_status_2(domain):
+    command = [executable("shield_node"), "--ros-args", "-p", "epsilon:=2.0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: parameter epsilon: ")
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_node_refuses_words_that_it_does_not_know(node):
-    done = started_node(node, "--sed", "3", "--ros-args", "-p", "use_sim_time:=true")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: unknown argument --sed; parameters are given ")
+def test_node_refuses_words_that_it_does_not_know(node, capfd):
+    status, _, error = run_main(node, capfd, "--sed", "3", "--ros-args", "-p", "use_sim_time:=true")
+    assert (status, error.count("\n")) == (2, 1)
+    assert error.startswith("error: unknown argument --sed; parameters are given ")
 
 
-def test_node_shows_how_a_word_is_said_as_a_parameter():
+def test_node_shows_how_a_word_is_said_as_a_parameter(capfd):
     for words in (["--mode", "monitor"], ["--mode=monitor"], ["mode:=monitor"]):
-        assert started_node("shield_node", *words).stderr.endswith("like this: --ros-args -p mode:=monitor\n")
+        assert run_main("shield_node", capfd, *words)[2].endswith("like this: --ros-args -p mode:=monitor\n")
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_help_lists_every_parameter_with_type_default_and_bounds(node):
-    done = started_node(node, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"usage: ros2 run ssql_ros {node} ")
+def test_help_lists_every_parameter_with_type_default_and_bounds(node, capfd):
+    status, told, error = run_main(node, capfd, "--help")
+    assert (status, error) == (0, "")
+    assert told.startswith(f"usage: ros2 run ssql_ros {node} ")
     for parameter in importlib.import_module(f"ssql_ros.nodes.{node}").PARAMETERS:
         head = f"  {parameter.name} ({parameter.kind}, default {parameter.default!r}{parameter.allowed})"
-        assert f"{head}\n      {parameter.description}" in done.stdout
-    assert "  use_sim_time " in done.stdout
-    assert " -r __ns:=/" in done.stdout
+        assert f"{head}\n      {parameter.description}" in told
+    assert "  use_sim_time " in told
+    assert " -r __ns:=/" in told
 
 
 def test_names_of_ros_itself_are_known(started):

@@ -24,6 +24,7 @@ from ssql_ros.msg import ModelStatus, Proposal
 from ssql_ros.ros.announcer import Announcer
 from ssql_ros.ros.process import COMMAND
 
+pytestmark = pytest.mark.ros
 SHIPPED = load_bundle(TASK.bundle_path(), CONTRACT)
 PERIOD = round(CONTRACT.control_period * 1e9)
 SECOND = 10**9

@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import re
 import resource
 import signal
@@ -27,6 +26,7 @@ from ssql_ros.contract.messages import fill, fill_joint_state, set_stamp
 from ssql_ros.msg import Episode, ShieldedAction
 from ssql_ros.ros.recorded_topic import SequenceWatch
 
+pytestmark = pytest.mark.ros
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -86,10 +86,8 @@ class Graph:
 
 
 @pytest.fixture
-def graph(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.randint(1, 200))}
-    graph = Graph(tmp_path, environment)
+def graph(tmp_path, domain):
+    graph = Graph(tmp_path, dict(os.environ))
     yield graph
     graph.close()
 

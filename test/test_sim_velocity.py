@@ -11,6 +11,7 @@ from ssql_sim import VelocityEnv
 from ssql_sim.velocity import ROBOTS
 
 pytest.importorskip("mujoco", reason="needs the extra mujoco")
+pytestmark = pytest.mark.mujoco
 ROBOT = pytest.mark.parametrize("robot", ROBOTS)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ssql_ros.cli.main import main
 from ssql_ros.evaluation.bundle_evaluation import calibrate, evaluate_policy
@@ -17,6 +18,9 @@ from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.nn.checkpoint import load_checkpoint
 from ssql_ros.robots.tasks import find_task
+
+# A second thread costs networks as small as these far more than it gains.
+torch.set_num_threads(1)
 
 TINY = [
     "hidden=[16,16]",
@@ -61,8 +65,7 @@ def assert_same(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    done = run(train("sqrl", folder, "--steps", 1800))
-    assert done.returncode == 0, done.stderr
+    assert main(train("sqrl", folder, "--steps", 1400)[3:]) == 0
     return folder
 
 
@@ -72,16 +75,17 @@ def killed_after_its_first_checkpoint(command: list[str], checkpoint: Path) -> N
     while not checkpoint.exists():
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline, "no checkpoint"
+        time.sleep(0.01)  # the training has the processor
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_pretraining_ends_as_if_unbroken(unbroken, tmp_path):
-    command = train("sqrl", tmp_path / "killed", "--steps", 1800)
+    command = train("sqrl", tmp_path / "killed", "--steps", 1400)
     killed_after_its_first_checkpoint(command, tmp_path / "killed" / "checkpoint.safetensors")
     assert not (tmp_path / "killed" / "figures.json").exists()
-    done = run(command)
-    assert done.returncode == 0, done.stderr
+    assert main(command[3:]) == 0
     assert_same(unbroken, tmp_path / "killed")
 
 
@@ -98,6 +102,7 @@ def test_bundle_of_a_run_serves_is_judged_and_calibrated(unbroken):
     assert sum(row[3] for row in found["deciles"]) == found["n"]
 
 
+@pytest.mark.slow
 def test_disk_that_fills_leaves_the_last_checkpoint_whole(tmp_path):
     folder = tmp_path / "full"
     command = train("sac", folder, "--steps", 100_000, settings=TINY[:3])
@@ -148,10 +153,10 @@ def test_bundle_of_another_robot_is_refused(unbroken, tmp_path, capsys):
     assert "trained for contract spider-" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("changed", [("--task", "spider_threshold"), ("--steps", "1801")], ids=["task", "steps"])
+@pytest.mark.parametrize("changed", [("--task", "spider_threshold"), ("--steps", "1401")], ids=["task", "steps"])
 def test_folder_of_another_run_is_refused_and_unharmed(unbroken, capsys, changed):
     before = outcome(unbroken)[0]
-    command = train("sqrl", unbroken, "--steps", 1800)[3:]
+    command = train("sqrl", unbroken, "--steps", 1400)[3:]
     command[command.index(changed[0]) + 1] = changed[1]
     assert main(command) == 2
     assert "use another folder" in capsys.readouterr().err
@@ -163,7 +168,7 @@ def test_settings_that_changed_since_the_run_began_are_refused(unbroken, capsys)
     changed = {**config, "settings": {**config["settings"], "tau": 0.5}}
     (unbroken / "config.json").write_text(json.dumps(changed))
     try:
-        assert main(train("sqrl", unbroken, "--steps", 1800)[3:]) == 2
+        assert main(train("sqrl", unbroken, "--steps", 1400)[3:]) == 2
     finally:
         (unbroken / "config.json").write_text(json.dumps(config))
     assert "holds a run with tau 0.5, not 0.01" in capsys.readouterr().err
@@ -174,7 +179,7 @@ def test_checkpoint_of_something_else_is_refused(unbroken, tmp_path, capsys):
     folder.mkdir()
     (folder / "config.json").write_text((unbroken / "config.json").read_text())
     (folder / "checkpoint.safetensors").write_bytes((unbroken / "learned.safetensors").read_bytes())
-    assert main(train("sqrl", folder, "--steps", 1800)[3:]) == 2
+    assert main(train("sqrl", folder, "--steps", 1400)[3:]) == 2
     assert "is not a checkpoint of this run: 'step'" in capsys.readouterr().err
 
 
@@ -183,5 +188,5 @@ def test_damaged_checkpoint_is_named(unbroken, tmp_path, capsys):
     folder.mkdir()
     (folder / "config.json").write_text((unbroken / "config.json").read_text())
     (folder / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-    assert main(train("sqrl", folder, "--steps", 1800)[3:]) == 2
+    assert main(train("sqrl", folder, "--steps", 1400)[3:]) == 2
     assert f"{folder / 'checkpoint.safetensors'}: is not a whole checkpoint" in capsys.readouterr().err
