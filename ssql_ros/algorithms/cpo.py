@@ -29,8 +29,7 @@ from ssql_ros.algorithms.work import Work
 from ssql_ros.data.replay import Transition
 from ssql_ros.model.bundle import Network
 from ssql_ros.model.proposal import Proposal
-from ssql_ros.nn.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.nn.native import Adam
+from ssql_ros.nn.adam import Adam
 from ssql_ros.nn.networks import Ensemble, default_device, exported
 from ssql_ros.nn.squashed_gaussian import SquashedGaussian
 from ssql_ros.nn.trust_region import FLAT, GaussianPolicy, conjugate_gradient
@@ -123,7 +122,7 @@ class CPO:
         self.actor = SquashedGaussian(n, n_action, settings.hidden, weights).to(self.device)
         # V of the reward and V of the cost, one network each.
         self.values = Ensemble((n, *settings.hidden, 1), 2, weights).to(self.device)
-        self.optimiser = Adam(self.values.parameters(), lr=settings.learning_rate)
+        self.optimiser = Adam(self.values.parameters(), settings.learning_rate)
         self.buffer = OnPolicyBuffer(settings.batch_steps, n, n_action)
 
     def standardise(self, observation: np.ndarray) -> torch.Tensor:
@@ -265,6 +264,10 @@ class CPO:
         """Return nothing: the log of episodes says all."""
         return {}
 
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how it computes: a batch is one update, which is not compiled."""
+        return {"precision": "float32", "compiled_from": None}
+
     def behaves(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""
         return {}
@@ -309,10 +312,10 @@ class CPO:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold; the steps of the batch that is not complete too."""
-        return {**self.learned(), "optimiser": optimiser_state(self.optimiser), "buffer": self.buffer.state()}
+        return {**self.learned(), "optimiser": self.optimiser.state(), "buffer": self.buffer.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         self.take_learned(state)
-        restore_optimiser(self.optimiser, state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
         self.buffer.restore(state["buffer"])

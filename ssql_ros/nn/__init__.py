@@ -1,1 +1,1 @@
-"""Networks in torch: layers, distributions, checkpoints, and whatever makes them fast."""
+"""Networks in torch: layers, distributions, checkpoints, and whatever makes their updates fast."""

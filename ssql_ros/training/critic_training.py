@@ -24,7 +24,7 @@ from ssql_ros.evaluation.calibration import HORIZON, Outcomes, calibration, mask
 from ssql_ros.evaluation.rollout import RolloutPool
 from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.model.probes import with_probes
-from ssql_ros.nn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.nn.checkpoint import CheckpointError, check_resumable, load_checkpoint, save_checkpoint
 from ssql_ros.processes.interrupts import Interrupted, Stop, noting
 from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings
 from ssql_ros.robots.tasks import Task
@@ -202,6 +202,7 @@ class CriticTraining:
         save_checkpoint(self._path, state)
 
     def _restore(self, path: Path) -> None:
+        check_resumable(path)
         state = load_checkpoint(path)
         try:
             if (found := state["config"]) != self._config():
