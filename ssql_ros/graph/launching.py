@@ -22,10 +22,11 @@ from ssql_ros.contract import Contract, find_contract, load_contract
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import shielding_critic
 from ssql_ros.model.shipped import find_shipped_bundle
+from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.parameters import Parameter
 from ssql_ros.shield.critic_limits import epsilon_of
 
-CONTRACT = Parameter("contract", "minitaur", "robot name or path of its contract YAML")
+CONTRACT = Parameter("contract", DEFAULT, "robot name or path of its contract YAML")
 NAMESPACE = Parameter("namespace", "", "namespace of all nodes")
 USE_SIM_TIME = Parameter("use_sim_time", False, "true when a simulator publishes /clock")
 SHIELD = (
