@@ -269,7 +269,8 @@ def test_a_run_ends_in_a_bundle_that_keeps_to_the_behaviour_and_tells_of_no_inci
 
 
 def test_a_task_without_a_behaviour_policy_is_refused(tmp_path: Path) -> None:
-    from ssql_ros.training.registry import Start, make_learner, settings_of
+    from ssql_ros.training.registry import Start, make_learner
+    from ssql_ros.training.settings import settings_of
 
     start = Start(np.zeros(2), np.ones(2), 2, "none", "spider", "pretrain", 10, 0)
     with pytest.raises(ValueError, match="behaviour policy"):

@@ -34,6 +34,7 @@ from ssql_ros.ros.process import COMMAND, EVENT, SENSOR
 # `output` each node declares with a default of its own.
 PARAMETERS = (
     Parameter("contract", DEFAULT, "robot name or path of its contract YAML", fixed=True),
+    Parameter("best", False, "answer with the most probable action instead of a draw"),
     Parameter("seed", 0, "seed of the next episode's draws; goes up by one with each", low=0, high=2**31 - 1),
 )
 OUTPUT = Parameter("output", "", "publish joint_proposals, or joint_commands_raw", choices=("command", "proposal"))

@@ -24,7 +24,6 @@ from ssql_ros.ros.process import raise_priority, run_node
 PARAMETERS = (
     *ANSWERING,
     Parameter("bundle", "", "path of the bundle with the policy; empty: ROBOT_ssql, as it is shipped", fixed=True),
-    Parameter("best", False, "answer with the policy's most probable action instead of a draw"),
     replace(OUTPUT, default="proposal"),
     Parameter("realtime_priority", 0, "SCHED_FIFO priority of the node; 0: normal", low=0, high=99, fixed=True),
     *model_receiver.PARAMETERS,
