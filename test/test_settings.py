@@ -30,8 +30,8 @@ def test_first_actions_of_the_spider_alone_are_held():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("initial_hald: 8", "learning.yaml: unknown key 'initial_hald'; did you mean 'initial_hold'?"),
-        ("initial_hold: 0", "learning.yaml: initial_hold: expected a whole number of at least 1, got 0"),
+        ("initial_hald: 8", "unknown key 'initial_hald'; did you mean 'initial_hold'?"),
+        ("initial_hold: 0", "initial_hold: expected a whole number of at least 1, got 0"),
         ("settings: [{tau: 0.1}]", "settings[0]: expected a mapping with `for`, a list of algorithms"),
         ("settings: [{for: [sac, sca]}]", "settings[0].for: 'sca' is no algorithm; known: sac, "),
         ("settings: [{for: [sac], epsilon: 0.1}]", "settings[0]: 'epsilon' is no setting of sac"),
@@ -44,7 +44,7 @@ def test_first_actions_of_the_spider_alone_are_held():
 def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message):
     path = tmp_path / "learning.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match="learning.yaml") as raised:
+    with pytest.raises(ValueError, match=r"learning\.yaml") as raised:
         read_learning(path, ("walk",))
     assert message in str(raised.value)
 

@@ -184,7 +184,9 @@ class SimNode(Node):
         self.publish_sensors()
         if info["incident"] != self._was_incident or self._steps == 0:
             self._was_incident = info["incident"]
-            self._publish_incident(info)
+            message = fill(Incident(), incident=info["incident"], margin=info["margin"], cause=info["cause"])
+            set_stamp(message, self._now)
+            self._incident.publish(message)
 
     def publish_sensors(self) -> None:
         """Publish the clock and what the sensors say of the current instant."""
@@ -193,11 +195,6 @@ class SimNode(Node):
         readings = self.body.readings()
         for name, publisher in self._sensors.items():
             publisher.publish(MESSAGES[self.contract.inputs[name].type](readings[name], stamp))
-
-    def _publish_incident(self, info: dict[str, Any]) -> None:
-        message = fill(Incident(), incident=info["incident"], margin=info["margin"], cause=info["cause"])
-        set_stamp(message, self._now)
-        self._incident.publish(message)
 
     def _publish_episode(self, info: dict[str, Any]) -> None:
         message = fill(

@@ -130,12 +130,18 @@ def find_behaviour(name: str, contract: Contract) -> ServedPolicy:
     robot: Robot | None = plugs().get(contract.robot)
     own = {} if robot is None else {task.name: task for task in robot.tasks if task.behaviour}
     known = [*(robot.controllers if robot is not None else ()), *own]
-    name = name or next(iter(known), "")
+    if not known:
+        able = [other.name for other in plugs().values() if other.controllers or any(t.behaviour for t in other.tasks)]
+        raise ValueError(
+            f"robot {contract.robot} has nothing that drives it, neither a scripted controller nor a safe behaviour "
+            f"policy; these have: {', '.join(able) or 'none'}"
+        )
+    name = name or known[0]
     if robot is not None and name in robot.controllers:
         return robot.controllers[name](contract)
     if name in own:
         return ActingBehaviour(own[name].behaviour_policy())
     raise ValueError(
         f"behaviour {name!r}: is neither a bundle nor a behaviour of robot {contract.robot}, which has "
-        f"{', '.join(known) or 'none'}"
+        f"{', '.join(known)}"
     )
