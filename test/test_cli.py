@@ -95,7 +95,7 @@ def test_folder_that_cannot_be_written_is_named_first(tmp_path, monkeypatch, cap
 def test_check_of_a_folder_leaves_no_trace(tmp_path, capsys):
     out = tmp_path / "a" / "b"
     assert main(["collect", "--task", "spider", "--episodes", "0", "--out", str(out)]) == 2
-    assert main(["collect", "--task", "spider", "--bag", "--out", str(out)]) == 2
+    assert main(["collect", "--task", "swimmer_velocity", "--bag", "--out", str(out)]) == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,7 +146,7 @@ sys.exit(main())
         ["run"],
         ["demo"],
         ["demo", "learn"],
-        ["collect", "--bag", "--out", "bag"],
+        ["collect", "--task", "boat", "--bag", "--out", "bag"],
         ["announce", str(find_task("minitaur").bundle_path())],
         ["bench", "ros"],
     ],

@@ -182,3 +182,26 @@ def test_what_it_lacks_is_said_with_who_has_it(site):
     _, said = done.communicate(timeout=120)
     assert done.returncode == 2
     assert "task 'swimmer_velocity' has no safe behaviour policy; these have one: crawl, minitaur" in said
+
+
+def test_what_serves_a_robot_imports_no_simulator_and_no_torch():
+    code = """
+import sys
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.nodes import behaviour_node, policy_node, recorder_node, shield_node
+from ssql_ros.robots.plug import find_behaviour
+for robot in ("boat", "minitaur", "spider"):
+    find_behaviour("", load_contract(find_contract(robot)))
+print({"torch", "pybullet", "gymnasium", "matplotlib", "ssql_sim"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "set()"
+
+
+def test_pilots_know_the_box_and_the_rocks_of_the_boats_world():
+    from ssql_ros.contract import find_contract
+    from ssql_ros.robots.boat.pilots import HIGH, LOW, Chart
+    from ssql_sim import boat
+
+    chart = Chart.of(load_contract(find_contract("boat")))
+    assert (chart.goal, chart.rocks, LOW, HIGH) == (boat.GOAL, boat.ROCKS, boat.LOW, boat.HIGH)

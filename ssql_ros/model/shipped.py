@@ -6,13 +6,16 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ssql_ros.contract import robot_folder
+from ssql_ros.contract import ContractError, config_folder, robot_folder
 from ssql_ros.model.bundle import BundleError
 
 
 def bundle_folder(robot: str) -> Path:
     """Return the folder of the bundles that are shipped with a robot: `bundles`, beside the folder of its settings."""
-    return robot_folder(robot).parent / "bundles"
+    try:
+        return robot_folder(robot).parent / "bundles"
+    except ContractError:  # a robot that is not installed, of which there is a contract alone
+        return config_folder() / "bundles"
 
 
 def find_shipped_bundle(robot: str, folder: Path | None = None) -> Path:

@@ -1,12 +1,13 @@
 """What a robot is to this package: one object of data and makers, which an entry point names.
 
-Light to import: whatever needs a simulator is imported by the functions that need it.
+Light to import: who serves a robot needs no simulator. What does is named, and imported when it is called (`lazily`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,16 @@ from ssql_ros.model.policy import ActingBehaviour, ServedPolicy, behaviour_of
 from ssql_ros.model.probes import check_probes
 from ssql_ros.robots.body import Body, ObservedBody
 from ssql_ros.robots.tasks import Task
+
+
+def lazily(where: str) -> Callable[..., Any]:
+    """Return a function that calls `module:name`, which is imported only then."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        module, _, name = where.partition(":")
+        return getattr(import_module(module), name)(*arguments, **options)
+
+    return call
 
 
 class Truth(Protocol):

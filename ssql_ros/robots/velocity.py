@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-from ssql_ros.robots.plug import Robot
+from ssql_ros.robots.plug import Robot, lazily
 from ssql_ros.robots.tasks import Task
-
-
-def _world(robot: str, **options: Any) -> Any:
-    from ssql_sim import VelocityEnv
-
-    return VelocityEnv(robot=robot, **options)
 
 
 def limited(name: str, bundle: str = "") -> Robot:
     """Return a robot of ssql_sim.velocity; nobody has a controller for one."""
-    return Robot(name, partial(_world, name), (Task(f"{name}_velocity", name, bundle=bundle),), episodes=150)
+    world = partial(lazily("ssql_sim:VelocityEnv"), robot=name)
+    return Robot(name, world, (Task(f"{name}_velocity", name, bundle=bundle),), episodes=150)

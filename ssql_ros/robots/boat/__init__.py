@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from ssql_ros.robots.boat.pilots import PILOTS, Pilot
 from ssql_ros.robots.noise import Noise
-from ssql_ros.robots.plug import Robot
+from ssql_ros.robots.plug import Robot, lazily
 from ssql_ros.robots.tasks import Task
-
-
-def _world(**options: Any) -> Any:
-    from ssql_sim import BoatEnv
-
-    return BoatEnv(**options)
-
-
-def _log(episodes: int, seed: int, show: bool) -> Any:
-    from ssql_ros.robots.boat.truth import boat_log
-
-    return boat_log(episodes, seed, show)
-
-
-def _truth() -> Any:
-    from ssql_ros.robots.boat.truth import BoatTruth
-
-    return BoatTruth()
-
 
 ROBOT = Robot(
     name="boat",
-    make_world=_world,
+    make_world=lazily("ssql_sim:BoatEnv"),
     tasks=(
         Task(
             name="boat",
@@ -44,7 +24,7 @@ ROBOT = Robot(
         ),
     ),
     controllers={"turns": partial(Pilot, ""), **{name: partial(Pilot, name) for name in PILOTS}},
-    log=_log,
+    log=lazily("ssql_ros.robots.boat.truth:boat_log"),
     episodes=2500,
-    truth=_truth,
+    truth=lazily("ssql_ros.robots.boat.truth:BoatTruth"),
 )

@@ -9,17 +9,11 @@ from ssql_ros.robots.minitaur.body import MinitaurBody
 from ssql_ros.robots.minitaur.trot import GAITS, ScriptedTrot
 from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
 from ssql_ros.robots.noise import Noise
-from ssql_ros.robots.plug import Robot
+from ssql_ros.robots.plug import Robot, lazily
 from ssql_ros.robots.tasks import Task
 
 # Falls in about nine of ten episodes when nothing protects the robot.
 WILD = Noise("A", sigma=0.3, rho=0.85)
-
-
-def _world(**options: Any) -> Any:
-    from ssql_sim import MinitaurEnv
-
-    return MinitaurEnv(**options)
 
 
 def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = "", **finetune: Any) -> Task:
@@ -37,7 +31,7 @@ def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = ""
 
 ROBOT = Robot(
     name="minitaur",
-    make_world=_world,
+    make_world=lazily("ssql_sim:MinitaurEnv"),
     tasks=(
         _task("minitaur", bundle="minitaur_critic.safetensors"),
         _task("minitaur_velocity", goal_velocity=0.4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssql_ros.robots.plug import Robot
+from ssql_ros.robots.plug import Robot, lazily
 from ssql_ros.robots.tasks import Task
 
 # Free rectangles of its map, (rows, columns) in m: below and above the pools, left and right of them, between.
@@ -15,18 +15,6 @@ ROOMS = (
     ((0.0, 8.0), (3.0, 4.0)),
     ((0.0, 8.0), (5.0, 7.0)),
 )
-
-
-def _world(**options: Any) -> Any:
-    from ssql_sim import SpiderEnv
-
-    return SpiderEnv(**options)
-
-
-def _map() -> Any:
-    from ssql_ros.robots.spider.map import SpiderMap
-
-    return SpiderMap()
 
 
 def _task(
@@ -52,7 +40,7 @@ def _task(
 
 ROBOT = Robot(
     name="spider",
-    make_world=_world,
+    make_world=lazily("ssql_sim:SpiderEnv"),
     tasks=(
         _task("spider"),
         # Rewards that do not depend on the clock, which no policy sees: Q can be exact.
@@ -63,5 +51,5 @@ ROBOT = Robot(
         _task("spider_noise", randomise="noise"),
         _task("spider_scale", randomise="scale"),
     ),
-    map=_map,
+    map=lazily("ssql_ros.robots.spider.map:SpiderMap"),
 )
