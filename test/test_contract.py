@@ -255,7 +255,7 @@ def test_yaml_tags_construct_nothing(tmp_path, tag):
 def test_missing_file_and_unknown_robot_are_named(tmp_path):
     assert error_of(tmp_path / "none.yaml") == f"{tmp_path}/none.yaml: cannot be read: No such file or directory"
     assert error_of(tmp_path).startswith(f"{tmp_path}: cannot be read")
-    with pytest.raises(ContractError, match=r"no contract 'maxitaur'.*has.*minitaur"):
+    with pytest.raises(ContractError, match=r"no contract 'maxitaur'.*known: .*minitaur"):
         find_contract("maxitaur")
 
 

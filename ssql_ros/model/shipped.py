@@ -6,11 +6,18 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ssql_ros.contract import config_folder
+from ssql_ros.contract import ContractError, config_folder, robot_folder
 from ssql_ros.model.bundle import BundleError
 
 NAMED = {"critic": "critic", "policy": "ssql"}
 WORDS = {"critic": "safety critic", "policy": "policy"}
+
+def bundle_folder(robot: str) -> Path:
+    """Return the folder of the bundles that are shipped with a robot: `bundles`, beside the folder of its settings."""
+    try:
+        return robot_folder(robot).parent / "bundles"
+    except ContractError:  # a robot that is not installed, of which there is a contract alone
+        return config_folder() / "bundles"
 
 
 def find_shipped_bundle(robot: str, folder: Path | None = None, part: str = "critic") -> Path:
@@ -20,13 +27,13 @@ def find_shipped_bundle(robot: str, folder: Path | None = None, part: str = "cri
 
     Args:
         robot: as its contract names it.
-        folder: where to look; None: config/bundles of this package.
+        folder: where to look; None: where its bundles are shipped.
         part: "critic" or "policy".
 
     Raises:
         BundleError: none is shipped; the text lists the robots that have one.
     """
-    folder = config_folder() / "bundles" if folder is None else folder
+    folder = bundle_folder(robot) if folder is None else folder
     named = folder / f"{robot}_{NAMED[part]}.safetensors"
     candidates = [named] if named.is_file() else sorted(folder.glob(f"{robot}_*.safetensors"))
     for path in candidates:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ssql_ros.robots import DEFAULT
 from ssql_ros.ros import model_receiver
 from ssql_ros.ros.parameters import Parameter
 
 PARAMETERS = (
-    Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
+    Parameter("contract", DEFAULT, "robot name or path of its contract YAML", fixed=True),
     Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
     Parameter(
         "mode",
