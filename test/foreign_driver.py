@@ -9,6 +9,7 @@ It ends when all is sent.
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -17,6 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Imu, JointState
 
+sys.path.append(str(Path(__file__).parents[1]))  # a program of its own, in a checkout
 from bench.round_trip import step_messages
 from ssql_ros.contract.messages import fill_joint_command, set_stamp
 from ssql_ros.msg import ModelStatus

@@ -11,7 +11,8 @@ from toy_robot import PERIOD, PERIOD_NS, FormulaCritic, toy_contract
 from ssql_ros.contract import ContractError
 from ssql_ros.contract.messages import check_stamp
 from ssql_ros.shield.decision import Decision, ShieldSettings
-from ssql_ros.shield.loop import Mode, ShieldLoop
+from ssql_ros.shield.loop import ShieldLoop
+from ssql_ros.shield.tick import Mode
 
 CONTRACT = toy_contract()
 SETTINGS = ShieldSettings(epsilon=0.1, max_observation_age=0.04, max_proposal_age=0.04)

@@ -15,7 +15,8 @@ from ssql_ros.contract import ContractError
 from ssql_ros.contract.health import Freshness
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.shield.decision import Decision, ShieldSettings
-from ssql_ros.shield.loop import SLACK, Mode, ShieldLoop, Tick
+from ssql_ros.shield.loop import SLACK, ShieldLoop
+from ssql_ros.shield.tick import Mode, Tick
 
 CONTRACT = toy_contract()
 SAFE_COMMAND = [0.1 + 0.5 * 0.25]

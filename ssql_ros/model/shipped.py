@@ -12,6 +12,7 @@ from ssql_ros.model.bundle import BundleError
 NAMED = {"critic": "critic", "policy": "ssql"}
 WORDS = {"critic": "safety critic", "policy": "policy"}
 
+
 def bundle_folder(robot: str) -> Path:
     """Return the folder of the bundles that are shipped with a robot: `bundles`, beside the folder of its settings."""
     try:

@@ -122,7 +122,7 @@ class AnsweringNode(Node):
             try:
                 message = parse(data)
                 action = self.contract.clip(reader.joint_state(message))
-                stamp = check_stamp(message, topic)
+                stamp = check_stamp(message, topic, "the node that publishes it")
             except ContractError as error:
                 self._note(f"{topic}: {error}")
                 return

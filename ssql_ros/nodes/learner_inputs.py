@@ -120,6 +120,16 @@ class LearnerInputs:
         """Make rows of what is there: nothing more will come."""
         self._aligner.finish()
 
+    def without_context(self) -> str:
+        """Return that transitions lack the behaviour policy's context, where most do, or an empty text."""
+        account = self.account
+        without = account["without_context"]
+        if not without or without < account["kept"]:
+            return ""
+        return (
+            f"{without} transitions without the behaviour policy's context, which joint_proposals tells: none are kept"
+        )
+
     @property
     def account(self) -> dict[str, int]:
         """Return what became of periods and messages, by name."""

@@ -212,9 +212,9 @@ class LearnerNode(Node):
         values |= {"restarts": str(self._worker.restarts), "verdict": self._verdict, "problem": self._problem}
         values |= {"exceptions": ", ".join(f"{kind} {count}" for kind, count in self.guard.counts.items())}
         values |= self._offers.describe()
-        return *self._summary(account), values
+        return *self._summary(), values
 
-    def _summary(self, account: dict[str, int]) -> tuple[bytes, str]:
+    def _summary(self) -> tuple[bytes, str]:
         """Return level and words: the gravest of what there is to say."""
         state, missing, refused = self._state, self._inputs.missing(), self._offers.refused()
         errors = (
@@ -225,7 +225,7 @@ class LearnerNode(Node):
         warnings = (
             f"{self._writer.lost} transitions were lost: the disk did not take them" if self._writer.lost else "",
             missing,
-            _without_context(account),
+            self._inputs.without_context(),
             refused,
             f"{state['breaches']} breaches of the behaviour policy's promise" if state.get("breaches") else "",
             f"{sum(self.guard.counts.values())} exceptions in callbacks" if self.guard.counts else "",
@@ -242,13 +242,6 @@ class LearnerNode(Node):
         if self._writer.fault:
             self.get_logger().error(f"{self._writer.unwritten} transitions are lost: {self._writer.fault}")
         self._worker.close()
-
-
-def _without_context(account: dict[str, int]) -> str:
-    without = account["without_context"]
-    if not without or without < account["kept"]:
-        return ""
-    return f"{without} transitions without the behaviour policy's context, which joint_proposals tells: none are kept"
 
 
 def main() -> int:

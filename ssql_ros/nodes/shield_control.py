@@ -24,7 +24,8 @@ from ssql_ros.nodes.shield_inputs import ShieldInputs
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import COMMAND, EVENT, raise_priority
 from ssql_ros.shield.decision import Decision, ShieldSettings
-from ssql_ros.shield.loop import ShieldLoop, Tick
+from ssql_ros.shield.loop import ShieldLoop
+from ssql_ros.shield.tick import Tick
 
 STOPPING = 1.0  # s, how long the way to the safe action may take when the shield stops
 LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say

@@ -28,8 +28,9 @@ from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served
 from ssql_ros.ros.parameters import declare
 from ssql_ros.ros.process import COMMAND, SENSOR, run_node
 from ssql_ros.shield.critic_limits import epsilon_of, in_words
-from ssql_ros.shield.loop import Mode, ShieldLoop
+from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.scoring_time import SHARE, stage_sizes
+from ssql_ros.shield.tick import Mode
 
 LOOK = 0.2  # s, between two looks at the graph, a topic each
 
@@ -42,14 +43,13 @@ class ShieldNode(GuardedLifecycle):
         self._disabled, self._enabled_mode = False, "enforce"  # by ~/enable; the mode to come back to
         self.value_of = declare(self, PARAMETERS, check=self._fault)
         self.guard = Guard(self.get_logger())
-        applied = self.guard("parameters", lambda _changes: self._apply_settings())
-        self.add_post_set_parameters_callback(applied)
+        self.add_post_set_parameters_callback(self.guard("parameters", lambda _changes: self._apply_settings()))
         self.contract = load_contract(find_contract(self.value_of("contract")))
         self._models = ShieldModels(self.contract, self.value_of, self.get_logger())
         model_receiver.trust_of(self, self.value_of)  # what is wrong with it must be said at start
-        self._control: ShieldControl | None = None
-        self._receiver: ModelReceiver | None = None
         self._said = ShieldReport(self, self.contract.id, self.guard)
+        self._control: ShieldControl | None = None  # these three: there while it is configured
+        self._receiver: ModelReceiver | None = None
         self._watch: GraphWatch | None = None
         # On the steady clock: reports go on when /clock has stopped.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -120,8 +120,7 @@ class ShieldNode(GuardedLifecycle):
             self._control.stop()
             gc.unfreeze()
             self._said.change("deactivated: the robot gets no command from here", bad=True)
-            # That says it all for now; what it waits for is told when it goes on.
-            self._said.expect(time.monotonic())
+            self._said.expect(time.monotonic())  # that says it all for now
             self._report()
 
     def cleanup(self) -> None:
@@ -174,8 +173,7 @@ class ShieldNode(GuardedLifecycle):
         except ValueError as error:
             self.get_logger().warning(str(error))
         with self._control.lock:
-            loop.settings = models.settings(loop.critic)
-            loop.mode = self._mode()
+            loop.settings, loop.mode = models.settings(loop.critic), self._mode()
         # The other settings are on /diagnostics within a second: a storm of them must not cost commands.
         now = (in_words(loop.settings), loop.mode)
         if before != now:

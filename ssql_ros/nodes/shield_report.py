@@ -18,7 +18,7 @@ from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import LATCHED
 from ssql_ros.shield.critic_limits import in_words
 from ssql_ros.shield.decision import Decision
-from ssql_ros.shield.loop import Mode, Tick
+from ssql_ros.shield.tick import Mode, Tick
 
 HISTORY = 10  # changes that /diagnostics goes on to show
 SUMMARY = 10.0  # s, between two lines about interventions

@@ -16,7 +16,7 @@ from ssql_ros.contract.messages import stamp_of
 from ssql_ros.msg import Episode, ShieldedAction, ShieldState
 from ssql_ros.ros.process import EVENT, LATCHED
 from ssql_ros.shield.decision import Decision
-from ssql_ros.shield.loop import Mode
+from ssql_ros.shield.tick import Mode
 
 EVERY = 10.0  # s, between two lines on what the shield has done where no episode ends
 

@@ -6,11 +6,10 @@ Collects readings and proposals, says when a decision is due, and takes it. Know
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,7 @@ from ssql_ros.model.critic import SafetyCritic, sigmoid
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.command_source import CommandSource
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict, decide
-
-
-class Mode(enum.IntEnum):
-    """What becomes of a decision; the values are those of ShieldState.msg."""
-
-    ENFORCE = 0
-    MONITOR = 1
-    DISABLED = 2
-    INACTIVE = 3
-
+from ssql_ros.shield.tick import Mode, Tick
 
 # A proposal may come a quarter of a period late before the last one is used again: well inside the driver's time-out of
 # two periods, and wide enough for the jitter of a controller that runs at the control period itself.
@@ -47,33 +37,6 @@ NOTHING_SAFE = 0.5
 CLEARLY = 0.7
 # Proposals in a row that answer the frame before the newest: then the controller is one behind, and stays so.
 LAGGING = 3
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One decision with its account.
-
-    Attributes:
-        joint_command: (n_joint,), SI units, what goes to the robot; None: nothing does, as the shield only watches.
-        stamp: ns, of the observation decided upon; 0 before the first.
-        enforced: True when `verdict.action` is what goes to the robot.
-        proposal: (n_action,), empty when none was fit to be decided on.
-        complete: True when a proposal for a new observation caused the tick; False when the period ran out.
-        settings, bundle_id: thresholds and bundle that were decided with; others may be in force when this is told.
-        fresh: True when a proposal has come since the tick before.
-        history_missing: how many entries of the observation's history stand in for what was not measured.
-    """
-
-    verdict: Verdict
-    joint_command: np.ndarray | None
-    stamp: int
-    enforced: bool
-    proposal: np.ndarray
-    complete: bool
-    fresh: bool
-    settings: ShieldSettings
-    bundle_id: str
-    history_missing: int
 
 
 class ShieldLoop:
