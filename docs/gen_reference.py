@@ -292,7 +292,7 @@ def bundle(root: Path) -> str:
         ("kinds of policy", ", ".join(POLICIES)),
         ("activations", ", ".join(ACTIVATIONS)),
     ]
-    options = "    options: {heading_level: 3, members: false}"
+    types = ("Bundle", "Network", "ProbabilityCritic", "MarginCritic")
     parts = [
         "# Bundle",
         "A bundle is one safetensors file: float32 arrays, and in the metadata under the key `ssql_ros` one JSON "
@@ -309,10 +309,7 @@ def bundle(root: Path) -> str:
         "## Document",
         f"That of the same file, shortened:\n\n```yaml\n{yaml.safe_dump(shown, width=100)}```",
         "## Types",
-        *(
-            f"::: ssql_ros.model.bundle_content.{name}\n{options}"
-            for name in ("Bundle", "Network", "ProbabilityCritic", "MarginCritic")
-        ),
+        "\n".join(f"- [`{name}`][ssql_ros.model.bundle_content.{name}]" for name in types),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -65,6 +65,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _outside_fences(markdown, _equations)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Lead links to sources to the line that they are for."""
+    return re.sub(r"\?line=(\d+)\"", r'#__codelineno-0-\1"', html)
+
+
 def sources_of(place: str, text: str) -> set[str]:
     """Return the files outside of docs/ that a page links to; `place`: its path from docs/."""
     folder = posixpath.join("docs", posixpath.dirname(place))
@@ -110,7 +115,8 @@ def _relinked(text: str, folder: str, page: str) -> str:
             path = path.removeprefix("docs/")
         else:
             line = line_of(ROOT / path, anchor[1:]) if anchor and path.endswith(".py") else None
-            path, anchor = _page_of(path), f"#__codelineno-0-{line}" if line else ""
+            # MkDocs cannot see the anchors of lines; `on_page_content` makes them of this.
+            path, anchor = _page_of(path), f"?line={line}" if line else ""
         return f"{before}{posixpath.relpath(path, here or '.')}{anchor}"
 
     return _outside_fences(text, lambda part: LINK.sub(link, part))
