@@ -103,7 +103,7 @@ def parameters(root: Path) -> str:
     parts = [
         "# Node parameters",
         "A parameter that a node does not know, a value of another type or out of bounds, and NaN are refused, at "
-        "start and by `ros2 param set`. *Fixed*: only at start. `use_sim_time` and `qos_overrides` work as everywhere.",
+        "start and by `ros2 param set`. `use_sim_time` and `qos_overrides` work as everywhere.",
     ]
     for path in sorted((root / "ssql_ros/nodes").glob("*_node.py")):
         module = importlib.import_module(f"ssql_ros.nodes.{path.stem}")
@@ -113,7 +113,7 @@ def parameters(root: Path) -> str:
                 _type(p.default),
                 _default(p.default),
                 p.allowed.lstrip(", "),
-                "fixed" * p.fixed,
+                "at start" if p.fixed else "any time",
                 p.description,
             )
             for p in getattr(module, "PARAMETERS", ())
@@ -121,7 +121,7 @@ def parameters(root: Path) -> str:
         parts += [
             f"## {path.stem}",
             (module.__doc__ or "").strip(),
-            table(("Parameter", "Type", "Default", "Values", "", ""), rows),
+            table(("Parameter", "Type", "Default", "Values", "Set", ""), rows),
         ]
     parts.append("## Launch files\n\n`ros2 launch ssql_ros FILE --show-args` lists the arguments of each.")
     for path in sorted((root / "launch").glob("*.launch.py")):
@@ -256,10 +256,11 @@ def contract() -> str:
     ]
     for section in SECTIONS:
         rows = [
-            (f"`{key.name}`", key.kind, key.unit, "optional" * key.optional, key.description) for key in section.keys
+            (f"`{key.name}`", key.kind, key.unit, "" if key.optional else "yes", key.description)
+            for key in section.keys
         ]
         heading = f"`{section.place}`" if section.place and "," not in section.place else section.place or "Top level"
-        parts += [f"## {heading}", section.description, table(("Key", "Value", "Unit", "", ""), rows)]
+        parts += [f"## {heading}", section.description, table(("Key", "Value", "Unit", "Needed", ""), rows)]
     parts += ["## Message types and their fields", "In SI units, as REP-103 has them."]
     parts.append(
         table(

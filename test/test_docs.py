@@ -201,6 +201,6 @@ def test_reference_is_made_from_the_code():
     assert "| `~/enable` | std_srvs/SetBool | shield_node |" in pages["reference/messages.md"]
     for words, _ in gen_reference.verbs(PARSER):
         assert f"# {' '.join(words)}\n" in pages["reference/command_line.md"]
-    assert "| `max_skew` | number above 0 | s |" in pages["reference/contract.md"]
+    assert "| `max_skew` | number above 0 | s | yes |" in pages["reference/contract.md"]
     assert "`critic.0.0.weight`" in pages["reference/bundle.md"]
     assert "Traceback" not in "".join(pages.values())
