@@ -31,6 +31,7 @@ LINK_STAMP  := $(VENV)/.stamp-links
 ENTRIES     := $(BUILD)/entries
 # By file, in the order of test/conftest.py: what is shared within a file is made once.
 PYTEST       = $(VENV)/bin/pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+MKDOCS       = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs
 LINT_FILES   = git ls-files --cached --others --exclude-standard
 
 # Stamps are written last, by one command, so that an interrupted set-up leaves none.
@@ -40,10 +41,10 @@ $(shell rm -f $(PIP_STAMP) $(BUILD_STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast demo peers lint lock clean FORCE
+.PHONY: help setup test test-fast demo docs docs-serve peers lint lock clean FORCE
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 setup: $(LINK_STAMP) ## make .venv: pinned wheels, messages, this package
 
@@ -55,6 +56,12 @@ test-fast: setup ## what needs neither nodes nor patience: for every day
 
 demo: setup ## set up, then run the main job (DEMO_ARGS=...)
 	$(VENV)/bin/ssql demo $(DEMO_ARGS)
+
+docs: setup ## build the documentation site, strictly, into build/site
+	$(MKDOCS) build --strict
+
+docs-serve: setup ## show the site at localhost:8000, made anew with every change
+	$(MKDOCS) serve
 
 peers: setup ## make .venv-peers: what `ssql bench train` compares with
 	$(VENV)/bin/python -m venv --clear .venv-peers

@@ -3,7 +3,7 @@
 import sys
 
 from bench import command
-from ssql_ros.cli.main import run_verbs
+from ssql_ros.cli.main import parser_of, run_verbs
 
 if __name__ == "__main__":
-    sys.exit(run_verbs("python -m bench", "Benchmarks.", [command]))
+    sys.exit(run_verbs(parser_of("python -m bench", "Benchmarks.", [command])))

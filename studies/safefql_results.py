@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/results/safefql.csv: every figure of docs/safefql.md, of one run folder a seed.
+"""Writes docs/results/safefql.csv: every figure of docs/methods/safefql.md, of one run folder a seed.
 
     studies/safefql_results.py runs/boat_safefql_0 runs/half_cheetah_velocity_safefql_0 ...
 
@@ -45,7 +45,7 @@ def rows_of(run: Path) -> list[str]:
             found["safefql_conformal"] = figures(*judged)
     found[learned] = figures(*judged, "--unshielded")
     if learned == "safefql" and task == "boat":
-        found["feasible_set"] = figures("eval", "feasible", "--bundle", bundle, "--seed", seed)
+        found["feasible_set"] = figures("feasible", "--bundle", bundle, "--seed", seed)
     return [
         f"{task}_offline,{method},{task},{seed},{name},{value:.6g}"
         for method, values in found.items()

@@ -2,7 +2,7 @@
 
 A perceptron gives weights, means and standard deviations of K normals for every state (Bishop 1994, mixture density
 networks), truncated to [-1, 1]. Its support is where its log density reaches a floor, which a stated share quantile of
-held-out actions of the data did not reach (see learning/behaviour_density.py, which fits it).
+held-out actions of the data did not reach (see algorithms/behaviour_density.py, which fits it).
 """
 
 from __future__ import annotations

@@ -49,14 +49,17 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 failed, 2 wrong use or bad input, 128 + a signal's number."""
+    return run_verbs(make_parser(), arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `ssql`."""
     description = "Let robots learn without getting hurt: a safety shield, its training and its figures."
-    return run_verbs("ssql", description, VERBS, _EPILOG, arguments)
+    return parser_of("ssql", description, VERBS, _EPILOG)
 
 
-def run_verbs(
-    name: str, description: str, modules: Sequence[Any], epilog: str = "", arguments: list[str] | None = None
-) -> int:
-    """Run the command `name` whose verbs these modules add; return its exit status, as `main`."""
+def parser_of(name: str, description: str, modules: Sequence[Any], epilog: str = "") -> argparse.ArgumentParser:
+    """Return a parser of the command `name`, whose verbs these modules add."""
     parser = _Parser(
         prog=name, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,6 +67,11 @@ def run_verbs(
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in modules:
         module.add_parser(verbs)
+    return parser
+
+
+def run_verbs(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> int:
+    """Run one command of a parser of `parser_of`; return its exit status, as `main`."""
     options = parser.parse_args(arguments)
     try:
         with interrupts.raising():
@@ -72,7 +80,7 @@ def run_verbs(
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        print(f"error: {explained(error, f'{name} {options.verb}')}", file=sys.stderr)
+        print(f"error: {explained(error, f'{parser.prog} {options.verb}')}", file=sys.stderr)
         return 2
     except interrupts.Interrupted as interrupted:
         print(f"interrupted{f'; {interrupted.note}' if interrupted.note else ''}", file=sys.stderr)

@@ -6,9 +6,11 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ssql_ros.contract import keys
 from ssql_ros.contract.contract import (
     JOINT_STATE,
     MESSAGE_FIELDS,
@@ -39,12 +41,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         ContractError: what is wrong, in which file, at which key, what was expected and what came.
     """
     path = Path(path)
-    top = Section(
-        read_yaml(path),
-        f"{path}: ",
-        ("robot", "control_period", "command_timeout", "inputs", "observation", "action", "incident", "safe_action"),
-        optional=("reward",),
-    )
+    top = _section(read_yaml(path), f"{path}: ", keys.TOP)
     inputs = _read_inputs(top)
     observed = _read_observed(top, inputs)
     commanded = _read_commanded(top)
@@ -70,12 +67,16 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     )
 
 
+def _section(mapping: Any, where: str, known: keys.Keys) -> Section:
+    return Section(mapping, where, known.required, known.optional)
+
+
 def _read_inputs(top: Section) -> dict[str, Input]:
     raw = top.raw("inputs")
     names = list(raw) if isinstance(raw, dict) else []
     section, inputs = Section(raw, top.place("inputs"), names), {}
     for name in names:
-        entry = Section(section.raw(name), section.place(name), ("topic", "type", "max_age"), ("stamps", "max_speed"))
+        entry = _section(section.raw(name), section.place(name), keys.INPUT)
         kind = entry.text("type", MESSAGE_FIELDS)
         stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[0]
         fastest = entry.number("max_speed", positive=True) if entry.has("max_speed") else None
@@ -83,8 +84,8 @@ def _read_inputs(top: Section) -> dict[str, Input]:
     return inputs
 
 
-def _entries(section: Section, key: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Section]:
-    return [Section(raw, f"{section.place(key)}[{i}]", required, optional) for i, raw in enumerate(section.items(key))]
+def _entries(section: Section, key: str, known: keys.Keys) -> list[Section]:
+    return [_section(raw, f"{section.place(key)}[{i}]", known) for i, raw in enumerate(section.items(key))]
 
 
 def _names_once(entries: list[Section], taken: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -139,16 +140,11 @@ def _read_block(entry: Section) -> Block:
 
 
 def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
-    section = Section(
-        top.raw("observation"),
-        top.place("observation"),
-        ("trigger", "max_skew", "episode_gap", "frame", "vector"),
-        ("derived", "incomplete_history"),
-    )
-    frame_entries = _entries(section, "frame", ("name", "input", "field", "unit"), optional=("joint", "scale", "wrap"))
+    section = _section(top.raw("observation"), top.place("observation"), keys.OBSERVATION)
+    frame_entries = _entries(section, "frame", keys.FEATURE)
     frame_names = _names_once(frame_entries)
     frame = tuple(_read_feature(entry, inputs) for entry in frame_entries)
-    derived = _entries(section, "derived", ("name", "sum")) if section.has("derived") else []
+    derived = _entries(section, "derived", keys.DERIVED) if section.has("derived") else []
     return Observed(
         trigger=section.text("trigger", sorted({feature.input for feature in frame})),
         max_skew=section.number("max_skew", positive=True),
@@ -156,7 +152,7 @@ def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
         frame=frame,
         derived_names=_names_once(derived, taken=frame_names),
         derived=_sums(derived, frame_names),
-        blocks=tuple(_read_block(entry) for entry in _entries(section, "vector", ("block",), ("count", "scale"))),
+        blocks=tuple(_read_block(entry) for entry in _entries(section, "vector", keys.BLOCK)),
         incomplete_history=(
             section.text("incomplete_history", ("flag", "hold")) if section.has("incomplete_history") else "flag"
         ),
@@ -164,21 +160,19 @@ def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
 
 
 def _read_commanded(top: Section) -> Commanded:
-    section = Section(top.raw("action"), top.place("action"), ("elements", "command", "joints"))
-    elements = _entries(section, "elements", ("name", "low", "high"))
+    section = _section(top.raw("action"), top.place("action"), keys.ACTION)
+    elements = _entries(section, "elements", keys.ELEMENT)
     for entry in elements:
         if entry.number("low") >= entry.number("high"):
             raise entry.error("high", f"expected a number above low ({entry.number('low'):g})")
     names = _names_once(elements)
 
-    command = Section(
-        section.raw("command"), section.place("command"), ("topic", "type", "field", "unit"), ("max_rate",)
-    )
+    command = _section(section.raw("command"), section.place("command"), keys.COMMAND)
     command.text("type", (JOINT_STATE,))
     field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
     to_si = 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
 
-    joints = _entries(section, "joints", ("name", "offset", "sum"))
+    joints = _entries(section, "joints", keys.JOINT)
     matrix = to_si * _sums(joints, names)
     if np.linalg.matrix_rank(matrix) < len(names):
         idle = [name for name, column in zip(names, matrix.T, strict=True) if not column.any()]
@@ -203,7 +197,10 @@ def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...],
     for name, row in zip(observed.derived_names, observed.derived, strict=True):
         units[name] = observed.frame[int(np.flatnonzero(row)[0])].unit if row.any() else ""
     limits, boxes, balls = [], [], []
-    for entry in _entries(top, "incident", ("unit",), ("feature", "above", "below", "inside", "within", "of")):
+    terms = [key for term in (keys.LIMIT, keys.BOX, keys.BALL) for key in term.keys]
+    either = tuple(dict.fromkeys(key.name for key in terms if key.name != "unit"))
+    for i, raw in enumerate(top.items("incident")):
+        entry = Section(raw, f"{top.place('incident')}[{i}]", ("unit",), either)
         if entry.has("inside"):
             boxes.append(_read_box(entry, units))
         elif entry.has("within"):
@@ -284,9 +281,9 @@ def _read_safe_action(top: Section, commanded: Commanded) -> np.ndarray:
 
 def _read_reward(top: Section, inputs: dict[str, Input]) -> RewardRule:
     place, numbers = top.place("reward"), ("limit", "acceleration_weight", "action_scale")
-    kind = Section(top.raw("reward"), place, ("kind",), ("input", "goal", *numbers)).text("kind", KINDS)
-    names = ("kind", "input", "goal", *(numbers if kind == FORWARD_VELOCITY else ()))
-    section = Section(top.raw("reward"), place, names)
+    kind = Section(top.raw("reward"), place, ("kind",), keys.FORWARD_VELOCITY.required).text("kind", KINDS)
+    known = {FORWARD_VELOCITY: keys.FORWARD_VELOCITY, DISTANCE: keys.DISTANCE}[kind]
+    section = _section(top.raw("reward"), place, known)
     source = section.text("input", inputs)
     if inputs[source].type != "nav_msgs/msg/Odometry":
         raise section.error("input", f"expected a nav_msgs/msg/Odometry, {source} is a {inputs[source].type}")

@@ -91,7 +91,7 @@ class Policy:
 
 
 class SupportedPolicy:
-    """A Gaussian squashed into the support of a behaviour policy: no action leaves it (see learning/extraction.py).
+    """A Gaussian squashed into the support of a behaviour policy: no action leaves it (see algorithms/extraction.py).
 
     Raises:
         BundleError: the bundle has no such policy, or its behaviour policy is not known here.
@@ -140,7 +140,7 @@ class SupportedPolicy:
 
 
 class SupportedFlow(SupportedPolicy):
-    """A one-step flow squashed into the support of a behaviour policy (see learning/flow_extraction.py).
+    """A one-step flow squashed into the support of a behaviour policy (see algorithms/flow_extraction.py).
 
     Raises:
         BundleError: the bundle has no such policy, or its behaviour policy is not known here.
@@ -162,7 +162,7 @@ class SupportedFlow(SupportedPolicy):
 
 
 class OneStepFlow:
-    """mu(s, z), z ~ N(0, I): one forward pass to an action, which is clipped (see learning/safefql.py).
+    """mu(s, z), z ~ N(0, I): one forward pass to an action, which is clipped (see algorithms/safefql.py).
 
     Raises:
         BundleError: the bundle has no such policy.

@@ -1,7 +1,7 @@
 """The learner as a node: listens to what a robot publishes, never stands in its way, and announces what passes.
 
 What it hears becomes transitions as a bag's messages do, and is kept on disk; a process of its own learns from them
-(see learning/live_worker.py), so that no gradient step ever delays a callback. A policy that has passed every gate is
+(see live/worker.py), so that no gradient step ever delays a callback. A policy that has passed every gate is
 announced on `model_announcements`; who serves policies and shields verifies it again.
 """
 

@@ -46,7 +46,7 @@ class Algorithm(Protocol):
 
 
 class BehaviourLearner:
-    """A `Learner` (see learning/learner.py) that collects by b alone; what it learns when is its subclasses' matter.
+    """A `Learner` (see training/learner.py) that collects by b alone; what it learns when is its subclasses' matter.
 
     Args:
         monitor: of b's promise.

@@ -21,7 +21,7 @@ KEPT_STARTS = 64
 
 
 class SSQLLearner(BehaviourLearner):
-    """A `Learner` (see learning/learner.py) whose data comes from its behaviour policy's support alone.
+    """A `Learner` (see training/learner.py) whose data comes from its behaviour policy's support alone.
 
     Args:
         monitor: of b's promise.

@@ -1,0 +1,241 @@
+"""The keys of a contract file, section by section: what is read, and what the reference says of it.
+
+`contract_file` refuses every key that does not stand here, and checks what a key's value must be beyond its type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key.
+
+    Attributes:
+        kind: what its value is, in words.
+        unit: of its value; empty: none, or that of another key.
+    """
+
+    name: str
+    kind: str
+    description: str
+    unit: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one mapping of the file; `place`: where it stands."""
+
+    place: str
+    description: str
+    keys: tuple[Key, ...]
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Return the names of the keys that must be there."""
+        return tuple(key.name for key in self.keys if not key.optional)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Return the names of the keys that may be there."""
+        return tuple(key.name for key in self.keys if key.optional)
+
+
+TOP = Keys(
+    "",
+    "The whole file.",
+    (
+        Key("robot", "name", "name of the robot; bundles that are shipped for it begin with it"),
+        Key("control_period", "number above 0", "one command every period", "s"),
+        Key(
+            "command_timeout",
+            "number, at least control_period",
+            "the driver holds the safe action when no command came for this long",
+            "s",
+        ),
+        Key("inputs", "mapping", "what the driver publishes, by a name of your choice"),
+        Key("observation", "mapping", "how messages become the observation vector"),
+        Key("action", "mapping", "what the action vector means in joint commands"),
+        Key("incident", "list", "the failure set; an incident is a state inside any of its terms"),
+        Key(
+            "safe_action",
+            "list of numbers, `zero` or `hold`",
+            "what the robot is told when nothing can be decided on, one number an action element, inside its bounds; "
+            "`zero`: zeros, moved into the bounds; `hold`, for commands of positions: the measured pose",
+        ),
+        Key("reward", "mapping", "what a step is worth; no part of the contract's id", optional=True),
+    ),
+)
+INPUT = Keys(
+    "inputs.NAME",
+    "One topic of the driver.",
+    (
+        Key("topic", "name", "relative, so that it can be remapped; one that begins with `/` is taken as it stands"),
+        Key("type", "message type", "one of those below"),
+        Key("max_age", "number above 0", "older data is stale, and the safe action is held", "s"),
+        Key(
+            "stamps",
+            "`header` or `arrival`",
+            "`arrival`: the driver sets no stamps that can be used; the time at which a message came stands in "
+            "(default: `header`)",
+            optional=True,
+        ),
+        Key(
+            "max_speed",
+            "number above 0",
+            "what moves further in a control period was put elsewhere (a reset, a robot that is carried): episodes are "
+            "cut there (default: judged by the measured velocities)",
+            "m/s or rad/s",
+            optional=True,
+        ),
+    ),
+)
+OBSERVATION = Keys(
+    "observation",
+    "How messages become the observation vector.",
+    (
+        Key("trigger", "name of an input", "each new message of it begins a new frame"),
+        Key("max_skew", "number above 0", "how far the other inputs' stamps may lie from the trigger's", "s"),
+        Key("episode_gap", "number above 0", "a longer pause between stamps begins a new history", "s"),
+        Key("frame", "list", "what one control period measures"),
+        Key("vector", "list of blocks", "what the observation vector is made of, in this order"),
+        Key("derived", "list", "weighted sums of the frame's features", optional=True),
+        Key(
+            "incomplete_history",
+            "`flag` or `hold`",
+            "what is decided before the history is whole is flagged, or the safe action is held (default: `flag`)",
+            optional=True,
+        ),
+    ),
+)
+FEATURE = Keys(
+    "observation.frame[i]",
+    "One number of a frame.",
+    (
+        Key("name", "name", "used once among frame and derived"),
+        Key("input", "name of an input", "where it comes from"),
+        Key("field", "field of the message", "one of those below"),
+        Key("unit", "unit", "the field's, or one that converts to it; see below"),
+        Key("joint", "name of a joint", "for sensor_msgs/msg/JointState, and only there", optional=True),
+        Key("scale", "number", "factor on the value (default: 1)", optional=True),
+        Key("wrap", "true or false", "wrap an angle in rad to [-pi, pi] (default: false)", optional=True),
+    ),
+)
+DERIVED = Keys(
+    "observation.derived[i]",
+    "One derived feature, in the unit of the features that it sums.",
+    (
+        Key("name", "name", "used once among frame and derived"),
+        Key("sum", "mapping of features to numbers", "its weights"),
+    ),
+)
+BLOCK = Keys(
+    "observation.vector[i]",
+    "One block of the observation vector. Past frames and actions come newest first.",
+    (
+        Key("block", "`frame`, `past_frames`, `past_actions` or `derived`", "what it holds"),
+        Key(
+            "count", "whole number, at least 1", "how many; for past_frames and past_actions, and only there", "", True
+        ),
+        Key("scale", "number", "factor on its values (default: 1)", optional=True),
+    ),
+)
+ACTION = Keys(
+    "action",
+    "What the action vector means: joint command = offset + weighted sum of the action's elements.",
+    (
+        Key("elements", "list", "the action vector, in this order"),
+        Key("command", "mapping", "the message that the driver takes"),
+        Key("joints", "list", "the joints, in the order that a Float64MultiArray command has"),
+    ),
+)
+ELEMENT = Keys(
+    "action.elements[i]",
+    "One element of the action vector.",
+    (
+        Key("name", "name", "used once"),
+        Key("low", "number, below high", "its lower bound"),
+        Key("high", "number", "its upper bound"),
+    ),
+)
+COMMAND = Keys(
+    "action.command",
+    "The message that the driver takes.",
+    (
+        Key("topic", "name", "relative, so that it can be remapped"),
+        Key("type", "message type", "sensor_msgs/msg/JointState"),
+        Key("field", "`position`, `velocity` or `effort`", "what is commanded"),
+        Key("unit", "unit", "of the offsets and weights of the joints"),
+        Key(
+            "max_rate",
+            "number above 0",
+            "how fast a joint's command may move where its source changes: activation, safe action and back, a swap "
+            "(default: not bounded)",
+            "unit / s",
+            True,
+        ),
+    ),
+)
+JOINT = Keys(
+    "action.joints[i]",
+    "The command of one joint.",
+    (
+        Key("name", "name", "of the joint, as in JointState"),
+        Key("offset", "number", "its command at an action of zeros", "unit"),
+        Key("sum", "mapping of action elements to numbers", "its weights", "unit"),
+    ),
+)
+LIMIT = Keys(
+    "incident[i], a limit",
+    "The failure set beyond a limit.",
+    (
+        Key("feature", "name of a feature", "of frame or derived"),
+        Key("unit", "unit", "must be the feature's own"),
+        Key("above", "number", "an incident above it; one of the two must be there", "unit", True),
+        Key("below", "number", "an incident below it", "unit", True),
+    ),
+)
+BOX = Keys(
+    "incident[i], a box",
+    "The failure set inside a box.",
+    (
+        Key("inside", "mapping of features to [low, high]", "its sides", "unit"),
+        Key("unit", "unit", "must be that of every feature in it"),
+    ),
+)
+BALL = Keys(
+    "incident[i], a ball",
+    "The failure set within a distance of a point.",
+    (
+        Key("within", "number above 0", "its radius", "unit"),
+        Key("of", "mapping of features to numbers", "its centre", "unit"),
+        Key("unit", "unit", "must be that of every feature in it"),
+    ),
+)
+FORWARD_VELOCITY = Keys(
+    "reward, kind `forward_velocity`",
+    "goal - |goal - clip(v_x, -limit, limit)| - acceleration_weight mean |a_t - 2 a_(t-1) + a_(t-2)|.",
+    (
+        Key("kind", "name", "`forward_velocity`"),
+        Key("input", "name of an input", "a nav_msgs/msg/Odometry"),
+        Key("goal", "number", "wanted velocity along x", "m/s"),
+        Key("limit", "number above 0", "velocities beyond it count as it", "m/s"),
+        Key("acceleration_weight", "number", "price of jerky actions"),
+        Key("action_scale", "number above 0", "factor on the actions in that price"),
+    ),
+)
+DISTANCE = Keys(
+    "reward, kind `distance`",
+    "Minus the distance to a place, before the step.",
+    (
+        Key("kind", "name", "`distance`"),
+        Key("input", "name of an input", "a nav_msgs/msg/Odometry"),
+        Key("goal", "list of 1 to 3 numbers", "x, or x and y, or x, y and z", "m"),
+    ),
+)
+SECTIONS = (
+    TOP, INPUT, OBSERVATION, FEATURE, DERIVED, BLOCK, ACTION, ELEMENT, COMMAND, JOINT, LIMIT, BOX, BALL,
+    FORWARD_VELOCITY, DISTANCE,
+)  # fmt: skip
