@@ -20,6 +20,7 @@ from ssql_ros.algorithms.iql import IQL, IQLSettings
 from ssql_ros.algorithms.sac import SAC, SACSettings
 from ssql_ros.algorithms.ssql import SSQL, SSQLSettings, policy_kind
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Replay
 from ssql_ros.evaluation.judged_policies import JudgedGaussian, JudgedInduced, Rollout, roll_out
 from ssql_ros.evaluation.q_calibration import compared
@@ -110,7 +111,7 @@ def _judged_ssql(ssql: SSQL, data: Data, task: Task, own: SSQLSettings, episodes
         behaviour=data.behaviour.describe(),
     )
     env = task.make(**task.world("pretrain"))
-    policy, rng = supported_policy(bundle), np.random.default_rng([seed, 8])
+    policy, rng = supported_policy(bundle), Stream.COMPARISON.generator(seed)
     parts = [_episode(lambda o: policy.propose(o, rng).action, policy.behaviour, env, rng) for _ in range(episodes)]
     figures = _outcomes([part[0] for part in parts], [part[2] for part in parts], [part[3] for part in parts])
     if own.temperature > 0.0:
@@ -127,7 +128,7 @@ def _judged(
     networks: dict[str, Network], alpha: float, data: Data, task: Task, gamma: float, episodes: int, seed: int
 ) -> dict[str, float]:
     """Judge a squashed Gaussian policy over the whole action range, in states with b's context."""
-    env, behaviour, rng = task.make(**task.world("pretrain")), data.behaviour, np.random.default_rng([seed, 8])
+    env, behaviour, rng = task.make(**task.world("pretrain")), data.behaviour, Stream.COMPARISON.generator(seed)
     judged = JudgedGaussian(networks["policy"], networks["reward"], behaviour)
     totals, incidents, speeds, rollouts = [], [], [], []
     for _ in range(episodes):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from offline_helpers import whole_and_broken
 
-from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings, ascended, discounted_budget
+from ssql_ros.algorithms.dual_ascent import ascended
+from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings, discounted_budget
 from ssql_ros.cli.main import main
 from ssql_ros.data.logged_steps import Log, OfflineBatch, OfflineData, save_log
 from ssql_ros.model.bundle import load_bundle

@@ -375,7 +375,7 @@ def test_updates_of_sac_are_torchs(monkeypatch):
     other.generator = torch.Generator().manual_seed(1)  # copies of a generator share its state
     learner.generator = torch.Generator().manual_seed(1)
     # The copied optimisers hold the old parameters.
-    other.actor_optimiser = other._adam([*other.actor.parameters(), other.log_alpha])
+    other.actor_optimiser = other._adam([*other.actor.parameters(), other.temperature.log])
     other.critic_optimiser = other._adam(list(other.critics.parameters()))
     for step in range(10):
         found = learner.update(noise(64, 6, 3, step))

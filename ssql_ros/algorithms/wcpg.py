@@ -54,7 +54,7 @@ class WCPG(SAC):
         self.actor = SquashedGaussian(n, n_action, hidden, weights, self.precision).to(self.device)
         self.critics = Ensemble((n + n_action, *hidden, 2), settings.critics, weights, self.precision).to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
+        self.actor_optimiser = self._adam([*self.actor.parameters(), self.temperature.log])
         self.critic_optimiser = Adam(self.critics.parameters(), lr=settings.critic_rate)
         self._level = torch.ones(1, device=self.device)
         self._episode_level = SERVED_LEVEL

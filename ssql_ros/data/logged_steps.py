@@ -13,7 +13,7 @@ import torch
 
 from ssql_ros.contract import Contract
 from ssql_ros.data.data_set import FORMAT, MANIFEST, DataSet
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.processes.files import write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +70,11 @@ def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
         if values is None:
             continue
         np.save(data, values, allow_pickle=False)
-        write_whole(folder / f"{column.name}.npy", data.getvalue())
+        write_atomically(folder / f"{column.name}.npy", data.getvalue())
         shapes[column.name] = {"dtype": str(values.dtype), "shape": list(values.shape)}
     document = {"format": FORMAT, "rows": len(log.reward), "columns": shapes, **facts}
     # Last: a folder with a manifest is whole.
-    write_whole(folder / MANIFEST, json.dumps(document, indent=1).encode())
+    write_atomically(folder / MANIFEST, json.dumps(document, indent=1).encode())
 
 
 def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssql_ros.algorithms.sac import Mask
 from ssql_ros.contract import Contract
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Transition
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.decision import Decision, Observation, decide
@@ -125,7 +126,7 @@ def evaluate(
     actor: Actor, env: gymnasium.Env, contract: Contract, mask: Mask | None, episodes: int, seed: int
 ) -> list[EpisodeRow]:
     """Return the log of `episodes` episodes of the policy's most probable actions, behind the mask if there is one."""
-    driver = Driver(env, contract, np.random.default_rng([seed, 2]), "evaluate")
+    driver = Driver(env, contract, Stream.EVALUATION.generator(seed), "evaluate")
     rows = []
     for _ in range(episodes):
         driver.episode(actor, mask, 0, best=True)

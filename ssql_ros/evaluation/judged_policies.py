@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.model.bundle import Network
 from ssql_ros.model.policy import InducedPolicy
 from ssql_ros.model.served_network import mean_and_std, q_values
@@ -97,7 +98,7 @@ class Rollout:
 
 def roll_out(policy: Judged, env: Any, episodes: int, seed: int, show: bool) -> tuple[list[Rollout], list[float]]:
     """Return episodes of a policy, and their undiscounted returns."""
-    rng = np.random.default_rng([seed, 7])
+    rng = Stream.Q_CALIBRATION.generator(seed)
     rollouts, totals = [], []
     for _ in tqdm(range(episodes), unit="episode", disable=not show):
         observation, _ = env.reset(seed=int(rng.integers(2**31)))

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from ssql_ros.algorithms.tabular import collect
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.promise import PromiseMonitor
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.robots.tasks import Task
 from ssql_sim.soft_dp import EpisodicMDP, safe_actions, uniform_over
 
@@ -39,7 +40,7 @@ def watch_task(
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    behaviour, rng = behaviour or task.behaviour_policy(), np.random.default_rng([seed, 10])
+    behaviour, rng = behaviour or task.behaviour_policy(), Stream.PROMISE.generator(seed)
     monitor, env = PromiseMonitor(behaviour), task.make(**task.world("pretrain"))
     ended, observation = True, np.zeros(0)
     for _ in tqdm(range(steps), unit="step", disable=not show):
@@ -78,7 +79,7 @@ def watch_grid(layout: str, steps: int, seed: int, dishonest: bool) -> dict[str,
     env = GridEnv(layout=layout)
     promised = uniform_over(safe_actions(EpisodicMDP(env.transitions, env.reward, env.terminal, env.unsafe)))
     acting = np.full_like(promised, 1.0 / promised.shape[1]) if dishonest else promised
-    seen = collect(env, acting, promised, steps, np.random.default_rng([seed, 11]))
+    seen = collect(env, acting, promised, steps, Stream.GRID_PROMISE.generator(seed))
     return {
         "training_steps": float(seen.steps),
         "training_incidents": float(seen.incidents),

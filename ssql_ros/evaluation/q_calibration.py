@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.intervals import rank_correlation
 from ssql_ros.evaluation.judged_policies import JudgedGaussian, JudgedInduced, Rollout, roll_out
-from ssql_ros.model.bundle import Bundle, BundleError, Network, write_whole
+from ssql_ros.model.bundle import Bundle, BundleError, Network
 from ssql_ros.model.policy import InducedPolicy
 from ssql_ros.model.served_network import q_values
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import Task
 
 DECILES = 10
@@ -169,7 +171,7 @@ def _calibrated_induced(bundle: Bundle, env: Any, episodes: int, seed: int, show
         np.array(policy.states)[spread],
         temperature,
         sorted({*VALUE_DRAWS, samples}),
-        np.random.default_rng([seed, 14]),
+        Stream.VALUE_BIAS.generator(seed),
     )
     return {
         **compared(rollouts, gamma, temperature),
@@ -214,4 +216,4 @@ def plot_reliability(figures: dict[str, Any], path: Path, title: str) -> None:
     axes.set_title(f"{title}\nbias {figures['q_bias']:+.3g}, rank correlation {figures['q_rank']:.2f}", fontsize=10)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    write_whole(path, stream.getvalue())
+    write_atomically(path, stream.getvalue())

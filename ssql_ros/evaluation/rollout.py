@@ -15,6 +15,7 @@ import numpy as np
 
 from ssql_ros.contract import Contract
 from ssql_ros.data.episode import Episode, EpisodeJob
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import SafetyCritic, shielding_critic
 from ssql_ros.model.proposal import Proposal
@@ -44,7 +45,7 @@ def run_episode(job: EpisodeJob) -> Episode:
     critic = _critic(job.bundle, contract.path) if job.bundle else None
     controller = NoisyTrot(job.controller)
     controller.reset(job.seed)
-    rng = np.random.default_rng([job.seed, 1])
+    rng = Stream.SHIELDED_CONTROLLER.generator(job.seed)
     observation, _ = env.reset(seed=job.seed)
     steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, int, float, float]] = []
     distance, ended, terminated = 0.0, False, False

@@ -11,6 +11,7 @@ from sensor_msgs.msg import JointState
 from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.contract.messages import fill_joint_command, stamp_of
 from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.robots.boat.pilots import PILOTS, Pilots, boat_chart
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, SENSOR, run_node
@@ -57,7 +58,7 @@ class PilotNode(Node):
         seed, pilot = self.value_of("seed"), self.value_of("pilot")
         kind = seed % len(PILOTS) if pilot == TURNS else PILOTS.index(pilot)
         self.set_parameters([RosParameter("seed", value=seed + 1)])
-        return Pilots(self._chart, np.array([kind]), np.random.default_rng([seed, 8]))
+        return Pilots(self._chart, np.array([kind]), Stream.PILOT_NODE.generator(seed))
 
 
 def main() -> int:

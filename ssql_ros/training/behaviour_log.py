@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ssql_ros.data.data_set import DataSetWriter, transition_columns
 from ssql_ros.data.logged_steps import margins
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.robots.tasks import Task
 
 
@@ -25,7 +26,7 @@ def log_behaviour(
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     behaviour, contract = task.behaviour_policy(), task.contract()
-    rng, env = np.random.default_rng([seed, 16]), task.make(**task.world("pretrain"))
+    rng, env = Stream.BEHAVIOUR_LOG.generator(seed), task.make(**task.world("pretrain"))
     columns = transition_columns(contract.observation_size, contract.action_size, behaviour.n_context)
     period, incidents, returns = round(1e9 * contract.control_period), [], []
     with DataSetWriter(out, columns) as writer:

@@ -19,8 +19,9 @@ import numpy as np
 
 from ssql_ros.algorithms.behaviour_density import DensityLearner, DensitySettings
 from ssql_ros.data.data_set import DataSet
-from ssql_ros.model.bundle import save_bundle, write_whole
+from ssql_ros.model.bundle import save_bundle
 from ssql_ros.model.probes import with_probes
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.registry import checked_settings
 from ssql_ros.training.runs import claim, served
@@ -88,5 +89,5 @@ def run_behaviour(plan: BehaviourPlan, folder: Path, facts: dict[str, Any], show
     provenance = {**config, **({"safety_critic": shield} if shield else {}), "task": plan.task, "figures": fit.figures}
     bundle = dataclasses.replace(bundle, provenance=provenance)
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
-    write_whole(folder / "figures.json", json.dumps({"figures": fit.figures, **config}, indent=1).encode())
+    write_atomically(folder / "figures.json", json.dumps({"figures": fit.figures, **config}, indent=1).encode())
     return fit.figures

@@ -27,9 +27,10 @@ from ssql_ros.algorithms.discrete import (
     DiscreteSSQLSettings,
     DQNSettings,
 )
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.driver import EpisodeRow
 from ssql_ros.evaluation.promises import GRIDS
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.training.registry import checked_settings
 from ssql_ros.training.runs import as_csv, claim, figures_of
 from ssql_ros.training.stepping import step_through
@@ -99,10 +100,10 @@ def run_grid(plan: GridPlan, folder: Path, facts: dict[str, Any], show: bool) ->
     count, title = plan.steps + settings.final_updates, f"{plan.algorithm} {plan.task}"
     step_through(learner, learner.step, count, folder, plan.checkpoint_every, title, show)
     figures = {**figures_of(learner.rows, learner.judge(plan.evaluation, plan.seed)), **learner.figures()}
-    write_whole(folder / "episodes.csv", as_csv(learner.rows).encode())
+    write_atomically(folder / "episodes.csv", as_csv(learner.rows).encode())
     lines = [",".join(f"{p:.6g}" for p in row) for row in learner.learning.policy()]
-    write_whole(folder / "policy.csv", ("\n".join(["up,down,left,right,stay", *lines]) + "\n").encode())
-    write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
+    write_atomically(folder / "policy.csv", ("\n".join(["up,down,left,right,stay", *lines]) + "\n").encode())
+    write_atomically(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
 
 
@@ -127,7 +128,7 @@ class GridLearner:
         with np.errstate(divide="ignore"):
             self.learning = DiscreteQ(np.log(self.behaviour), self.temperature, settings, plan.seed)
         self._replay, self._draws = CellReplay(plan.steps), torch.Generator().manual_seed(plan.seed)
-        self._rng = np.random.default_rng([plan.seed, 17])
+        self._rng = Stream.GRID_COLLECTION.generator(plan.seed)
         self.rows: list[EpisodeRow] = []
         self.incidents = self.breaches = 0
         self._cell, self._ended, self._length, self._total = 0, True, 0, 0.0
@@ -166,7 +167,7 @@ class GridLearner:
 
     def judge(self, episodes: int, seed: int) -> list[EpisodeRow]:
         """Return the log of `episodes` episodes of the learned policy."""
-        policy, rng, rows = self.learning.policy(), np.random.default_rng([seed, 18]), []
+        policy, rng, rows = self.learning.policy(), Stream.GRID_EVALUATION.generator(seed), []
         env = GridEnv(layout=self._layout)
         for _ in range(episodes):
             cell, _ = env.reset(seed=int(rng.integers(2**31)))

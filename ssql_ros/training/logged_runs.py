@@ -25,9 +25,10 @@ from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.data.data_set import DataSet
 from ssql_ros.data.logged_transitions import LoggedTransitions
 from ssql_ros.evaluation.driver import evaluate
-from ssql_ros.model.bundle import load_bundle, save_bundle, write_whole
+from ssql_ros.model.bundle import load_bundle, save_bundle
 from ssql_ros.model.policy import behaviour_of, make_policy
 from ssql_ros.model.probes import with_probes
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.training.registry import FROM_BEHAVIOUR, settings_of
 from ssql_ros.training.runs import claim, figures_of, served
@@ -108,7 +109,7 @@ def run_logged(plan: LoggedPlan, folder: Path, facts: dict[str, Any], show: bool
     }
     bundle = replace(bundle, provenance={**config, "task": plan.task, "figures": figures})
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
-    write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
+    write_atomically(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
 
 

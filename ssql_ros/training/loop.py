@@ -13,11 +13,11 @@ from dataclasses import asdict
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
 
 from ssql_ros.algorithms.sac import Mask
 from ssql_ros.contract import Contract
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Transition
 from ssql_ros.evaluation.driver import Driver, EpisodeRow
 from ssql_ros.training.learner import Learner
@@ -45,7 +45,7 @@ class Training:
             raise ValueError(f"{contract.path}: expected action bounds of -1 and 1, got {low} and {high}")
         self.learner, self.steps, self.step = learner, steps, 0
         self.rows: list[EpisodeRow] = []
-        collecting, rolling = (np.random.default_rng([seed, i]) for i in range(2))
+        collecting, rolling = (purpose.generator(seed) for purpose in (Stream.COLLECTION, Stream.SAFETY_ROLLOUTS))
         self._driver = Driver(make_world(), contract, collecting, "collect")
         self._make_world, self._contract, self._rolling = make_world, contract, rolling
         self._rollout_driver: Driver | None = None

@@ -22,9 +22,10 @@ from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian, IQLLagrangianSetti
 from ssql_ros.algorithms.safefql import SafeFQL, SafeFQLSettings
 from ssql_ros.contract import Contract
 from ssql_ros.data.logged_steps import Log, OfflineData, load_log
-from ssql_ros.model.bundle import Bundle, MarginCritic, save_bundle, write_whole
+from ssql_ros.model.bundle import Bundle, MarginCritic, save_bundle
 from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.networks import default_device
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.training.registry import checked_settings
 from ssql_ros.training.runs import claim, served
@@ -170,7 +171,7 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
     else:
         bundle = replace(served(contract, settings, learner.networks(), {}, task)[0], provenance=provenance)
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
-    write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
+    write_atomically(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
 
 

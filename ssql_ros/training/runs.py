@@ -25,12 +25,14 @@ from tqdm import tqdm
 from ssql_ros.algorithms.ssql import SSQLSettings, policy_kind
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.contract import Contract
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.driver import EpisodeRow, evaluate
 from ssql_ros.evaluation.intervals import wilson_interval
-from ssql_ros.model.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle, write_whole
+from ssql_ros.model.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle
 from ssql_ros.model.policy import make_policy
 from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.processes.interrupts import Interrupted, noting
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.training.loop import Training
@@ -138,7 +140,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     bundle = replace(bundle, provenance=provenance)
     save_bundle(with_probes(bundle, contract), folder / "bundle.safetensors")
     save_checkpoint(folder / LEARNED, learner.learned())
-    write_whole(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
+    write_atomically(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
     return figures
 
 
@@ -200,7 +202,7 @@ def claim(folder: Path, config: dict[str, Any], defaults: dict[str, Any] | None 
         return
     if folder.exists() and any(folder.iterdir()):
         raise CheckpointError(f"{folder}: is not empty, and holds no run; use another folder")
-    write_whole(path, json.dumps(config, indent=1).encode())
+    write_atomically(path, json.dumps(config, indent=1).encode())
 
 
 def _standardisation(
@@ -219,7 +221,7 @@ def _standardisation(
 
 def spread_of_uniform(task: Task, phase: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and scale (n_observation,) of the states that uniform actions meet."""
-    env, rng = task.make(**task.world(phase)), np.random.default_rng([seed, 3])
+    env, rng = task.make(**task.world(phase)), Stream.STANDARDISATION.generator(seed)
     seen: list[np.ndarray] = []
     ended = True
     while len(seen) < PROBE_STEPS:
@@ -236,7 +238,11 @@ def spread_of_uniform(task: Task, phase: str, seed: int) -> tuple[np.ndarray, np
 
 def _behaved(task: Task, plan: Plan, monitor: PromiseMonitor) -> list[np.ndarray]:
     """Return states that the behaviour policy meets, watched like all of its steps."""
-    env, rng, behaviour = task.make(**task.world(plan.phase)), np.random.default_rng([plan.seed, 3]), monitor.behaviour
+    env, rng, behaviour = (
+        task.make(**task.world(plan.phase)),
+        Stream.STANDARDISATION.generator(plan.seed),
+        monitor.behaviour,
+    )
     seen: list[np.ndarray] = []
     ended = True
     while len(seen) < PROBE_STEPS or not ended:
@@ -283,7 +289,7 @@ def _train(training: Training, plan: Plan, folder: Path, checkpoint: Path, show:
             # At the end too: what follows takes its time, and may be interrupted. No step of a begun episode is left.
             ended = training.step == plan.steps
             if ended or (training.can_stop and (stop or training.step - saved >= plan.checkpoint_every)):
-                write_whole(folder / "episodes.csv", as_csv(training.rows).encode())
+                write_atomically(folder / "episodes.csv", as_csv(training.rows).encode())
                 save_checkpoint(checkpoint, training.state())
                 saved = training.step
                 if stop:

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.data.logged_steps import Log
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.robots.boat.pilots import PILOTS, Pilots, boat_chart
 from ssql_sim import boat
 from ssql_sim.reachability import Grid, Solution, World, safe_starts, solve
@@ -30,7 +31,7 @@ def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
     """Return a mixed log: the pilots of behaviour/boat_pilots.py in turn, from starts all over the box."""
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
-    rng = np.random.default_rng([seed, 7])
+    rng = Stream.BOAT_LOG.generator(seed)
     position = rng.uniform(WORLD.low, WORLD.high, (episodes, 2))
     pilots = Pilots(boat_chart(), np.arange(episodes) % len(PILOTS), rng)
     observations, actions = [], []
