@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ssql_ros.algorithms.sac import Mask
-from ssql_ros.evaluation.driver import Driver, EpisodeRow, evaluate
+from ssql_ros.data.rollout import EpisodeRow
+from ssql_ros.evaluation.driver import Driver, evaluate
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.learner import Learner
 from ssql_ros.training.loop import Training

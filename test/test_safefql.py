@@ -137,12 +137,8 @@ def test_margins_of_endings_come_from_the_contract(tmp_path):
     log = boat_log(2, seed=0)
     terminal = np.zeros(len(log.reward), bool)
     terminal[[399, 799]] = True
-    save_log(replace(log, terminal=terminal, ending=np.zeros(800)), tmp_path / "set", {})
-    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
-    del manifest["columns"]["ending"]
-    manifest["columns"]["following"] = {"dtype": "float32", "shape": [800, 2]}
-    (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
-    np.save(tmp_path / "set" / "following.npy", np.full((800, 2), [-0.5, 0.5], np.float32))
+    after = np.full((800, 2), [-0.5, 0.5])
+    save_log(replace(log, terminal=terminal, ending=np.zeros(800), next_observation=after), tmp_path / "set", {})
     found = load_log(tmp_path / "set", CONTRACT)[0]
     assert found.ending[[399, 799]] == pytest.approx(0.4)
     with pytest.raises(ValueError, match="margin of every state that ended"):
@@ -269,16 +265,16 @@ def test_data_set_errors_name_the_file(data_set, tmp_path):
         load_log(tmp_path, CONTRACT)
     for name in ("reward.npy", "margin.npy"):
         broken = tmp_path / name.split(".")[0]
-        save_log(load_log(data_set, CONTRACT)[0], broken, {})
+        save_log(boat_log(2, seed=0), broken, {})
         (broken / name).write_bytes(b"\x93NUMPY")
         with pytest.raises(ValueError, match=name):
             load_log(broken, CONTRACT)
-    save_log(load_log(data_set, CONTRACT)[0], tmp_path / "other", {"contract_id": "spider-1"})
+    save_log(boat_log(2, seed=0), tmp_path / "other", {"contract_id": "spider-1"})
     with pytest.raises(ValueError, match="recorded for contract spider-1"):
         run_offline(OfflinePlan(str(tmp_path / "other"), "boat", 1, 0), tmp_path / "run", {}, show=False)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="not empty"):
-        save_log(load_log(data_set, CONTRACT)[0], data_set, {})
+    with pytest.raises(ValueError, match="never overwrites"):
+        save_log(boat_log(2, seed=0), data_set, {})
     log = load_log(data_set, CONTRACT)[0]
     with pytest.raises(ValueError, match="reward: has values that are not finite"):
         replace(log, reward=np.full_like(log.reward, np.nan))

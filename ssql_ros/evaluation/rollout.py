@@ -16,6 +16,7 @@ import numpy as np
 from ssql_ros.contract import Contract
 from ssql_ros.data.episode import Episode, EpisodeJob
 from ssql_ros.data.random_streams import Stream
+from ssql_ros.data.rollout import Rollout
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import SafetyCritic, shielding_critic
 from ssql_ros.model.proposal import Proposal
@@ -46,11 +47,12 @@ def run_episode(job: EpisodeJob) -> Episode:
     controller = NoisyTrot(job.controller)
     controller.reset(job.seed)
     rng = Stream.SHIELDED_CONTROLLER.generator(job.seed)
-    observation, _ = env.reset(seed=job.seed)
+    world = Rollout(env, rng)
+    world.begin(job.seed)
     steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, int, float, float]] = []
-    distance, ended, terminated = 0.0, False, False
-    while not ended:
-        proposal = controller.next()
+    distance = 0.0
+    while not world.ended:
+        observation, proposal = world.observation, controller.next()
         action, decision, q_safe, seconds = proposal, -1, np.nan, np.nan
         if critic is not None and job.shield is not None:
             start = time.perf_counter()
@@ -60,19 +62,18 @@ def run_episode(job: EpisodeJob) -> Episode:
             decision, q_safe = int(verdict.decision), verdict.q_proposal
             action = verdict.action if job.enforce else proposal
         mean = controller.mean
-        following, reward, terminated, truncated, info = env.step(action)
-        steps.append((observation, action, proposal, mean, float(reward), decision, q_safe, seconds))
-        distance += info["velocity"] * contract.control_period
-        observation, ended = following, terminated or truncated
+        step = world.step(action)
+        steps.append((observation, action, proposal, mean, step.reward, decision, q_safe, seconds))
+        distance += world.info["velocity"] * contract.control_period
     controller.next()
     observations, actions, proposals, means, rewards, decisions, q_safes, times = zip(*steps, strict=True)
     return Episode(
         job=job,
-        observations=np.array([*observations, observation], np.float32),
+        observations=np.array([*observations, world.observation], np.float32),
         actions=np.array(actions, np.float32),
         proposals=np.array(proposals, np.float32),
         means=np.array([*means, controller.mean], np.float32),
-        incident=bool(terminated),
+        incident=step.terminal,
         rewards=np.array(rewards),
         decisions=np.array(decisions, np.int8),
         q_safe=np.array(q_safes, np.float32),

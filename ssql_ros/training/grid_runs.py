@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from ssql_ros.algorithms.discrete import (
     DQNSettings,
 )
 from ssql_ros.data.random_streams import Stream
-from ssql_ros.evaluation.driver import EpisodeRow
+from ssql_ros.data.rollout import EpisodeRow, Rollout
 from ssql_ros.evaluation.promises import GRIDS
 from ssql_ros.processes.files import write_atomically
 from ssql_ros.training.registry import checked_settings
@@ -130,8 +129,9 @@ class GridLearner:
         self._replay, self._draws = CellReplay(plan.steps), torch.Generator().manual_seed(plan.seed)
         self._rng = Stream.GRID_COLLECTION.generator(plan.seed)
         self.rows: list[EpisodeRow] = []
+        self._world = Rollout(self._env, self._rng)
+        self._world.observation = 0
         self.incidents = self.breaches = 0
-        self._cell, self._ended, self._length, self._total = 0, True, 0, 0.0
 
     def step(self, number: int) -> dict[str, torch.Tensor]:
         """Make one step of collection and an update where it is due, or one of the final updates; return losses."""
@@ -142,41 +142,33 @@ class GridLearner:
         return self.learning.update(*self._replay.draw(self._settings.batch, self._draws))
 
     def _collect(self, number: int) -> None:
-        env, rng = self._env, self._rng
-        if self._ended:
-            self._cell, _ = env.reset(seed=int(rng.integers(2**31)))
-            self._length, self._total = 0, 0.0
-        action = self._chosen(number)
-        following, reward, terminated, truncated, info = env.step(action)
-        self._replay.add(self._cell, action, reward, following, terminated)
-        self.incidents += bool(info["incident"])
-        self.breaches += bool(info["incident"]) + bool(self._supported and not self.behaviour[self._cell, action])
-        self._cell, self._ended = following, terminated or truncated
-        self._length, self._total = self._length + 1, self._total + reward
-        if self._ended:
-            ending = (bool(info["incident"]), bool(info["success"]))
-            self.rows.append(EpisodeRow("collect", number + 1, self._length, self._total, *ending, math.nan, 0, 0))
+        step = next(self._world.steps(lambda cell: self._chosen(cell, number)))
+        cell, action, following = int(step.observation), int(step.action), int(step.following)
+        self._replay.add(cell, action, step.reward, following, step.terminal)
+        self.incidents += step.incident
+        self.breaches += step.incident
+        self.breaches += bool(self._supported and not self.behaviour[cell, action])
+        if self._world.ended:
+            self.rows.append(self._world.row("collect", number + 1))
 
-    def _chosen(self, number: int) -> int:
+    def _chosen(self, cell: int, number: int) -> int:
         rng, s = self._rng, self._settings
         if isinstance(s, DQNSettings):
             done = min(number / max(s.explore_share * self._steps, 1.0), 1.0)
             if rng.random() >= s.explore_from + done * (s.explore_to - s.explore_from):
-                return int(self.learning.table()[self._cell].argmax())
-        return int(rng.choice(self.behaviour.shape[1], p=self.behaviour[self._cell]))
+                return int(self.learning.table()[cell].argmax())
+        return int(rng.choice(self.behaviour.shape[1], p=self.behaviour[cell]))
 
     def judge(self, episodes: int, seed: int) -> list[EpisodeRow]:
         """Return the log of `episodes` episodes of the learned policy."""
-        policy, rng, rows = self.learning.policy(), Stream.GRID_EVALUATION.generator(seed), []
-        env = GridEnv(layout=self._layout)
-        for _ in range(episodes):
-            cell, _ = env.reset(seed=int(rng.integers(2**31)))
-            total, length, ended = 0.0, 0, False
-            info: dict[str, bool] = {}
-            while not ended:
-                cell, reward, terminated, truncated, info = env.step(int(rng.choice(policy.shape[1], p=policy[cell])))
-                total, length, ended = total + reward, length + 1, terminated or truncated
-            rows.append(EpisodeRow("evaluate", 0, length, total, info["incident"], info["success"], math.nan, 0, 0))
+        policy, rng = self.learning.policy(), Stream.GRID_EVALUATION.generator(seed)
+        rows: list[EpisodeRow] = []
+        world = Rollout(GridEnv(layout=self._layout), rng)
+        while len(rows) < episodes:
+            world.begin()
+            for _ in world.episode(lambda cell: int(rng.choice(policy.shape[1], p=policy[cell]))):
+                pass
+            rows.append(world.row("evaluate"))
         return rows
 
     def figures(self) -> dict[str, float]:
@@ -195,6 +187,7 @@ class GridLearner:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
+        world = self._world
         return {
             "learning": self.learning.state(),
             "rows": self._replay.rows[: self._replay.added],
@@ -202,12 +195,13 @@ class GridLearner:
             "rng": self._rng.bit_generator.state,
             "world": self._env.state(),
             "log": [list(dataclasses.astuple(row)) for row in self.rows],
-            "counts": [self.incidents, self.breaches, self._cell, int(self._ended), self._length],
-            "total": self._total,
+            "counts": [self.incidents, self.breaches, int(world.observation), int(world.ended), world.length],
+            "total": world.total_reward,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
+        world = self._world
         self.learning.restore(state["learning"])
         self._replay.added = len(state["rows"])
         self._replay.rows[: self._replay.added] = state["rows"]
@@ -215,5 +209,5 @@ class GridLearner:
         self._rng.bit_generator.state = state["rng"]
         self._env.restore(state["world"])
         self.rows = [EpisodeRow(*row) for row in state["log"]]
-        self.incidents, self.breaches, self._cell, ended, self._length = state["counts"]
-        self._ended, self._total = bool(ended), state["total"]
+        self.incidents, self.breaches, world.observation, ended, world.length = state["counts"]
+        world.ended, world.total_reward = bool(ended), state["total"]

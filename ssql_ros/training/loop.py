@@ -19,7 +19,8 @@ from ssql_ros.algorithms.sac import Mask
 from ssql_ros.contract import Contract
 from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Transition
-from ssql_ros.evaluation.driver import Driver, EpisodeRow
+from ssql_ros.data.rollout import EpisodeRow
+from ssql_ros.evaluation.driver import Driver
 from ssql_ros.training.learner import Learner
 
 

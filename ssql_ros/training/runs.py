@@ -26,8 +26,10 @@ from ssql_ros.algorithms.ssql import SSQLSettings, policy_kind
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.contract import Contract
 from ssql_ros.data.random_streams import Stream
-from ssql_ros.evaluation.driver import EpisodeRow, evaluate
+from ssql_ros.data.rollout import EpisodeRow, Rollout
+from ssql_ros.evaluation.driver import evaluate
 from ssql_ros.evaluation.intervals import wilson_interval
+from ssql_ros.evaluation.promises import watched_steps
 from ssql_ros.model.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle
 from ssql_ros.model.policy import make_policy
 from ssql_ros.model.probes import with_probes
@@ -222,40 +224,22 @@ def _standardisation(
 def spread_of_uniform(task: Task, phase: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and scale (n_observation,) of the states that uniform actions meet."""
     env, rng = task.make(**task.world(phase)), Stream.STANDARDISATION.generator(seed)
-    seen: list[np.ndarray] = []
-    ended = True
-    while len(seen) < PROBE_STEPS:
-        if ended:
-            observation, _ = env.reset(seed=int(rng.integers(2**31)))
-            ended = False
-        else:
-            observation, _, terminated, truncated, _ = env.step(rng.uniform(-1.0, 1.0, env.action_space.shape))
-            ended = terminated or truncated
-        seen.append(observation)
+    world, seen = Rollout(env, rng), []
+    for step in world.steps(lambda _: rng.uniform(-1.0, 1.0, env.action_space.shape)):
+        seen += [step.observation, step.following] if world.ended else [step.observation]
+        if len(seen) >= PROBE_STEPS:
+            break
     env.close()
-    return _spread_of(seen)
+    return _spread_of(seen[:PROBE_STEPS])
 
 
 def _behaved(task: Task, plan: Plan, monitor: PromiseMonitor) -> list[np.ndarray]:
     """Return states that the behaviour policy meets, watched like all of its steps."""
-    env, rng, behaviour = (
-        task.make(**task.world(plan.phase)),
-        Stream.STANDARDISATION.generator(plan.seed),
-        monitor.behaviour,
-    )
-    seen: list[np.ndarray] = []
-    ended = True
-    while len(seen) < PROBE_STEPS or not ended:
-        if ended:
-            observation, _ = env.reset(seed=int(rng.integers(2**31)))
-            behaviour.reset(rng)
-            monitor.reset()
-        state = np.concatenate([observation, behaviour.context()])
-        action = behaviour.act(observation, rng)
-        observation, _, terminated, truncated, info = env.step(action)
-        monitor.watch(state, action, bool(info["incident"]))
+    env, seen = task.make(**task.world(plan.phase)), list[np.ndarray]()
+    for state, ended in watched_steps(monitor, env, Stream.STANDARDISATION.generator(plan.seed)):
         seen.append(state)
-        ended = terminated or truncated
+        if ended and len(seen) >= PROBE_STEPS:
+            break
     env.close()
     return seen
 

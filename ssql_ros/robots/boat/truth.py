@@ -34,12 +34,14 @@ def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
     rng = Stream.BOAT_LOG.generator(seed)
     position = rng.uniform(WORLD.low, WORLD.high, (episodes, 2))
     pilots = Pilots(boat_chart(), np.arange(episodes) % len(PILOTS), rng)
-    observations, actions = [], []
+    observations, actions, moved = [], [], []
     for _ in tqdm(range(WORLD.steps), unit="step", disable=not show):
         observations.append(position)
         # As float32, which is what the log holds: what was recorded is what was done.
         actions.append(pilots.act(position).astype(np.float32))
         position = WORLD.moved(position, actions[-1])
+        moved.append(position)
+    after = np.stack(moved, axis=1).reshape(-1, 2)
     observation = np.stack(observations, axis=1).reshape(-1, 2)
     return Log(
         observation=observation.astype(np.float32),
@@ -48,4 +50,7 @@ def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
         margin=WORLD.margin(observation).astype(np.float32),
         terminal=np.zeros(len(observation), np.float32),
         episode=np.repeat(np.arange(episodes), WORLD.steps),
+        next_observation=after.astype(np.float32),
+        incident=WORLD.margin(after) > 0.0,
+        control_period=boat.CONTROL_PERIOD,
     )
