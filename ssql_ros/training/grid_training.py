@@ -1,19 +1,8 @@
-"""A run of SSQL or DQN on a grid world, in one folder; judged against exact dynamic programming.
-
-config.json             algorithm, task, steps, seed, every setting, command, versions
-checkpoint.safetensors  the newest one, replaced whole; the run goes on from there
-episodes.csv            one line per episode of collection
-tensorboard/            losses
-policy.csv              the learned policy: one line per cell, one probability per action
-figures.json            what it comes to
-"""
+"""SSQL and DQN on a grid world, judged against exact dynamic programming; policy.csv has a line for each cell."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +18,9 @@ from ssql_ros.algorithms.discrete import (
 from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.rollout import EpisodeRow, Rollout
 from ssql_ros.evaluation.promises import GRIDS
-from ssql_ros.processes.files import write_atomically
-from ssql_ros.training.registry import checked_settings
-from ssql_ros.training.runs import as_csv, claim, figures_of
-from ssql_ros.training.stepping import step_through
+from ssql_ros.training.plan import Plan
+from ssql_ros.training.result import Result, figures_of
+from ssql_ros.training.steps import UpdateTraining
 from ssql_sim.grid import GridEnv
 from ssql_sim.soft_dp import (
     EpisodicMDP,
@@ -43,67 +31,33 @@ from ssql_sim.soft_dp import (
     uniform_over,
 )
 
-ALGORITHMS: dict[str, type[DiscreteSettings]] = {"ssql": DiscreteSSQLSettings, "dqn": DQNSettings}
 
+class GridTraining(UpdateTraining):
+    """What a plan repeats on a grid: steps of collection, then the final updates."""
 
-@dataclass(frozen=True)
-class GridPlan:
-    """What a run does.
+    learner: GridLearner
 
-    Attributes:
-        steps: of collection.
-        settings: by name, that differ from the defaults.
-        evaluation: episodes of the learned policy.
-    """
+    def __init__(self, plan: Plan, settings: DiscreteSettings) -> None:
+        super().__init__(GridLearner(plan, settings), plan.steps + settings.final_updates)
+        self._plan = plan
 
-    algorithm: str
-    task: str
-    steps: int
-    seed: int
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    checkpoint_every: int = 25_000
-    evaluation: int = 100
+    @property
+    def rows(self) -> list[EpisodeRow]:
+        """Return the log of collection so far."""
+        return self.learner.rows
 
-    def __post_init__(self) -> None:
-        """Check what can be checked at once. Raises ValueError."""
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"{self.algorithm} does not learn on a grid; these do: {', '.join(ALGORITHMS)}")
-        if self.task not in GRIDS:
-            raise ValueError(f"task {self.task!r} is no grid; these are: {', '.join(GRIDS)}")
-        grid_settings(self.algorithm, self.settings)
-        for name, least in (("steps", 1), ("checkpoint_every", 1), ("evaluation", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+    def result(self) -> Result:
+        """Return what came of it.
 
-
-def grid_settings(algorithm: str, changed: dict[str, Any]) -> Any:
-    """Return the settings. Raises ValueError for an unknown one, or a value of another type."""
-    return checked_settings(algorithm, ALGORITHMS[algorithm](), {}, changed)
-
-
-def run_grid(plan: GridPlan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str, float]:
-    """Learn as planned, going on from the folder's checkpoint where there is one; return the figures.
-
-    Returns:
-        those of `runs.figures_of`, training_steps, training_incidents, promise_breaches; return_mean: of the learned
-        policy, discounted, from the start, computed exactly; return_exact: of the exact solution of the same objective;
-        q_error: the mean of |Q - the exact Q| over pairs of b's support that were seen.
-
-    Raises:
-        CheckpointError: the folder holds another run, or the checkpoint is damaged, or cannot be written.
-    """
-    settings = grid_settings(plan.algorithm, plan.settings)
-    config = {"plan": dataclasses.asdict(plan), "settings": dataclasses.asdict(settings), **facts}
-    learner = GridLearner(plan, settings)
-    claim(folder, config)
-    count, title = plan.steps + settings.final_updates, f"{plan.algorithm} {plan.task}"
-    step_through(learner, learner.step, count, folder, plan.checkpoint_every, title, show)
-    figures = {**figures_of(learner.rows, learner.judge(plan.evaluation, plan.seed)), **learner.figures()}
-    write_atomically(folder / "episodes.csv", as_csv(learner.rows).encode())
-    lines = [",".join(f"{p:.6g}" for p in row) for row in learner.learning.policy()]
-    write_atomically(folder / "policy.csv", ("\n".join(["up,down,left,right,stay", *lines]) + "\n").encode())
-    write_atomically(folder / "figures.json", json.dumps({"figures": figures, **config}, indent=1).encode())
-    return figures
+        Its figures: those of `figures_of`, training_steps, training_incidents, promise_breaches; return_mean: of the
+        learned policy, discounted, from the start, computed exactly; return_exact: of the exact solution of the same
+        objective; q_error: the mean of |Q - the exact Q| over pairs of b's support that were seen.
+        """
+        plan, learner = self._plan, self.learner
+        figures = {**figures_of(learner.rows, learner.judge(plan.evaluation, plan.seed)), **learner.figures()}
+        lines = ["up,down,left,right,stay"]
+        lines += [",".join(f"{p:.6g}" for p in row) for row in learner.learning.policy()]
+        return Result(figures, files={"policy.csv": ("\n".join(lines) + "\n").encode()})
 
 
 class GridLearner:
@@ -114,7 +68,7 @@ class GridLearner:
         incidents, breaches: while learning; a breach is an action outside of b's support, or an incident.
     """
 
-    def __init__(self, plan: GridPlan, settings: DiscreteSettings) -> None:
+    def __init__(self, plan: Plan, settings: DiscreteSettings) -> None:
         self._steps, self._settings, self._layout = plan.steps, settings, GRIDS[plan.task]
         self._env = GridEnv(layout=self._layout)
         self.mdp = EpisodicMDP(
