@@ -118,7 +118,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint_and_learns_the_same(
     for name, network in whole.algorithm.networks().items():
         for mine, its in zip(second.algorithm.networks()[name].members, network.members, strict=True):
             assert all(np.array_equal(a.weight, b.weight) for a, b in zip(mine, its, strict=True))
-    assert second.behaves() == whole.behaves()
+    assert second.behaviour_description() == whole.behaviour_description()
 
 
 def test_only_rows_whose_context_is_known_are_drawn(bag: Path, tmp_path: Path) -> None:

@@ -290,9 +290,9 @@ def test_fine_tuning_may_take_over_the_safety_critic_alone():
         with torch.no_grad():
             learner.safety.flat.zero_()
         if way == "learned":
-            learner.take_learned(copy.deepcopy(source.learned()))
+            learner.load_pretrained(copy.deepcopy(source.learned()))
         else:
-            learner.take(source.networks())
+            learner.load_networks(source.networks())
         after = learner.actor.flat.detach(), learner.critics.flat.detach(), learner.alpha
         assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
         assert torch.equal(learner.safety.flat, source.safety.flat)

@@ -53,7 +53,7 @@ def learner_of(algorithm: str, phase: str, steps: int, seed: int = 0, task: str 
     learner = make_learner(algorithm, start, settings_of(algorithm, found.robot, settings))
     if phase == "finetune":
         source = learner_of(algorithm, "pretrain", steps, seed + 100, task, **changed)
-        learner.take_learned(copy.deepcopy(source.learned()))
+        learner.load_pretrained(copy.deepcopy(source.learned()))
     return learner
 
 

@@ -265,11 +265,11 @@ class CPO:
         """Return nothing: the log of episodes says all."""
         return {}
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""
         return {}
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the policy of a bundle; a bundle has no value functions of states.
 
         Raises:
@@ -280,7 +280,7 @@ class CPO:
         self.actor.load(networks["policy"])
 
     @torch.no_grad()
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run of CPO learned.
 
         Raises:
@@ -313,6 +313,6 @@ class CPO:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
-        self.take_learned(state)
+        self.load_pretrained(state)
         restore_optimiser(self.optimiser, state["optimiser"])
         self.buffer.restore(state["buffer"])

@@ -206,7 +206,7 @@ class SAC:
         """Return what is left to do when collection is complete: nothing."""
         return []
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle: fine-tuning.
 
         Raises:
@@ -222,7 +222,7 @@ class SAC:
             self.temperature.log.clamp_(max=math.log(TAKEN_TEMPERATURE))
 
     @torch.no_grad()
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned (see `learned`), which is more than its bundle holds.
 
         Raises:

@@ -261,7 +261,7 @@ class SSQL:
 
     # What is kept.
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from a bundle: the critics and the policy. Raises ValueError where they do not fit."""
         for name, ensemble in (("reward", self.critics), ("policy", self.actor)):
             if name not in networks:

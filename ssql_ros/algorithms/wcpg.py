@@ -109,7 +109,7 @@ class WCPG(SAC):
         value = mean.amin(dim=0) - tail(self._level) * variance.amax(dim=0).sqrt()
         return (self.alpha * log_probability - value).mean(), log_probability.detach()
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Refuse: a bundle holds the policy at one level of risk, and no critic of two moments."""
         raise ValueError("fine-tuning begins from the folder of a run of wcpg, a bundle holds too little of it")
 

@@ -98,7 +98,7 @@ class TransitionTraining(LogTraining):
     def result(self) -> Result:
         """Return what came of it."""
         algorithm, log = self.learner.algorithm, self.log
-        described = self.learner.behaves()
+        described = self.learner.behaviour_description()
         bundle, facts = served(self._contract, self._settings, algorithm.networks(), described, self._task)
         figures = {
             "steps": float(self._plan.steps),
@@ -212,7 +212,7 @@ class LogLearner:
             return self.algorithm.extract(batch)
         return self.algorithm.update(batch)
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return b for the bundle, beginning as the induced policy would; empty: the policy keeps to none."""
         if self._behaviour is None or not isinstance(self.algorithm, SSQL):
             return {}

@@ -135,9 +135,9 @@ class PlannedTraining(WorldTraining):
         if source is not None:
             try:
                 if Path(plan.source).is_dir():
-                    learner.take_learned(load_checkpoint(Path(plan.source) / LEARNED))
+                    learner.load_pretrained(load_checkpoint(Path(plan.source) / LEARNED))
                 else:
-                    learner.take(source.networks())
+                    learner.load_networks(source.networks())
             except ValueError as error:
                 raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
         self._served_alone = monitor is not None
@@ -150,7 +150,9 @@ class PlannedTraining(WorldTraining):
     def result(self) -> Result:
         """Return what came of it; the final policy is driven for that, as it is served where it keeps to a support."""
         plan, task, learner = self._plan, self._task, self.learner
-        bundle, facts = served(self._contract, self._settings, learner.networks(), learner.behaves(), task)
+        bundle, facts = served(
+            self._contract, self._settings, learner.networks(), learner.behaviour_description(), task
+        )
         actor: Actor = make_policy(bundle) if self._served_alone else learner
         env, mask = task.make(**task.world(plan.phase)), learner.mask(plan.steps)
         rows = evaluate(actor, env, self._contract, mask, plan.evaluation, plan.seed)
