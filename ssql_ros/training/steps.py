@@ -90,9 +90,12 @@ class UpdateTraining:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {"step": self.step, "learner": self.learner.state()}
+        losses = {name: float(value) for name, value in self.losses.items()}
+        return {"step": self.step, "learner": self.learner.state(), "losses": losses}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         self.step = int(state["step"])
         self.learner.restore(state["learner"])
+        # Checkpoints of before do not have them: figures of a run that had ended then lack its last losses.
+        self.losses = {name: torch.tensor(value) for name, value in state.get("losses", {}).items()}
