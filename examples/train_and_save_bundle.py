@@ -18,8 +18,9 @@ from ssql_ros.model.bundle import Bundle, ProbabilityCritic, load_bundle, save_b
 from ssql_ros.model.policy import make_policy
 from ssql_ros.model.probes import with_probes
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.loop import Training
-from ssql_ros.training.registry import Start, make_learner, settings_of
+from ssql_ros.training.registry import Start, make_learner
+from ssql_ros.training.settings import settings_of
+from ssql_ros.training.world_training import WorldTraining
 from ssql_sim import SpiderEnv
 
 SMALL = {"hidden": (32, 32), "learning_rate": 3e-3, "batch": 64, "update_every": 2, "initial_temperature": 1.0}
@@ -39,7 +40,7 @@ def main(out: Path, steps: int = 2500, seed: int = 0) -> tuple[float, float]:
     spread = np.array(task.centre), np.array(task.spread)
     start = Start(*spread, contract.action_size, contract.id, "easy", "pretrain", steps, seed)
     learner = make_learner("sqrl", start, settings)
-    training = Training(learner, easy_spider, contract, steps, seed)
+    training = WorldTraining(learner, easy_spider, contract, steps, seed)
     for _ in training.run():
         pass
 

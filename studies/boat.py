@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.certificates import scores_of
 from ssql_ros.model.bundle import Bundle, Network
 from ssql_ros.model.policy import OneStepFlow
@@ -84,7 +85,7 @@ def rivals(
     """
     policy, starts = OneStepFlow(bundle), BoatTruth().safe_starts(episodes, seed)
     reward, critic = bundle.need("reward"), bundle.need("critic")
-    rng = np.random.default_rng([seed, 9])
+    rng = Stream.RIVALS.generator(seed)
     named: dict[str, _Drawn] = {"safefql_n1": lambda s, r: policy.at(s, r.standard_normal(s.shape))}
     for n in candidates:
         named[f"safeifql_n{n}"] = by_rejection(flow_sampler(teacher), reward, critic, n)

@@ -201,7 +201,8 @@ def _rivals(options: argparse.Namespace) -> int:
     from ssql_ros.evaluation.baselines import teacher_of, train_diffusion
     from ssql_ros.model.bundle import load_bundle
     from ssql_ros.robots.tasks import find_task
-    from ssql_ros.training.offline_runs import reopened
+    from ssql_ros.training.log_training import reopened
+    from ssql_ros.training.run import CHECKPOINT, restore
     from studies.boat import rivals
 
     if options.episodes < 1 or options.steps < 1 or min(options.candidates) < 1:
@@ -209,9 +210,10 @@ def _rivals(options: argparse.Namespace) -> int:
     # Seldom slower at these widths, and far faster where the processors are busy.
     torch.set_num_threads(1)
     bundle = load_bundle(options.folder / "bundle.safetensors", find_task("boat").contract())
-    learner, data = reopened(options.folder)
-    show = not options.quiet
-    diffusion = train_diffusion(learner, data, options.steps, options.seed, show)
+    training, show = reopened(options.folder), not options.quiet
+    restore(training, options.folder / CHECKPOINT)
+    learner = training.learner
+    diffusion = train_diffusion(learner, training.rest, options.steps, options.seed, show)
     figures = rivals(bundle, teacher_of(learner), diffusion, options.candidates, options.episodes, options.seed, show)
     report(figures, options.seed, options.json)
     return 0

@@ -20,8 +20,10 @@ from ssql_ros.algorithms.iql import IQL, IQLSettings
 from ssql_ros.algorithms.sac import SAC, SACSettings
 from ssql_ros.algorithms.ssql import SSQL, SSQLSettings, policy_kind
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Replay
-from ssql_ros.evaluation.judged_policies import JudgedGaussian, JudgedInduced, Rollout, roll_out
+from ssql_ros.data.rollout import Rollout
+from ssql_ros.evaluation.judged_policies import JudgedEpisode, JudgedGaussian, JudgedInduced, roll_out
 from ssql_ros.evaluation.q_calibration import compared
 from ssql_ros.model.bundle import Bundle, Network
 from ssql_ros.model.policy import InducedPolicy, supported_policy
@@ -109,10 +111,17 @@ def _judged_ssql(ssql: SSQL, data: Data, task: Task, own: SSQLSettings, episodes
         policy_kind=policy_kind(own),
         behaviour=data.behaviour.describe(),
     )
-    env = task.make(**task.world("pretrain"))
-    policy, rng = supported_policy(bundle), np.random.default_rng([seed, 8])
-    parts = [_episode(lambda o: policy.propose(o, rng).action, policy.behaviour, env, rng) for _ in range(episodes)]
-    figures = _outcomes([part[0] for part in parts], [part[2] for part in parts], [part[3] for part in parts])
+    env, rng = task.make(**task.world("pretrain")), Stream.COMPARISON.generator(seed)
+    policy, world = supported_policy(bundle), Rollout(env, rng)
+    totals, incidents, speeds = [], [], []
+    for _ in range(episodes):
+        world.begin()
+        policy.behaviour.reset(rng)
+        steps = list(world.episode(lambda observation: policy.propose(observation, rng).action))
+        totals.append(float(np.sum([step.reward for step in steps])))
+        incidents.append(steps[-1].incident)
+        speeds.append(world.row("evaluate").velocity)
+    figures = _outcomes(totals, incidents, speeds)
     if own.temperature > 0.0:
         induced = InducedPolicy(bundle, own.temperature, own.samples)
         rollouts, totals = roll_out(JudgedInduced(induced), env, episodes, seed, show=False)
@@ -127,41 +136,12 @@ def _judged(
     networks: dict[str, Network], alpha: float, data: Data, task: Task, gamma: float, episodes: int, seed: int
 ) -> dict[str, float]:
     """Judge a squashed Gaussian policy over the whole action range, in states with b's context."""
-    env, behaviour, rng = task.make(**task.world("pretrain")), data.behaviour, np.random.default_rng([seed, 8])
-    judged = JudgedGaussian(networks["policy"], networks["reward"], behaviour)
-    totals, incidents, speeds, rollouts = [], [], [], []
-    for _ in range(episodes):
-        q: list[float] = []
-        cost: list[float] = []
-
-        def act(observation: np.ndarray, q: list[float] = q, cost: list[float] = cost) -> np.ndarray:
-            action, value, log_pi = judged.step(observation, rng)
-            q.append(value)
-            cost.append(log_pi)
-            return action
-
-        total, rewards, incident, speed = _episode(act, behaviour, env, rng)
-        totals.append(total)
-        incidents.append(incident)
-        speeds.append(speed)
-        rollouts.append(Rollout(np.array(q), np.array(rewards), np.array(cost), incident))
+    env = task.make(**task.world("pretrain"))
+    policy = JudgedGaussian(networks["policy"], networks["reward"], data.behaviour)
+    rollouts, totals = roll_out(policy, env, episodes, seed, show=False, purpose=Stream.COMPARISON)
     env.close()
-    return {**_outcomes(totals, incidents, speeds), **_calibrated(rollouts, gamma, alpha)}
-
-
-def _episode(
-    act: Callable[[np.ndarray], np.ndarray], behaviour: BehaviourPolicy, env: Any, rng: np.random.Generator
-) -> tuple[float, list[float], bool, float]:
-    """Run one episode; return its return, rewards, whether it ended in an incident, and the mean velocity in m/s."""
-    observation, _ = env.reset(seed=int(rng.integers(2**31)))
-    behaviour.reset(rng)
-    rewards, speeds = [], []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        observation, reward, terminated, truncated, info = env.step(act(observation))
-        rewards.append(float(reward))
-        speeds.append(float(info.get("velocity", np.nan)))
-    return float(np.sum(rewards)), rewards, bool(info["incident"]), float(np.mean(speeds))
+    outcomes = _outcomes(totals, [rollout.incident for rollout in rollouts], [rollout.velocity for rollout in rollouts])
+    return {**outcomes, **_calibrated(rollouts, gamma, alpha)}
 
 
 def _outcomes(totals: list[float], incidents: list[bool], speeds: list[float]) -> dict[str, float]:
@@ -172,6 +152,6 @@ def _outcomes(totals: list[float], incidents: list[bool], speeds: list[float]) -
     }
 
 
-def _calibrated(rollouts: list[Rollout], gamma: float, price: float) -> dict[str, float]:
+def _calibrated(rollouts: list[JudgedEpisode], gamma: float, price: float) -> dict[str, float]:
     figures = compared(rollouts, gamma, price)
     return {name: figures[name] for name in ("q_bias", "q_rmse", "q_rank")}

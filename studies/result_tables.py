@@ -11,7 +11,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssql_ros.model.bundle import load_bundle, read_provenance, write_whole
+from ssql_ros.model.bundle import load_bundle, read_provenance
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import find_task
 from studies.experiments import EXPERIMENTS, Trial
 
@@ -126,4 +127,4 @@ def _merge(path: Path, header: Sequence[str], rows: list[list[str]]) -> None:
         with path.open(newline="") as file:
             kept = [row for row in list(csv.reader(file))[1:] if tuple(row[:4]) not in new]
     lines = [",".join(row) for row in [list(header), *sorted([*kept, *rows], key=lambda row: row[:4])]]
-    write_whole(path, ("\n".join(lines) + "\n").encode())
+    write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ssql_ros.algorithms.tabular import collect, fitted_ssql, q_learning
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.data.random_streams import Stream
+from ssql_ros.processes.files import write_atomically
 from ssql_sim.grid import GRIDS
 from ssql_sim.soft_dp import (
     EpisodicMDP,
@@ -48,7 +49,7 @@ def study(task: str, steps: int, seeds: int, show: bool) -> list[list[str]]:
         add(f"lambda {temperature:g}", "exact", "return_mean", expected_return(mdp, policy)[env.start])
     add("behaviour", "exact", "return_mean", expected_return(mdp, behaviour)[env.start])
     for seed in tqdm(range(seeds), unit="seed", disable=not show):
-        seen = collect(env, behaviour, behaviour, steps, np.random.default_rng([seed, 12]))
+        seen = collect(env, behaviour, behaviour, steps, Stream.GRID_STUDY_SSQL.generator(seed))
         for temperature in TEMPERATURES:
             exact, _ = soft_optimum(mdp, behaviour, temperature)
             q, policy = fitted_ssql(seen, behaviour, temperature, GAMMA, tolerance=1e-9)
@@ -60,7 +61,7 @@ def study(task: str, steps: int, seeds: int, show: bool) -> list[list[str]]:
             known = (seen.transitions.sum(axis=2) > 0) & ~mdp.terminal[:, np.newaxis] & (behaviour > 0.0)
             add(name, seed, "q_bias", float((q - exact)[known].mean()))
             add(name, seed, "training_incidents", seen.incidents)
-        free = q_learning(env, steps, GAMMA, np.random.default_rng([seed, 13]))
+        free = q_learning(env, steps, GAMMA, Stream.GRID_STUDY_Q_LEARNING.generator(seed))
         greedy = np.eye(free.q.shape[1])[free.q.argmax(axis=1)]
         add("q_learning", seed, "return_mean", expected_return(mdp, greedy)[env.start])
         add("q_learning", seed, "training_incidents", free.incidents)
@@ -88,4 +89,4 @@ def plot(rows: list[list[str]], path: Path) -> None:
         axes.legend(fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    write_whole(path, stream.getvalue())
+    write_atomically(path, stream.getvalue())

@@ -28,7 +28,7 @@ def test_a_recorded_log_of_pilots_is_the_worlds_own_motion(tmp_path: Path, capfd
     # Rows end where the boat is in a rock, and begin again some time after it: those alone may be missing.
     assert len(rows) == EPISODES * boat.MAX_STEPS or told["unsafe_episodes"] > 0
     observation, action = np.array(rows["observation"], float), np.array(rows["action"], float)
-    np.testing.assert_allclose(rows["following"], boat.moved(observation, action), atol=1e-6)
+    np.testing.assert_allclose(rows["next_observation"], boat.moved(observation, action), atol=1e-6)
     np.testing.assert_allclose(rows["reward"], boat.reward_of(observation), atol=1e-6)
     np.testing.assert_allclose(rows["margin"], boat.margin_of(observation), atol=1e-6)
     assert len(np.unique(rows["episode"])) >= EPISODES

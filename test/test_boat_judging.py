@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from offline_helpers import bundle_of
 
 from ssql_ros.algorithms.safefql import SafeFQL
 from ssql_ros.cli.main import main
@@ -16,7 +17,7 @@ from ssql_ros.model.bundle import ProbabilityCritic, load_bundle, save_bundle
 from ssql_ros.model.policy import OneStepFlow
 from ssql_ros.robots.boat.truth import WORLD, boat_solution
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.offline_runs import bundle_of, offline_settings
+from ssql_ros.training.settings import settings_of
 from ssql_sim.reachability import rolled
 from studies.boat import feasible_set, rivals
 
@@ -28,7 +29,7 @@ CONTRACT = TASK.contract()
 @pytest.fixture(scope="module")
 def learner():
     """Fitted in seconds to what a log would teach: Q_c the true margin, mu away from the rocks' row."""
-    settings = offline_settings("boat", {"hidden": [64, 64], "actor_hidden": [32, 32], "learning_rate": 3e-3})
+    settings = settings_of("safefql", "boat", {"hidden": [64, 64], "actor_hidden": [32, 32], "learning_rate": 3e-3})
     made = SafeFQL(np.array([-0.5, 0.0]), np.array([1.45, 1.15]), 2, settings, 0, torch.device("cpu"))
     solution, rng = boat_solution(), np.random.default_rng(0)
     optimiser = torch.optim.Adam([made.q_c.flat, made.actor.flat], lr=3e-3)

@@ -29,10 +29,10 @@ from ssql_ros.model.bundle import (
     parse_bundle,
     read_provenance,
     save_bundle,
-    write_whole,
 )
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.model.probes import with_probes
+from ssql_ros.processes.files import WriteError, write_atomically
 
 CONTRACT = toy_contract()
 BUNDLE = toy_bundle(CONTRACT)
@@ -429,11 +429,11 @@ def test_file_replaced_while_it_is_read_never_gives_one_bundle_s_id_with_another
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from ssql_ros.model.bundle import BundleError, write_whole
+from ssql_ros.processes.files import WriteError, write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    write_whole(Path(sys.argv[1]), bytes(100_000))
-except BundleError as error:
+    write_atomically(Path(sys.argv[1]), bytes(100_000))
+except WriteError as error:
     print(error)
 """
 
@@ -453,7 +453,7 @@ def test_content_is_on_the_disk_before_it_takes_the_old_file_s_place(tmp_path, m
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append(("synced", os.fstat(number).st_size)), fsync(number)))
     monkeypatch.setattr(Path, "replace", lambda self, to: (done.append(("replaced", to.name)), replace(self, to)))
-    write_whole(tmp_path / "file", bytes(100))
+    write_atomically(tmp_path / "file", bytes(100))
     assert done == [("synced", 100), ("replaced", "file")]
 
 
@@ -467,6 +467,6 @@ def test_folder_that_cannot_be_made_is_named(tmp_path):
 def test_folder_in_the_file_s_place_is_left_alone(tmp_path):
     path = tmp_path / "critic.safetensors"
     path.mkdir()
-    with pytest.raises(BundleError, match="cannot be written: Is a directory"):
-        write_whole(path, b"data")
+    with pytest.raises(WriteError, match="cannot be written: Is a directory"):
+        write_atomically(path, b"data")
     assert list(tmp_path.iterdir()) == [path]

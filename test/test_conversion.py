@@ -76,7 +76,7 @@ def test_a_converted_bag_is_a_data_set_that_tells_where_it_comes_from(bag: Path,
     # The same walk again and again: every episode says the same.
     first, second = episodes[0], episodes[1]
     assert np.array_equal(data["reward"][first], data["reward"][second])
-    assert np.array_equal(data["following"][first][:-1], data["observation"][first][1:])
+    assert np.array_equal(data["next_observation"][first][:-1], data["observation"][first][1:])
     # Never over another; nothing half written stays.
     assert main(arguments) == 2
     assert "never overwrites" in capsys.readouterr().err
@@ -185,13 +185,13 @@ def test_context_of_proposals_becomes_columns(bag: Path, tmp_path: Path, capsys)
     assert main(command) == 0
     assert "problem" not in capsys.readouterr().out
     data = DataSet(out)
-    assert data["context"].shape == data["following_context"].shape == (len(data), 3)
+    assert data["context"].shape == data["next_context"].shape == (len(data), 3)
     unknown = np.full(3, np.nan)
     for row, stamp in enumerate(data["stamp"].tolist()):
         expected = context_of.get(stamp, unknown)
         assert np.array_equal(data["context"][row], expected.astype("float32"), equal_nan=True)
         expected = context_of.get(stamp + 20_000_000, unknown)
-        assert np.array_equal(data["following_context"][row], expected.astype("float32"), equal_nan=True)
+        assert np.array_equal(data["next_context"][row], expected.astype("float32"), equal_nan=True)
 
 
 @pytest.mark.parametrize("enforced", [True, False])

@@ -57,7 +57,7 @@ def test_what_ends_early_leaves_nothing_and_damage_is_named(tmp_path: Path) -> N
         DataSet(tmp_path / "set")
     with pytest.raises(DataSetError, match="expected a data set"):
         DataSet(tmp_path)
-    assert set(transition_columns(3, 2, 4)) >= {"context", "following_context"}
+    assert set(transition_columns(3, 2, 4)) >= {"context", "next_context"}
 
 
 def test_a_manifest_that_is_not_of_these_files_is_refused(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_manifest_that_is_not_of_these_files_is_refused(tmp_path: Path) -> Non
     file = tmp_path / "set" / "manifest.json"
     manifest = json.loads(file.read_text())
     for changed, fault in (
-        ({"format": 99}, "expected format 1, got 99"),
+        ({"format": 99}, "expected format 1 or 2, got 99"),
         ({"rows": 11}, "expected 11 rows of a"),
         ({"rows": "many"}, "expected a data set with a"),
         ({"columns": {"a": {"dtype": "float64", "shape": [10, 3]}}}, "expected float64 of shape"),

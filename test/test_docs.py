@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from ssql_ros.cli.main import make_parser
-from ssql_ros.cli.options import GRIDS, TASKS
+from ssql_ros.robots.tasks import tasks
+from ssql_sim.grid import GRIDS
 from studies.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ def fault(words: list[str]) -> str:
         except SystemExit as end:
             return "" if end.code == 0 else said.getvalue().strip().splitlines()[-1]
     names = {getattr(options, "task", None)} if options.verb != "experiment" else set(options.names)
-    unknown = names - {None, "1"} - ({*TASKS, *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys())
+    unknown = names - {None, "1"} - ({*tasks(), *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys())
     return f"unknown: {unknown}" if unknown else ""
 
 

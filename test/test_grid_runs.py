@@ -11,11 +11,17 @@ import torch
 
 from ssql_ros.algorithms.discrete import DiscreteQ, DiscreteSettings
 from ssql_ros.cli.main import main
-from ssql_ros.training.grid_runs import GridLearner, GridPlan, grid_settings
-from ssql_ros.training.stepping import step_through
+from ssql_ros.training.grid_training import GridLearner, GridTraining
+from ssql_ros.training.plan import Plan
+from ssql_ros.training.run import repeat
 from ssql_sim.soft_dp import soft_optimum
 
 torch.set_num_threads(1)
+
+
+def grid_learner() -> GridLearner:
+    plan = Plan("ssql", "gridworld", 10, 0)
+    return GridLearner(plan, plan.checked_settings())
 
 
 def run(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, float]:
@@ -40,14 +46,14 @@ def test_ssql_comes_to_the_exact_return_and_dqn_to_a_higher_one_by_incidents(
     assert free["return_exact"] > safe["return_exact"] + 0.3
     with (tmp_path / "ssql" / "policy.csv").open(newline="") as file:
         policy = np.array([[float(p) for p in row] for row in list(csv.reader(file))[1:]])
-    learner = GridLearner(GridPlan("ssql", "gridworld", 10, 0), grid_settings("ssql", {}))
+    learner = grid_learner()
     assert np.allclose(policy.sum(axis=1), 1.0, atol=1e-4)
     assert (policy[learner.behaviour == 0.0] == 0.0).all()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.1, math.inf])
 def test_the_exact_q_is_the_mean_of_its_own_targets(temperature: float) -> None:
-    learner = GridLearner(GridPlan("ssql", "gridworld", 10, 0), grid_settings("ssql", {}))
+    learner = grid_learner()
     mdp, b = learner.mdp, learner.behaviour
     exact, _ = soft_optimum(mdp, b, temperature)
     with np.errstate(divide="ignore"):
@@ -68,21 +74,24 @@ def test_the_exact_q_is_the_mean_of_its_own_targets(temperature: float) -> None:
 
 @pytest.mark.parametrize("algorithm", ["ssql", "dqn"])
 def test_a_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path: Path, algorithm: str) -> None:
-    settings = grid_settings(algorithm, {"final_updates": 30, "warm_up": 64, "hidden": [8]})
+    def training(seed: int) -> GridTraining:
+        plan = Plan(algorithm, "spider_grid", 300, seed, settings={"final_updates": 30, "warm_up": 64, "hidden": [8]})
+        return GridTraining(plan, plan.checked_settings())
 
-    def learner(seed: int) -> GridLearner:
-        return GridLearner(GridPlan(algorithm, "spider_grid", 300, seed), settings)
+    whole, first, second = training(0), training(0), training(1)
+    step = first.learner.step
 
     def stopped(number: int) -> dict[str, torch.Tensor]:
         if number == 205:
             raise KeyboardInterrupt
-        return first.step(number)
+        return step(number)
 
-    whole, first, second = learner(0), learner(0), learner(1)
-    step_through(whole, whole.step, 330, tmp_path / "whole", 100, "", show=False)
+    first.learner.step = stopped
+    repeat(whole, tmp_path / "whole", 100, "", show=False)
     with pytest.raises(KeyboardInterrupt):
-        step_through(first, stopped, 330, tmp_path / "stopped", 100, "", show=False)
-    step_through(second, second.step, 330, tmp_path / "stopped", 100, "", show=False)
+        repeat(first, tmp_path / "stopped", 100, "", show=False)
+    repeat(second, tmp_path / "stopped", 100, "", show=False)
+    whole, second = whole.learner, second.learner
     assert np.array_equal(whole.learning.table(), second.learning.table())
     assert [r for r in whole.rows if not math.isnan(r.total_reward)][-1].step == second.rows[-1].step
     assert whole.figures() == second.figures()

@@ -8,14 +8,18 @@ import pytest
 import torch
 from offline_helpers import whole_and_broken
 
-from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings, ascended, discounted_budget
+from ssql_ros.algorithms.dual_ascent import ascended
+from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian, IQLLagrangianSettings, discounted_budget
 from ssql_ros.cli.main import main
 from ssql_ros.data.logged_steps import Log, OfflineBatch, OfflineData, save_log
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.policy import make_policy
 from ssql_ros.robots.boat.truth import boat_log
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.offline_runs import OfflinePlan, offline_settings, reopened, run_offline
+from ssql_ros.training.log_training import reopened
+from ssql_ros.training.plan import Plan
+from ssql_ros.training.run import run
+from ssql_ros.training.settings import settings_of
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -137,7 +141,7 @@ def data_set(tmp_path_factory):
 
 def test_it_learns_what_rocks_cost_in_seconds():
     small = {"hidden": [64, 64], "batch": 128, "learning_rate": 2e-3, "sharpness": 3.0, "gamma": 0.99}
-    settings = offline_settings("boat", {**TINY, **small}, "iql_lagrangian")
+    settings = settings_of("iql_lagrangian", "boat", {**TINY, **small})
     made = IQLLagrangian(np.array([-0.5, 0.0]), np.array([1.4, 1.1]), 2, settings, 0, CPU)
     data = OfflineData(boat_log(60, seed=0), settings.n_step, settings.gamma, CPU)
     for step in range(700):
@@ -152,8 +156,8 @@ def test_it_learns_what_rocks_cost_in_seconds():
 
 
 def test_a_run_ends_in_a_policy_and_goes_on_from_its_checkpoint_to_the_same(data_set, tmp_path, capsys):
-    def plan(steps: int = 30) -> OfflinePlan:
-        return OfflinePlan(str(data_set), "boat", steps, 1, dict(TINY), 10, "iql_lagrangian")
+    def plan(steps: int = 30) -> Plan:
+        return Plan("iql_lagrangian", "boat", steps, 1, data=str(data_set), settings=dict(TINY), checkpoint_every=10)
 
     whole, again = whole_and_broken(IQLLagrangian, plan, tmp_path)
     assert again == whole
@@ -165,7 +169,7 @@ def test_a_run_ends_in_a_policy_and_goes_on_from_its_checkpoint_to_the_same(data
         reopened(tmp_path / "whole")
     # Of another algorithm the folder is another run.
     with pytest.raises(ValueError, match="holds a run with"):
-        run_offline(OfflinePlan(str(data_set), "boat", 30, 1), tmp_path / "whole", {}, show=False)
+        run(Plan("safefql", "boat", 30, 1, data=str(data_set)), tmp_path / "whole", {}, show=False)
     judged = ["eval", "policy", "--task", "boat", "--bundle", str(bundle.path), "--episodes", "2"]
     assert main([*judged, "--unshielded", "--quiet", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
@@ -194,15 +198,13 @@ def test_what_cannot_be_learned_is_refused(data_set, tmp_path):
         ({"expectile": 2.0}, "expectile: expected a number from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=said):
-            offline_settings("boat", changed, "iql_lagrangian")
-    with pytest.raises(ValueError, match="'iql' does not learn offline; these do: safefql, iql_lagrangian"):
-        OfflinePlan(str(data_set), "boat", 1, 0, algorithm="iql")
+            settings_of("iql_lagrangian", "boat", changed)
+    with pytest.raises(ValueError, match="sac does not learn from a log; these do: ssql, cql, iql, safefql"):
+        Plan("sac", "boat", 1, 0, data=str(data_set))
     log = boat_log(2, seed=0)
-    save_log(replace(log, margin=np.ones_like(log.margin)), tmp_path / "failed", {})
+    save_log(replace(log, margin=np.ones_like(log.margin)), tmp_path / "failed", {"contract_id": CONTRACT.id})
     with pytest.raises(ValueError, match="every episode begins in the failure set"):
-        run_offline(
-            OfflinePlan(str(tmp_path / "failed"), "boat", 1, 0, algorithm="iql_lagrangian"), tmp_path / "run", {}, False
-        )
+        run(Plan("iql_lagrangian", "boat", 1, 0, data=str(tmp_path / "failed")), tmp_path / "run", {}, False)
     assert not (tmp_path / "run").exists()
 
 

@@ -17,7 +17,7 @@ from ssql_ros.model.policy import Policy
 from ssql_ros.nn.squashed_gaussian import SquashedGaussian
 from ssql_ros.nn.trust_region import GaussianPolicy, conjugate_gradient
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.loop import Training
+from ssql_ros.training.world_training import WorldTraining
 from ssql_sim.spider import SpiderEnv
 
 # A second thread costs networks as small as these far more than it gains.
@@ -290,7 +290,7 @@ def test_cpo_learns_to_reach_the_goal_and_to_stay_out_of_the_lava():
         return SpiderEnv(goal=(2.5, 2.0), action_noise=0.1, max_steps=12)
 
     settings = CPOSettings(hidden=(32,), batch_steps=500, delta=0.05, gamma=0.95, cost_limit=0.1, learning_rate=3e-3)
-    training = Training(CPO(CENTRE, SPREAD, 2, settings, 0, CPU), easy, CONTRACT, 12_000, 0)
+    training = WorldTraining(CPO(CENTRE, SPREAD, 2, settings, 0, CPU), easy, CONTRACT, 12_000, 0)
     for _ in training.run():
         pass
     first, last = training.rows[:100], training.rows[-100:]

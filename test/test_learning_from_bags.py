@@ -17,9 +17,9 @@ from ssql_ros.data.logged_transitions import LoggedTransitions
 from ssql_ros.data.rewards import reward_of
 from ssql_ros.model.bundle import Rule, load_bundle
 from ssql_ros.model.policy import make_policy
-from ssql_ros.training.logged_runs import LoggedPlan, LogLearner
-from ssql_ros.training.settings import settings_of
-from ssql_ros.training.stepping import step_through
+from ssql_ros.training.log_training import TransitionTraining
+from ssql_ros.training.plan import Plan
+from ssql_ros.training.run import repeat
 
 torch.set_num_threads(1)
 EPISODES, STEPS = 3, 100
@@ -92,32 +92,33 @@ def test_safefql_learns_from_a_bag_by_one_command(bag: Path, tmp_path: Path, cap
 def test_a_run_that_was_stopped_goes_on_from_its_checkpoint_and_learns_the_same(
     bag: Path, tmp_path, stopped_at
 ) -> None:
-    contract, behaviour = TASK.contract(), TASK.behaviour_policy()
+    contract = TASK.contract()
     data = data_set_of(Source((bag,), contract, reward_of(contract)), tmp_path / "set", {})
-    log = LoggedTransitions(data, behaviour)
     small = {"hidden": (16, 16), "batch": 32, "extraction_updates": 40, "samples": 4, "extraction_samples": 4}
 
-    def learner(seed: int) -> LogLearner:
-        plan = LoggedPlan("ssql", TASK.name, str(data.path), 60, seed, small)
-        settings = settings_of("ssql", TASK.robot, small)
-        return LogLearner(plan, settings, log, log.spread(), contract.action_size, behaviour)
+    def training(seed: int) -> TransitionTraining:
+        return TransitionTraining(Plan("ssql", TASK.name, 60, seed, data=str(data.path), settings=small))
+
+    whole, first, second = training(0), training(0), training(1)
+    step = first.learner.step
 
     def stopped(number: int) -> dict[str, torch.Tensor]:
         if number == stopped_at:
             raise KeyboardInterrupt
-        return first.step(number)
+        return step(number)
 
-    whole, first, second = learner(0), learner(0), learner(1)
+    first.learner.step = stopped
     assert whole.steps == 100
-    step_through(whole, whole.step, 100, tmp_path / "whole", 40, "", show=False)
+    repeat(whole, tmp_path / "whole", 40, "", show=False)
     with pytest.raises(KeyboardInterrupt):
-        step_through(first, stopped, 100, tmp_path / "stopped", 40, "", show=False)
+        repeat(first, tmp_path / "stopped", 40, "", show=False)
     # Its own beginning counts for nothing: everything is in the checkpoint, of stage 1 at 50, of stage 2 at 90.
-    step_through(second, second.step, 100, tmp_path / "stopped", 40, "", show=False)
+    repeat(second, tmp_path / "stopped", 40, "", show=False)
+    whole, second = whole.learner, second.learner
     for name, network in whole.algorithm.networks().items():
         for mine, its in zip(second.algorithm.networks()[name].members, network.members, strict=True):
             assert all(np.array_equal(a.weight, b.weight) for a, b in zip(mine, its, strict=True))
-    assert second.behaves() == whole.behaves()
+    assert second.behaviour_description() == whole.behaviour_description()
 
 
 def test_only_rows_whose_context_is_known_are_drawn(bag: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_sac_losses_and_gradients():
     temperature_loss = learner.temperature_loss(returned)
     close(temperature_loss, -math.log(0.3) * (log_pi.mean() - N_ACTION))
     (actor_loss + temperature_loss).backward()
-    close(learner.log_alpha.grad, [-(log_pi.mean() - N_ACTION)])
+    close(learner.temperature.log.grad, [-(log_pi.mean() - N_ACTION)])
     assert [parameter.grad for parameter in learner.critics.parameters()] == [None]
     assert [parameter.grad is None for parameter in learner.actor.parameters()] == [False]
 

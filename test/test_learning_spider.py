@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from ssql_ros.algorithms.sac import Mask
-from ssql_ros.evaluation.driver import Driver, EpisodeRow, evaluate
+from ssql_ros.data.rollout import EpisodeRow
+from ssql_ros.evaluation.driver import Driver, evaluate
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.learner import Learner
-from ssql_ros.training.loop import Training
 from ssql_ros.training.registry import Start, make_learner
 from ssql_ros.training.settings import SETTINGS, settings_of
+from ssql_ros.training.world_training import WorldTraining
 from ssql_sim.spider import SpiderEnv
 
 # A second thread costs networks as small as these far more than it gains.
@@ -30,12 +31,12 @@ def easy() -> SpiderEnv:
     return SpiderEnv(goal=(3.5, 3.5), action_noise=0.1, max_steps=12)
 
 
-def trained(algorithm: str, seed: int, **changed: float) -> Training:
+def trained(algorithm: str, seed: int, **changed: float) -> WorldTraining:
     known = {field.name for field in fields(SETTINGS[algorithm])}
     settings = settings_of(algorithm, "easy", {name: v for name, v in {**SMALL, **changed}.items() if name in known})
     centre, spread = np.array(TASK.centre), np.array(TASK.spread)
     start = Start(centre, spread, CONTRACT.action_size, CONTRACT.id, "easy", "pretrain", STEPS, seed)
-    training = Training(make_learner(algorithm, start, settings), easy, CONTRACT, STEPS, seed)
+    training = WorldTraining(make_learner(algorithm, start, settings), easy, CONTRACT, STEPS, seed)
     for _ in training.run():
         pass
     return training
@@ -66,7 +67,7 @@ def test_sac_learns_to_reach_the_goal():
 
 
 @pytest.fixture(scope="module")
-def bold() -> Training:
+def bold() -> WorldTraining:
     """A policy that is kept so random that it goes on falling into the lava, and the safety critic that watched it."""
     return trained("sqrl", 0, target_entropy=1.0, gamma_safe=0.3, epsilon=0.2, mask_from=1.0, off_policy_steps=250)
 

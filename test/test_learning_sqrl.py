@@ -292,16 +292,16 @@ def test_first_actions_may_be_masked_before_the_policys_are():
 
 def test_fine_tuning_may_take_over_the_safety_critic_alone():
     source = made(SQRLPretraining, SETTINGS)
-    source.log_alpha.data.fill_(-1.0)
+    source.temperature.log.data.fill_(-1.0)
     for way in ("learned", "bundle"):
         learner = made(SQRLFineTuning, replace(SETTINGS, keep_policy=False, keep_critics=False))
         before = learner.actor.flat.detach().clone(), learner.critics.flat.detach().clone(), learner.alpha.clone()
         with torch.no_grad():
             learner.safety.flat.zero_()
         if way == "learned":
-            learner.take_learned(copy.deepcopy(source.learned()))
+            learner.load_pretrained(copy.deepcopy(source.learned()))
         else:
-            learner.take(source.networks())
+            learner.load_networks(source.networks())
         after = learner.actor.flat.detach(), learner.critics.flat.detach(), learner.alpha
         assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
         assert torch.equal(learner.safety.flat, source.safety.flat)
@@ -314,7 +314,7 @@ def test_value_behind_the_mask_is_that_of_safe_actions(kind):
     learner = made(kind, settings, steps=10)
     batch = some_batch()
     following = learner.standardise(batch.following)
-    learner.log_alpha.data.fill_(-30.0)
+    learner.temperature.log.data.fill_(-30.0)
     learner.target = lambda rows: rows[None, :, 2:3].expand(2, -1, -1)
     learner.safety = lambda rows: 100.0 * rows[None, :, 2:3]
     learner._serving = object()

@@ -20,9 +20,10 @@ from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
 from ssql_ros.robots.spider import ROOMS
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.loop import Training
-from ssql_ros.training.runs import Plan, run_training
+from ssql_ros.training.plan import Plan
+from ssql_ros.training.run import run
 from ssql_ros.training.ssql_learner import SSQLLearner
+from ssql_ros.training.world_training import WorldTraining
 
 torch.set_num_threads(1)
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
@@ -157,8 +158,8 @@ def test_the_reverse_kl_is_refused_where_b_is_not_uniform_in_one_box() -> None:
 
 def test_a_run_by_flow_ends_in_a_bundle_that_is_served_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     small = {"final_updates": 20, "extraction_updates": 40, "extraction_samples": 4, "hidden": [16, 16], "samples": 4}
-    plan = Plan("ssql", "spider", "pretrain", 1200, 0, settings={**small, "extraction": "flow"}, evaluation=10)
-    figures = run_training(plan, tmp_path / "run", {}, show=False)
+    plan = Plan("ssql", "spider", 1200, 0, settings={**small, "extraction": "flow"}, evaluation=10)
+    figures = run(plan, tmp_path / "run", {}, show=False)
     assert figures["training_incidents"] == figures["promise_breaches"] == figures["final_incident_rate"] == 0
     bundle = load_bundle(tmp_path / "run" / "bundle.safetensors", find_task("spider").contract())
     assert bundle.policy_kind == "supported_flow"
@@ -233,13 +234,13 @@ def test_how_an_episode_begins_is_weighed_by_v() -> None:
     assert np.allclose(algorithm.start_weights(np.zeros((3, 1))), expected / expected.sum(), atol=1e-3)
 
 
-def small_run(steps: int, seed: int = 0, **changed: object) -> Training:
+def small_run(steps: int, seed: int = 0, **changed: object) -> WorldTraining:
     task = find_task("spider")
     monitor = PromiseMonitor(task.behaviour_policy())
     own = SSQLSettings(**{"hidden": (8,), "batch": 16, "warm_up": 50, "policy_share": 0.5, **changed})  # type: ignore[arg-type]
     algorithm = SSQL(np.array(task.centre), np.array(task.spread), 2, own, seed, monitor.behaviour, CPU, FLOAT32)
     made = SSQLLearner(algorithm, monitor, 2, 2, seed, steps, steps)
-    return Training(made, lambda: task.make(**task.world("pretrain")), task.contract(), steps, seed)
+    return WorldTraining(made, lambda: task.make(**task.world("pretrain")), task.contract(), steps, seed)
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path: Path) -> None:
@@ -260,8 +261,8 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path:
 
 def test_a_run_ends_in_a_bundle_that_keeps_to_the_behaviour_and_tells_of_no_incident(tmp_path: Path) -> None:
     small = {"final_updates": 50, "extraction_updates": 50, "extraction_samples": 4, "hidden": [16, 16], "samples": 4}
-    plan = Plan("ssql", "spider", "pretrain", 1500, 0, settings=small, evaluation=20)
-    figures = run_training(plan, tmp_path / "run", {}, show=False)
+    plan = Plan("ssql", "spider", 1500, 0, settings=small, evaluation=20)
+    figures = run(plan, tmp_path / "run", {}, show=False)
     assert figures["training_steps"] == 1500
     assert figures["training_incidents"] == figures["promise_breaches"] == 0
     assert figures["final_incident_rate"] == 0.0

@@ -14,10 +14,11 @@ from ssql_ros.evaluation.bundle_evaluation import calibrate
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.loop import Training
+from ssql_ros.training.plan import Plan
 from ssql_ros.training.registry import Start, make_learner
-from ssql_ros.training.runs import Plan, run_training
+from ssql_ros.training.run import run
 from ssql_ros.training.settings import settings_of
+from ssql_ros.training.world_training import WorldTraining
 
 torch.set_num_threads(1)
 CPU, FLOAT32 = torch.device("cpu"), torch.float32
@@ -84,8 +85,8 @@ def test_a_run_collects_by_the_behaviour_policy_and_ends_in_a_bundle_that_is_jud
     tmp_path: Path, algorithm: str
 ) -> None:
     small = {"final_updates": 60, "hidden": [8], "batch": 16}
-    plan = Plan(algorithm, "spider_timeless", "pretrain", 1200, 0, settings=small, evaluation=5)
-    figures = run_training(plan, tmp_path / "run", {}, show=False)
+    plan = Plan(algorithm, "spider_timeless", 1200, 0, settings=small, evaluation=5)
+    figures = run(plan, tmp_path / "run", {}, show=False)
     assert figures["training_steps"] == 1200
     assert figures["training_incidents"] == figures["promise_breaches"] == figures["incidents"] == 0
     task, path = find_task("spider_timeless"), tmp_path / "run" / "bundle.safetensors"
@@ -100,16 +101,16 @@ def test_a_run_collects_by_the_behaviour_policy_and_ends_in_a_bundle_that_is_jud
 def test_a_run_that_goes_on_from_a_checkpoint_learns_the_same(tmp_path: Path, algorithm: str) -> None:
     task, path = find_task("spider"), tmp_path / "checkpoint.safetensors"
 
-    def training(seed: int) -> Training:
+    def training(seed: int) -> WorldTraining:
         settings = settings_of(algorithm, task.robot, {"hidden": [8], "batch": 16})
         start = Start(
             np.array(task.centre), np.array(task.spread), 2, "none", task.robot, "pretrain", 300, seed,
             PromiseMonitor(task.behaviour_policy()),
         )  # fmt: skip
         made = make_learner(algorithm, start, settings)
-        return Training(made, lambda: task.make(**task.world("pretrain")), task.contract(), 300, seed)
+        return WorldTraining(made, lambda: task.make(**task.world("pretrain")), task.contract(), 300, seed)
 
-    def finish(run: Training) -> list[torch.Tensor]:
+    def finish(run: WorldTraining) -> list[torch.Tensor]:
         for _ in run.run():
             if run.can_stop and run.step >= 100 and not path.exists():
                 save_checkpoint(path, run.state())

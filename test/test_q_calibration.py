@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssql_ros.behaviour.policy import UniformBox
-from ssql_ros.evaluation.judged_policies import JudgedGaussian, JudgedInduced, Rollout, roll_out
+from ssql_ros.evaluation.judged_policies import JudgedEpisode, JudgedGaussian, JudgedInduced, roll_out
 from ssql_ros.evaluation.q_calibration import compared, has_objective, q_figures, regularised_returns, value_bias
 from ssql_ros.model.bundle import Bundle, Layer, Network
 from ssql_ros.model.policy import InducedPolicy
@@ -24,7 +24,7 @@ class Slope:
 
     def step(self, action):
         self.steps += 1
-        return np.zeros(1), SLOPE * float(action[0]), False, self.steps >= 80, {}
+        return np.zeros(1), SLOPE * float(action[0]), False, self.steps >= 80, {"incident": False}
 
 
 def linear_bundle(offset: float) -> Bundle:
@@ -103,11 +103,11 @@ def test_whose_q_has_an_objective() -> None:
 
 def test_the_first_steps_own_kl_is_not_in_its_return_and_a_cut_episode_counts_in_part() -> None:
     reward, kl = np.array([1.0, 2.0, 4.0]), np.array([0.1, 0.2, 0.4])
-    found, whole = regularised_returns(Rollout(np.zeros(3), reward, kl, ended=True), 0.5, 10.0)
+    found, whole = regularised_returns(JudgedEpisode(np.zeros(3), reward, kl, ended=True), 0.5, 10.0)
     # From behind: 4; 2 + 0.5 (4 - 10 * 0.4) = 2; 1 + 0.5 (2 - 10 * 0.2) = 1.
     assert found.tolist() == [1.0, 2.0, 4.0]
     assert whole.all()
-    _, whole = regularised_returns(Rollout(np.zeros(8), np.ones(8), np.zeros(8), ended=False), 0.5, 1.0)
+    _, whole = regularised_returns(JudgedEpisode(np.zeros(8), np.ones(8), np.zeros(8), ended=False), 0.5, 1.0)
     # 0.5^6 is less than 2 %, 0.5^5 is more.
     assert whole.tolist() == [True] * 3 + [False] * 5
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from offline_helpers import bundle_of
 
 from bench.policy import bench_policy
 from ssql_ros.algorithms.safefql import SafeFQL
@@ -12,7 +13,7 @@ from ssql_ros.model.bundle import Layer, Network
 from ssql_ros.model.rejection import betas, by_rejection, diffusion_sampler, flow_sampler
 from ssql_ros.robots.boat.truth import boat_log
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.offline_runs import bundle_of, offline_settings
+from ssql_ros.training.settings import settings_of
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ TINY = {"hidden": [32, 32], "actor_hidden": [32, 32], "batch": 64, "actor_batch"
 
 
 def learner(seed: int = 0, **changed) -> SafeFQL:
-    settings = offline_settings("boat", {**TINY, **changed})
+    settings = settings_of("safefql", "boat", {**TINY, **changed})
     return SafeFQL(np.array([-0.5, 0.0]), np.array([1.4, 1.1]), 2, settings, seed, CPU)
 
 

@@ -218,7 +218,7 @@ def test_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole_and_nothi
     command = [sys.executable, "-c", FULL_DISK, str(path), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"{path}: cannot be written: ")
-    assert "the checkpoint before it is whole" in done.stdout
+    assert "the checkpoint before it is unharmed" in done.stdout
     assert load_checkpoint(path)["weights"].tolist() == [1.0] * 5
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

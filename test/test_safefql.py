@@ -1,12 +1,13 @@
 """SafeFQL's equations against closed forms and exact dynamic programming; what it serves; that it learns."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from offline_helpers import whole_and_broken
+from offline_helpers import bundle_of, whole_and_broken
 
 from ssql_ros.algorithms.safefql import SafeFQL, SafeFQLSettings, expectile_loss, gated_loss, reachability_target
 from ssql_ros.data.logged_steps import Log, OfflineBatch, OfflineData, load_log, save_log
@@ -17,7 +18,9 @@ from ssql_ros.model.policy import OneStepFlow, make_policy
 from ssql_ros.model.served_network import q_values
 from ssql_ros.robots.boat.truth import boat_log
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.offline_runs import OfflinePlan, bundle_of, offline_settings, run_offline
+from ssql_ros.training.plan import Plan
+from ssql_ros.training.run import run
+from ssql_ros.training.settings import settings_of
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -27,7 +30,12 @@ TINY = {"hidden": [32, 32], "actor_hidden": [32, 32], "batch": 64, "actor_batch"
 
 def learner(seed: int = 0, **changed) -> SafeFQL:
     return SafeFQL(
-        np.array([-0.5, 0.0]), np.array([1.4, 1.1]), 2, offline_settings("boat", {**TINY, **changed}), seed, CPU
+        np.array([-0.5, 0.0]),
+        np.array([1.4, 1.1]),
+        2,
+        settings_of("safefql", "boat", {**TINY, **changed}),
+        seed,
+        CPU,
     )
 
 
@@ -137,12 +145,8 @@ def test_margins_of_endings_come_from_the_contract(tmp_path):
     log = boat_log(2, seed=0)
     terminal = np.zeros(len(log.reward), bool)
     terminal[[399, 799]] = True
-    save_log(replace(log, terminal=terminal, ending=np.zeros(800)), tmp_path / "set", {})
-    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
-    del manifest["columns"]["ending"]
-    manifest["columns"]["following"] = {"dtype": "float32", "shape": [800, 2]}
-    (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
-    np.save(tmp_path / "set" / "following.npy", np.full((800, 2), [-0.5, 0.5], np.float32))
+    after = np.full((800, 2), [-0.5, 0.5])
+    save_log(replace(log, terminal=terminal, ending=np.zeros(800), next_observation=after), tmp_path / "set", {})
     found = load_log(tmp_path / "set", CONTRACT)[0]
     assert found.ending[[399, 799]] == pytest.approx(0.4)
     with pytest.raises(ValueError, match="margin of every state that ended"):
@@ -239,8 +243,8 @@ def test_learns_where_the_rocks_are_in_seconds(data_set):
 
 
 def test_run_goes_on_from_its_checkpoint_to_the_same_bundle(data_set, tmp_path):
-    def plan(steps: int = 30) -> OfflinePlan:
-        return OfflinePlan(str(data_set), "boat", steps, 1, dict(TINY), checkpoint_every=10)
+    def plan(steps: int = 30) -> Plan:
+        return Plan("safefql", "boat", steps, 1, data=str(data_set), settings=dict(TINY), checkpoint_every=10)
 
     whole, again = whole_and_broken(SafeFQL, plan, tmp_path)
     assert again == whole
@@ -249,11 +253,11 @@ def test_run_goes_on_from_its_checkpoint_to_the_same_bundle(data_set, tmp_path):
         assert np.array_equal(one.weight, other.weight)
     assert json.loads((tmp_path / "whole" / "figures.json").read_text())["plan"]["steps"] == 30
     with pytest.raises(ValueError, match="holds a run with steps 30, not 31"):
-        run_offline(plan(31), tmp_path / "whole", {}, show=False)
+        run(plan(31), tmp_path / "whole", {}, show=False)
 
 
 def test_settings_are_checked_by_name():
-    assert offline_settings("other", {}) == SafeFQLSettings()
+    assert settings_of("safefql", "other", {}) == SafeFQLSettings()
     for changed, said in (
         ({"alhpa": 1.0}, "no setting 'alhpa'"),
         ({"activation": "tanh"}, "relu or gelu"),
@@ -261,7 +265,7 @@ def test_settings_are_checked_by_name():
         ({"expectile": 1.5}, "from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=said):
-            offline_settings("boat", changed)
+            settings_of("safefql", "boat", changed)
 
 
 def test_data_set_errors_name_the_file(data_set, tmp_path):
@@ -269,18 +273,37 @@ def test_data_set_errors_name_the_file(data_set, tmp_path):
         load_log(tmp_path, CONTRACT)
     for name in ("reward.npy", "margin.npy"):
         broken = tmp_path / name.split(".")[0]
-        save_log(load_log(data_set, CONTRACT)[0], broken, {})
+        save_log(boat_log(2, seed=0), broken, {})
         (broken / name).write_bytes(b"\x93NUMPY")
         with pytest.raises(ValueError, match=name):
             load_log(broken, CONTRACT)
-    save_log(load_log(data_set, CONTRACT)[0], tmp_path / "other", {"contract_id": "spider-1"})
-    with pytest.raises(ValueError, match="recorded for contract spider-1"):
-        run_offline(OfflinePlan(str(tmp_path / "other"), "boat", 1, 0), tmp_path / "run", {}, show=False)
+    save_log(boat_log(2, seed=0), tmp_path / "other", {"contract_id": "spider-1"})
+    with pytest.raises(ValueError, match="was made by contract spider-1"):
+        run(Plan("safefql", "boat", 1, 0, data=str(tmp_path / "other")), tmp_path / "run", {}, show=False)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="not empty"):
-        save_log(load_log(data_set, CONTRACT)[0], data_set, {})
+    with pytest.raises(ValueError, match="never overwrites"):
+        save_log(boat_log(2, seed=0), data_set, {})
     log = load_log(data_set, CONTRACT)[0]
     with pytest.raises(ValueError, match="reward: has values that are not finite"):
         replace(log, reward=np.full_like(log.reward, np.nan))
     with pytest.raises(ValueError, match="margin: expected"):
         replace(log, margin=log.margin[:5])
+
+
+def test_every_offline_learner_reads_what_a_collector_writes_and_an_old_log_says_what_to_do(data_set, tmp_path):
+    small = {"hidden": [16, 16], "batch": 32}
+    figures = run(Plan("cql", "boat", 3, 0, data=str(data_set), settings=small), tmp_path / "cql", {}, show=False)
+    assert figures["transitions"] == 60 * 400
+    assert figures["log_incidents"] == np.count_nonzero(boat_log(60, seed=0).incident)
+    # Before there was one format, logs of simulated worlds told neither what follows a step nor its incident.
+    old = tmp_path / "old"
+    shutil.copytree(data_set, old)
+    manifest = json.loads((old / "manifest.json").read_text())
+    for name in ("next_observation", "incident", "stamp"):
+        del manifest["columns"][name]
+    (old / "manifest.json").write_text(json.dumps({**manifest, "format": 1, "command": "ssql collect --task boat"}))
+    plan = Plan("safefql", "boat", 3, 0, data=str(old), settings={**TINY, "n_step": 4})
+    assert run(plan, tmp_path / "safefql", {}, show=False)["steps"] == 3
+    with pytest.raises(ValueError, match="collect it again into another folder, by: ssql collect --task boat"):
+        run(Plan("cql", "boat", 3, 0, data=str(old), settings=small), tmp_path / "refused", {}, show=False)
+    assert not (tmp_path / "refused").exists()

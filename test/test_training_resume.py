@@ -16,9 +16,9 @@ from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.learner import Learner
-from ssql_ros.training.loop import Training
 from ssql_ros.training.registry import Start, make_learner
 from ssql_ros.training.settings import SETTINGS, settings_of
+from ssql_ros.training.world_training import WorldTraining
 
 # A second thread costs networks as small as these far more than it gains.
 torch.set_num_threads(1)
@@ -54,23 +54,23 @@ def learner_of(algorithm: str, phase: str, steps: int, seed: int = 0, task: str 
     learner = make_learner(algorithm, start, settings_of(algorithm, found.robot, settings))
     if phase == "finetune":
         source = learner_of(algorithm, "pretrain", steps, seed + 100, task, **changed)
-        learner.take_learned(copy.deepcopy(source.learned()))
+        learner.load_pretrained(copy.deepcopy(source.learned()))
     return learner
 
 
-def training_of(learner: Learner, phase: str, steps: int, seed: int = 0, task: str = "spider") -> Training:
+def training_of(learner: Learner, phase: str, steps: int, seed: int = 0, task: str = "spider") -> WorldTraining:
     found = find_task(task)
-    return Training(learner, lambda: found.make(**found.world(phase)), found.contract(), steps, seed)
+    return WorldTraining(learner, lambda: found.make(**found.world(phase)), found.contract(), steps, seed)
 
 
-def finished(training: Training) -> tuple[list[tuple], list[np.ndarray]]:
+def finished(training: WorldTraining) -> tuple[list[tuple], list[np.ndarray]]:
     """Finish a run; return its log and all that it learned."""
     for _ in training.run():
         pass
     return log_of(training), weights_of(training.learner)
 
 
-def log_of(training: Training) -> list[tuple]:
+def log_of(training: WorldTraining) -> list[tuple]:
     # A velocity that does not exist is NaN, which is not even equal to itself.
     return [tuple(None if value != value else value for value in astuple(row)) for row in training.rows]
 
@@ -87,7 +87,7 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return len(one) == len(other) and all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
 
 
-def saved_at(training: Training, step: int, path: Path) -> Iterator[None]:
+def saved_at(training: WorldTraining, step: int, path: Path) -> Iterator[None]:
     """Drive a run to its end; save it at the first chance from `step` on."""
     for _ in training.run():
         if training.can_stop and training.step >= step and not path.exists():

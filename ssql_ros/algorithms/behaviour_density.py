@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ssql_ros.behaviour.learned import LOG_STD_HIGH, LOG_STD_LOW, LearnedDensity, encoded
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.nn.adam import Adam
 from ssql_ros.nn.networks import Ensemble, default_device
 
@@ -181,7 +182,7 @@ class DensityLearner:
     ) -> None:
         if not (np.abs(actions) <= 1.0 + 1e-6).all():
             raise ValueError(f"actions: expected all in [-1, 1], got up to {np.abs(actions).max():g}")
-        parts = split(episode, np.random.default_rng([seed, 15]))
+        parts = split(episode, Stream.DENSITY_SPLIT.generator(seed))
         _rank(len(parts[2]), settings.quantile)
         mean, scale = standardisation or (
             states.mean(axis=0, dtype=float),

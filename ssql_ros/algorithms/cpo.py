@@ -268,11 +268,11 @@ class CPO:
         """Return how it computes: a batch is one update, which is not compiled."""
         return {"precision": "float32", "compiled_from": None}
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""
         return {}
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the policy of a bundle; a bundle has no value functions of states.
 
         Raises:
@@ -283,7 +283,7 @@ class CPO:
         self.actor.load(networks["policy"])
 
     @torch.no_grad()
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run of CPO learned.
 
         Raises:
@@ -316,6 +316,6 @@ class CPO:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
-        self.take_learned(state)
+        self.load_pretrained(state)
         self.optimiser.restore(state["optimiser"])
         self.buffer.restore(state["buffer"])

@@ -124,7 +124,7 @@ class IQL:
         named = {"policy": self.actor, "reward": self.critics}
         return {name: exported(ensemble, mean, scale, clip) for name, ensemble in named.items()}
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from a bundle, which holds no V: refused."""
         raise ValueError("IQL begins from nothing: a bundle does not hold its V")
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssql_ros.algorithms.dual_ascent import ascended
 from ssql_ros.algorithms.iql import EDGE, MOST_WEIGHT
 from ssql_ros.algorithms.safefql import expectile_loss
 from ssql_ros.data.logged_steps import OfflineBatch, OfflineData
@@ -75,11 +76,6 @@ class IQLLagrangianSettings:
 def discounted_budget(budget: float, length: float, gamma: float) -> float:
     """Return d = budget / H * (1 - gamma^H) / (1 - gamma), H = length; without discount it is the budget."""
     return budget if gamma == 1.0 else budget / length * (1.0 - gamma**length) / (1.0 - gamma)
-
-
-def ascended(price: torch.Tensor, cost: torch.Tensor, limit: float, rate: float, most: float) -> torch.Tensor:
-    """Return the next lambda: up where the cost is above its limit, down where below, from 0 to `most`."""
-    return (price + rate * (cost - limit)).clamp(0.0, most)
 
 
 class IQLLagrangian:

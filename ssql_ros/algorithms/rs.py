@@ -24,7 +24,7 @@ class RS(SQRLFineTuning):
         """Return y (batch,), and move nu by dual ascent on E[Q_safe] <= epsilon."""
         with torch.no_grad():
             risk = self.q_safe(self.standardise(batch.observation), batch.action)
-        self.nu_optimiser.descend((self.log_nu * (self.settings.epsilon - risk).mean()).sum())
+        self.nu_optimiser.descend(self.price.loss(self.settings.epsilon - risk))
         return super().target_value(following, batch, noise) - self.nu * risk
 
     def actor_loss(self, state: torch.Tensor, noise: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

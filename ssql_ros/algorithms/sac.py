@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssql_ros.algorithms.dual_ascent import Multiplier
 from ssql_ros.algorithms.work import Work
 from ssql_ros.data.replay import Batch, Replay, Transition
 from ssql_ros.model.bundle import Network
@@ -115,8 +116,8 @@ class SAC:
         self.actor = SquashedGaussian(n, n_action, hidden, weights, self.arithmetic.precision).to(self.device)
         self.critics = self._critics((n + n_action, *hidden, 1), weights)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.log_alpha = torch.tensor([math.log(settings.initial_temperature)], device=self.device, requires_grad=True)
-        self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
+        self.temperature = Multiplier(settings.initial_temperature, self.device)
+        self.actor_optimiser = self._adam([*self.actor.parameters(), self.temperature.log])
         self.critic_optimiser = self._adam(list(self.critics.parameters()))
         self._update = Update(self._updated, [self.critic_optimiser, self.actor_optimiser], self.arithmetic)
 
@@ -155,7 +156,7 @@ class SAC:
     @property
     def alpha(self) -> torch.Tensor:
         """Return the temperature (1,)."""
-        return self.log_alpha.detach().exp()
+        return self.temperature.value
 
     @torch.no_grad()
     def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -185,7 +186,7 @@ class SAC:
 
     def temperature_loss(self, log_probability: torch.Tensor) -> torch.Tensor:
         """Return J(alpha), as a function of log alpha."""
-        return -(self.log_alpha * (log_probability + self.target_entropy).mean()).sum()
+        return self.temperature.loss(-(log_probability + self.target_entropy))
 
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +221,7 @@ class SAC:
         """Return what is left to do when collection is complete: nothing."""
         return []
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle: fine-tuning.
 
         Raises:
@@ -233,10 +234,10 @@ class SAC:
             return
         # A policy that knows something must not be shaken; what temperature it had, a bundle does not say.
         with torch.no_grad():
-            self.log_alpha.clamp_(max=math.log(TAKEN_TEMPERATURE))
+            self.temperature.log.clamp_(max=math.log(TAKEN_TEMPERATURE))
 
     @torch.no_grad()
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned (see `learned`), which is more than its bundle holds.
 
         Raises:
@@ -250,7 +251,7 @@ class SAC:
                     raise ValueError(f"{name}: expected {len(ensemble.flat)} parameters, got {len(flat)}")
                 ensemble.flat.copy_(flat)
         if self.settings.keep_policy:
-            self.log_alpha.copy_(learned["log_alpha"])
+            self.temperature.log.copy_(learned["log_alpha"])
 
     def _taken(self, found: dict[str, Any]) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles that fine-tuning begins with; every one must have been found."""
@@ -266,7 +267,7 @@ class SAC:
     def learned(self) -> dict[str, Any]:
         """Return what fine-tuning can begin from."""
         networks = {name: [e.flat for e in ensembles] for name, ensembles in self._named().items()}
-        return {"networks": networks, "log_alpha": self.log_alpha}
+        return {"networks": networks, "log_alpha": self.temperature.log}
 
     def _named(self) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles by their names in a bundle, each with the average that follows it."""
@@ -288,7 +289,7 @@ class SAC:
         for name, ensembles in self._named().items():
             for ensemble, flat in zip(ensembles, state["networks"][name], strict=True):
                 ensemble.flat.copy_(flat)
-        self.log_alpha.copy_(state["log_alpha"])
+        self.temperature.log.copy_(state["log_alpha"])
         for optimiser, values in zip(self._optimisers(), state["optimisers"], strict=True):
             optimiser.restore(values)
         self.generator.set_state(state["generator"])

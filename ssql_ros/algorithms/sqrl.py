@@ -319,14 +319,14 @@ class SQRLPretraining(SAC):
     def _optimisers(self) -> list[Adam]:
         return [*super()._optimisers(), self.safety_optimiser]
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle, its safety critic behind the mask."""
-        super().take(networks)
+        super().load_networks(networks)
         self.serve()
 
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned, its safety critic behind the mask."""
-        super().take_learned(learned)
+        super().load_pretrained(learned)
         self.serve()
 
     def state(self) -> dict[str, Any]:

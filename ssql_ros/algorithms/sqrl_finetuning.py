@@ -7,11 +7,11 @@ nu >= 0 and alpha by dual ascent.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
+from ssql_ros.algorithms.dual_ascent import Multiplier
 from ssql_ros.algorithms.sac import Mask
 from ssql_ros.algorithms.sqrl import SQRLPretraining
 from ssql_ros.algorithms.work import Work
@@ -25,16 +25,15 @@ class SQRLFineTuning(SQRLPretraining):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        start = math.log(self.settings.initial_nu)
-        self.log_nu = torch.tensor([start], device=self.device, requires_grad=True)
-        self.nu_optimiser = Adam([self.log_nu], self.settings.dual_rate)
+        self.price = Multiplier(self.settings.initial_nu, self.device)
+        self.nu_optimiser = Adam([self.price.log], self.settings.dual_rate)
         moving = [self.critic_optimiser, self.actor_optimiser, self.nu_optimiser]
         self._update = Update(self._updated, moving, self.arithmetic)
 
     @property
     def nu(self) -> torch.Tensor:
         """Return the multiplier of the safety constraint (1,)."""
-        return self.log_nu.detach().exp()
+        return self.price.value
 
     def mask(self, step: int) -> Mask | None:
         """Return the mask: from the first step on."""
@@ -65,7 +64,7 @@ class SQRLFineTuning(SQRLPretraining):
         q_safe = self.q_safe(state, action)
         slack = self.settings.epsilon - q_safe
         loss = (self.alpha * log_probability - self.pessimistic(q) - self.nu * slack).mean()
-        self.nu_optimiser.descend((self.log_nu * slack.detach().mean()).sum())
+        self.nu_optimiser.descend(self.price.loss(slack.detach()))
         return loss, log_probability.detach()
 
     def _optimisers(self) -> list[Adam]:
@@ -73,10 +72,10 @@ class SQRLFineTuning(SQRLPretraining):
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {**super().state(), "log_nu": self.log_nu}
+        return {**super().state(), "log_nu": self.price.log}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         super().restore(state)
         with torch.no_grad():
-            self.log_nu.copy_(state["log_nu"])
+            self.price.log.copy_(state["log_nu"])

@@ -26,6 +26,7 @@ from ssql_ros.algorithms.extraction import Draws, GaussianExtraction, Noise
 from ssql_ros.algorithms.flow_extraction import FlowExtraction
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Batch
 from ssql_ros.model.bundle import Network
 from ssql_ros.nn.adam import Adam
@@ -141,7 +142,7 @@ class SSQL:
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         weights = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        self.rng = np.random.default_rng([seed, 4])
+        self.rng = Stream.SUPPORT_DRAWS.generator(seed)
         n = len(self.mean)
         self.critics = Ensemble((n + n_action, *settings.hidden, 1), settings.critics, weights, precision)
         self.critics = self.critics.to(self.device)
@@ -277,7 +278,7 @@ class SSQL:
 
     # What is kept.
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from a bundle: the critics and the policy. Raises ValueError where they do not fit."""
         for name, ensemble in (("reward", self.critics), ("policy", self.actor)):
             if name not in networks:

@@ -13,6 +13,7 @@ import torch
 
 from ssql_ros.algorithms.iql import EDGE, IQL, IQLSettings
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Batch
 
 
@@ -39,7 +40,7 @@ class SupportedIQL(IQL):
         super().__init__(mean, scale, n_action, settings, seed, device, precision)
         self.behaviour = behaviour
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        self.rng = np.random.default_rng([seed, 4])
+        self.rng = Stream.SUPPORT_DRAWS.generator(seed)
 
     def squashed_from(self, batch: Batch) -> torch.Tensor:
         """Return u (batch, n_action) of the log's actions in the box of b, 0 in its middle."""

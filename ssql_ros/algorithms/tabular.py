@@ -6,12 +6,14 @@ Tables, not networks: with the exact sum and enough data the result is the exact
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import gymnasium
 import numpy as np
 import torch
 
 from ssql_ros.algorithms.ssql import induced_log_policy, soft_value
+from ssql_ros.data.rollout import Rollout
 
 
 @dataclass
@@ -51,20 +53,16 @@ def collect(
     """
     n, m = acting.shape
     seen = Counts(np.zeros((n, m, n)), np.zeros((n, m)), np.zeros(n, bool))
-    ended = True
-    state = 0
-    for _ in range(steps):
-        if ended:
-            state, _ = env.reset(seed=int(rng.integers(2**31)))
-            seen.episodes += 1
-        action = int(rng.choice(m, p=acting[state]))
-        following, reward, terminated, truncated, info = env.step(action)
-        seen.transitions[state, action, following] += 1
-        seen.rewards[state, action] += float(reward)
-        seen.terminal[following] |= terminated
-        seen.incidents += bool(info["incident"])
-        seen.breaches += bool(info["incident"]) + (promised[state, action] == 0.0)
-        state, ended = following, terminated or truncated
+    world = Rollout(env, rng)
+    for step in islice(world.steps(lambda state: int(rng.choice(m, p=acting[state]))), steps):
+        pair = step.observation, step.action
+        seen.transitions[(*pair, step.following)] += 1
+        seen.rewards[pair] += step.reward
+        seen.terminal[step.following] |= step.terminal
+        seen.incidents += step.incident
+        seen.breaches += step.incident + (promised[pair] == 0.0)
+        # The first step of an episode begins it.
+        seen.episodes += world.length == 1
     return seen
 
 
@@ -108,16 +106,16 @@ def q_learning(
     """Return what epsilon-greedy Q-learning learns: the table that DQN approximates, free to visit unsafe cells."""
     q = np.zeros((env.observation_space.n, env.action_space.n))
     incidents = episodes = 0
-    state, ended = 0, True
-    for _ in range(steps):
-        if ended:
-            state, _ = env.reset(seed=int(rng.integers(2**31)))
-            episodes += 1
+    world = Rollout(env, rng)
+
+    def act(state: int) -> int:
         best = rng.choice(np.flatnonzero(q[state] == q[state].max()))
-        action = int(rng.integers(q.shape[1])) if rng.random() < explore else int(best)
-        following, reward, terminated, truncated, info = env.step(action)
-        target = float(reward) + gamma * (0.0 if terminated else q[following].max())
-        q[state, action] += rate * (target - q[state, action])
-        incidents += bool(info["incident"])
-        state, ended = following, terminated or truncated
+        return int(rng.integers(q.shape[1])) if rng.random() < explore else int(best)
+
+    for step in islice(world.steps(act), steps):
+        pair = step.observation, step.action
+        target = step.reward + gamma * (0.0 if step.terminal else q[step.following].max())
+        q[pair] += rate * (target - q[pair])
+        incidents += step.incident
+        episodes += world.length == 1
     return Learned(q, incidents, episodes)

@@ -56,7 +56,7 @@ class WCPG(SAC):
         sizes = (n + n_action, *hidden, 2)
         self.critics = Ensemble(sizes, settings.critics, weights, self.arithmetic.precision).to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
+        self.actor_optimiser = self._adam([*self.actor.parameters(), self.temperature.log])
         self.critic_optimiser = Adam(self.critics.parameters(), settings.critic_rate)
         self._update = Update(self._updated, [self.critic_optimiser, self.actor_optimiser], self.arithmetic)
         self._level = torch.ones(1, device=self.device)
@@ -114,7 +114,7 @@ class WCPG(SAC):
         value = mean.amin(dim=0) - tail(self._level) * variance.amax(dim=0).sqrt()
         return (self.alpha * log_probability - value).mean(), log_probability.detach()
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Refuse: a bundle holds the policy at one level of risk, and no critic of two moments."""
         raise ValueError("fine-tuning begins from the folder of a run of wcpg, a bundle holds too little of it")
 

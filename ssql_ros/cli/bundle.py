@@ -103,12 +103,12 @@ def _keygen(options: argparse.Namespace) -> int:
 
 
 def _sign(options: argparse.Namespace) -> int:
-    from ssql_ros.model.bundle import write_whole
     from ssql_ros.model.signing import key_id, read_private_key
+    from ssql_ros.processes.files import write_atomically
 
     key, (bundle, contract) = read_private_key(options.key), _loaded(options.bundle, options.contract)
     path = Path(f"{options.bundle}.sig")
-    write_whole(path, key.sign(_statement(options.bundle, contract.id)))
+    write_atomically(path, key.sign(_statement(options.bundle, contract.id)))
     print(f"{path}: signature of bundle {bundle.id} by key {key_id(key.public_key())}")
     return 0
 

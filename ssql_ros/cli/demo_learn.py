@@ -157,7 +157,7 @@ def _episodes(conductor: Any, seed: int, heard: Heard, ends: float) -> Iterator[
 
 def _report(folder: Path, heard: Heard, first: str, seed: int) -> None:
     """Print the table, and write figures, plot and report."""
-    from ssql_ros.model.bundle import write_whole
+    from ssql_ros.processes.files import write_atomically
     from ssql_ros.report.learning_page import write_learning_page
 
     incidents = sum(walk.incident for walk in heard.walks)
@@ -173,6 +173,6 @@ def _report(folder: Path, heard: Heard, first: str, seed: int) -> None:
     print(f"  incidents from first to last: {incidents} in {sum(walk.steps for walk in heard.walks)} steps")
     facts = {"command": command_line(), "seed": seed, "versions": versions(), "first": first}
     document = {**facts, **asdict(heard)}
-    write_whole(folder / "figures.json", json.dumps(document, indent=1).encode())
+    write_atomically(folder / "figures.json", json.dumps(document, indent=1).encode())
     report = write_learning_page(folder / "report.html", document)
     print(f"bag:    {folder / 'bag'}\nreport: {report}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,166 +40,145 @@ def add_parser(verbs: Any) -> None:
     critic.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
     add_quiet(critic)
     add_json(critic)
-    critic.set_defaults(run=_going_on(_critic))
+    critic.set_defaults(run=_resumable(_critic))
 
-    for name, text in _ALGORITHMS.items():
-        _add_algorithm(subjects, name, text)
-    for name, (text, more, example) in _OFFLINE.items():
-        _add_offline(subjects, name, text, more, example)
-    _add_behaviour(subjects)
+    for name, learner in _LEARNERS.items():
+        _add_learner(subjects, name, learner)
 
 
-_ALGORITHMS = {
-    "sqrl": "SQRL: a safety critic with the policy, then fine-tuning behind its mask",
-    "sac": "SAC: no safety critic",
-    "esac": "E-SAC: a low percentile of ten critics",
-    "wcpg": "WCPG: conditional value at risk of a distributional critic",
-    "ssql": "SSQL: from the task's safe behaviour policy alone, without leaving its support",
-    "cql": "CQL: offline, from what the task's safe behaviour policy collects; critics pressed down beside it",
-    "iql": "IQL: offline, from what the task's safe behaviour policy collects; no other action is judged",
-    "cpo": "CPO: on-policy, a trust region with incidents an episode as the constraint",
-    "dqn": "DQN, on grid worlds alone: free to visit any cell, beside SSQL there",
-    "rs": "RS: the risk as a priced cost in the reward; begins from SQRL's pre-training",
-}
+@dataclass(frozen=True)
+class _Learner:
+    """What the command line says of an algorithm.
+
+    Attributes:
+        text: in a line; more: further sentences of its description.
+        log: whether it learns from a data set: "", "may" or "must".
+        grid: worlds it knows, where it learns on grids.
+        steps: default from a data set; every: between checkpoints.
+    """
+
+    text: str
+    more: str = ""
+    example: str | None = None
+    log: str = ""
+    grid: str = ""
+    steps: int = 20_000
+    every: int = 2000
 
 
-# Those that learn from a log too, each with an example.
-_FROM_LOGS = {
-    "ssql": "example: ssql train ssql --bag bags/monday --task minitaur_trots",
-    "cql": "example: ssql train cql --bag bags/monday bags/tuesday --task minitaur",
-    "iql": "example: ssql train iql --bag bags/monday bags/tuesday --task minitaur",
-}
-
-
-def _add_algorithm(subjects: Any, name: str, text: str) -> None:
-    from_logs = name in _FROM_LOGS
-    parser = subjects.add_parser(
-        name,
-        help=text,
-        description=f"{text}. The run lies in one folder: configuration, checkpoint, log of episodes, TensorBoard "
-        "curves, and in the end figures and a bundle that the shield node loads. The same command goes on from the "
-        "last checkpoint."
-        + (" With --data or --bag nothing is driven to learn from: only the final policy, to judge it." * from_logs),
-        epilog=_FROM_LOGS.get(name),
-    )
-    if from_logs:
-        add_log(parser, required=False, data="a log in place of the world: of `ssql bag convert` or `ssql collect`")
-    if name == "ssql":
-        parser.add_argument(
-            "--behaviour", default="", metavar="BUNDLE", help="with a log: b of `ssql train behaviour`, not the task's"
-        )
-    worlds = {"dqn": "gridworld or spider_grid", "ssql": "e.g. spider or minitaur_trots, gridworld or spider_grid"}
-    of_it = worlds.get(name, "e.g. spider or minitaur_velocity")
-    add_task(parser, f"which world, {of_it}", grids=name in worlds, required=True)
-    parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: %(default)s)")
-    parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle or run folder")
-    of_log = "; updates from a log, or on a grid (default: 20000)" if from_logs else ""
-    parser.add_argument("--steps", type=int, help=f"of collection (default: 500000){of_log}")
-    add_seed(parser, "of everything that is drawn")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_PHASE_ALGORITHM_SEED; PHASE is log from a log)"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of the algorithm, e.g. epsilon=0.05",
-    )
-    parser.add_argument("--checkpoint-every", type=int, help=f"steps (default: 25000{'; 2000 from a log' * from_logs})")
-    parser.add_argument("--episodes", type=int, default=100, help="of the final policy (default: %(default)s)")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="0: one per processor, seldom faster at these widths (default: 1)"
-    )
-    add_quiet(parser)
-    add_json(parser)
-    parser.set_defaults(run=_going_on(_algorithm), algorithm=name)
-
-
-# Those that learn from a log alone: in a line, what comes of it, an example.
-_OFFLINE = {
-    "safefql": (
+_FOLDER = (
+    "The run lies in one folder: configuration, checkpoint, TensorBoard curves, and in the end figures and a bundle "
+    "that the shield node loads. The same command resumes it from the last checkpoint."
+)
+_JUDGED = "With --data or --bag nothing is driven to learn from: only the final policy, to judge it."
+_LEARNERS = {
+    "sqrl": _Learner("SQRL: a safety critic with the policy, then fine-tuning behind its mask"),
+    "sac": _Learner("SAC: no safety critic"),
+    "esac": _Learner("E-SAC: a low percentile of ten critics"),
+    "wcpg": _Learner("WCPG: conditional value at risk of a distributional critic"),
+    "ssql": _Learner(
+        "SSQL: from the task's safe behaviour policy alone, without leaving its support",
+        _JUDGED,
+        "example: ssql train ssql --bag bags/monday --task minitaur_trots",
+        log="may",
+        grid="e.g. spider or minitaur_trots, gridworld or spider_grid",
+    ),
+    "cql": _Learner(
+        "CQL: offline, from what the task's safe behaviour policy collects; critics pressed down beside it",
+        _JUDGED,
+        "example: ssql train cql --bag bags/monday bags/tuesday --task minitaur",
+        log="may",
+    ),
+    "iql": _Learner(
+        "IQL: offline, from what the task's safe behaviour policy collects; no other action is judged",
+        _JUDGED,
+        "example: ssql train iql --bag bags/monday bags/tuesday --task minitaur",
+        log="may",
+    ),
+    "cpo": _Learner("CPO: on-policy, a trust region with incidents an episode as the constraint"),
+    "dqn": _Learner(
+        "DQN, on grid worlds alone: free to visit any cell, beside SSQL there", grid="gridworld or spider_grid"
+    ),
+    "rs": _Learner("RS: the risk as a priced cost in the reward; begins from SQRL's pre-training"),
+    "safefql": _Learner(
         "SafeFQL: from a log alone; a policy of one forward pass, gated by reachability",
         "The bundle has policy and safety critic; `ssql calibrate` then certifies it.",
         "example: ssql collect --task boat --out data/boat; "
         "ssql train safefql --data data/boat --task boat --out runs/boat; ssql calibrate runs/boat/bundle.safetensors; "
         "or straight from what a robot has recorded: ssql train safefql --bag bags/monday --task minitaur",
+        log="must",
     ),
-    "iql_lagrangian": (
+    "iql_lagrangian": _Learner(
         "IQL with a Lagrangian: from a log alone; a step in the failure set has a price, found by dual ascent",
         "The price rises while the policy's estimated steps in the failure set an episode are above the setting "
         "cost_budget (1), and falls below it. The bundle has the policy, and no safety critic.",
         "example: ssql collect --task boat --out data/boat; "
         "ssql train iql_lagrangian --data data/boat --task boat --steps 16000 --set cost_budget=0.5",
+        log="must",
+    ),
+    "behaviour": _Learner(
+        "a behaviour policy from a data set, by maximum likelihood, with a stated support",
+        "Fits a mixture density network to the actions of a data set or of bags. Its support is where log b(a|s) "
+        "reaches a floor: the quantile (default 0.05) of the log density of held-out actions, so that the monitor "
+        "finds about that share of the same controller's actions outside. It promises nothing of states. In the bundle "
+        "the policy acts; `ssql train ssql --data DATASET --behaviour BUNDLE` then learns inside of its support.",
+        "example: ssql collect --task spider --episodes 400 --out data/spider; "
+        "ssql train behaviour --data data/spider --task spider --out runs/b; "
+        "ssql train ssql --task spider --data data/spider --behaviour runs/b/bundle.safetensors --steps 10000",
+        log="must",
+        steps=5000,
+        every=1000,
     ),
 }
 
 
-def _add_offline(subjects: Any, name: str, text: str, more: str, example: str) -> None:
-    parser = subjects.add_parser(
-        name,
-        help=text,
-        description=f"{text}. Nothing is driven. The run lies in one folder: configuration, checkpoint, TensorBoard "
-        f"curves, and in the end figures and a bundle. The same command goes on from the last checkpoint. {more}",
-        epilog=example,
-    )
-    add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
-    add_task(parser, "which world, e.g. boat", required=True)
-    parser.add_argument("--steps", type=int, default=20_000, help="updates (default: %(default)s)")
+def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
+    description = f"{learner.text}. {_FOLDER} {learner.more}"
+    parser = subjects.add_parser(name, help=learner.text, description=description, epilog=learner.example)
+    if learner.log:
+        add_log(parser, required=learner.log == "must", data="a data set of `ssql bag convert` or `ssql collect`")
+    if name == "ssql":
+        parser.add_argument(
+            "--behaviour", default="", metavar="BUNDLE", help="with a log: b of `ssql train behaviour`, not the task's"
+        )
+    of_it = learner.grid or ("e.g. boat or spider" if learner.log == "must" else "e.g. spider or minitaur_velocity")
+    add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
+    updates = f"updates (default: {learner.steps})"
+    if learner.log == "must":
+        parser.set_defaults(phase="pretrain", source="")
+        steps, every, folder, episodes = updates, str(learner.every), f"runs/TASK_{name}_SEED", 0
+    else:
+        parser.add_argument("--phase", choices=("pretrain", "finetune"), default="pretrain", help="(default: pretrain)")
+        parser.add_argument("--from", dest="source", default="", metavar="BUNDLE", help="pre-trained bundle, or run")
+        steps, every = "of collection (default: 500000)", "25000"
+        steps += f"; from a log, or on a grid, {updates}" if learner.log or learner.grid else ""
+        every += "; 2000 from a log" if learner.log else ""
+        folder, episodes = "runs/TASK_PHASE_ALGORITHM_SEED", 100
+    parser.add_argument("--steps", type=int, help=steps)
     add_seed(parser, "of everything that is drawn")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: runs/TASK_{name}_SEED)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: {folder}; PHASE is log from a log)")
     parser.add_argument(
         "--set",
         nargs="*",
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="settings of the algorithm, e.g. gamma=0.99",
+        help="settings of the algorithm, e.g. hidden=[64,64]",
     )
-    parser.add_argument("--checkpoint-every", type=int, default=2000, help="steps (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
-    add_quiet(parser)
-    add_json(parser)
-    parser.set_defaults(run=_going_on(_offline), algorithm=name)
-
-
-def _add_behaviour(subjects: Any) -> None:
-    parser = subjects.add_parser(
-        "behaviour",
-        help="a behaviour policy from a data set, by maximum likelihood, with a stated support",
-        description="Fits a mixture density network to the actions of a data set or of bags, by "
-        "maximum likelihood. Its support is where log b(a|s) reaches a floor: the quantile (default 0.05) of the log "
-        "density of held-out actions, so that the monitor finds about that share of the same controller's actions "
-        "outside. It promises nothing of states. Ends in a folder with a bundle in which the policy acts; `ssql train "
-        "ssql --data DATASET --behaviour BUNDLE` then learns inside of its support.",
-        epilog="example: ssql collect --task spider --episodes 400 --out data/spider; "
-        "ssql train behaviour --data data/spider --task spider --out runs/b; "
-        "ssql train ssql --task spider --data data/spider --behaviour runs/b/bundle.safetensors --steps 10000",
-    )
-    add_log(parser, required=True, data="folder of `ssql collect` or `ssql bag convert`")
-    add_task(parser, "which world's contract, e.g. spider", required=True)
-    parser.add_argument("--steps", type=int, default=5000, help="updates (default: %(default)s)")
-    add_seed(parser, "of everything that is drawn")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="(default: runs/TASK_behaviour_SEED)")
+    parser.add_argument("--checkpoint-every", type=int, help=f"steps (default: {every})")
+    parser.add_argument("--episodes", type=int, default=episodes, help="of the final policy (default: %(default)s)")
     parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings, e.g. components=8 quantile=0.05",
+        "--threads", type=int, default=1, help="0: one per processor, seldom faster at these widths (default: 1)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="0: one per processor (default: %(default)s)")
     add_quiet(parser)
     add_json(parser)
-    parser.set_defaults(run=_going_on(_behaviour))
+    parser.set_defaults(run=_resumable(_learn), algorithm=name)
 
 
-def _going_on(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Return `run`, which says how to go on where it is interrupted."""
+def _resumable(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return `run`, which says how to resume it where it is interrupted."""
 
-    def resumable(options: argparse.Namespace) -> int:
+    def told(options: argparse.Namespace) -> int:
         try:
             return run(options)
         except Interrupted as interrupted:
@@ -208,20 +188,7 @@ def _going_on(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
             interrupted.note = f"{said} with the same command: {command_line()}"
             raise
 
-    return resumable
-
-
-def _behaviour(options: argparse.Namespace) -> int:
-    from ssql_ros.robots.tasks import find_task
-    from ssql_ros.training.behaviour_runs import BehaviourPlan, run_behaviour
-
-    _set_threads(options.threads)
-    data = log_folder(options, find_task(options.task))
-    plan = BehaviourPlan(str(data), options.task, options.steps, options.seed, _settings(options.set))
-    folder = options.out or Path("runs") / f"{plan.task}_behaviour_{plan.seed}"
-    figures = run_behaviour(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
-    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
-    return 0
+    return told
 
 
 def _set_threads(threads: int) -> None:
@@ -231,26 +198,6 @@ def _set_threads(threads: int) -> None:
         raise ValueError(f"--threads: expected at least 0, got {threads}")
     if threads:
         torch.set_num_threads(threads)
-
-
-def _offline(options: argparse.Namespace) -> int:
-    from ssql_ros.robots.tasks import find_task
-    from ssql_ros.training.offline_runs import OfflinePlan, run_offline
-
-    _set_threads(options.threads)
-    plan = OfflinePlan(
-        data=str(log_folder(options, find_task(options.task))),
-        task=options.task,
-        steps=options.steps,
-        seed=options.seed,
-        settings=_settings(options.set),
-        checkpoint_every=options.checkpoint_every,
-        algorithm=options.algorithm,
-    )
-    folder = options.out or Path("runs") / f"{plan.task}_{plan.algorithm}_{plan.seed}"
-    figures = run_offline(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
-    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
-    return 0
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
@@ -267,78 +214,43 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _algorithm(options: argparse.Namespace) -> int:
+def _learn(options: argparse.Namespace) -> int:
     from ssql_ros.robots.tasks import find_task
-    from ssql_ros.training.runs import Plan, run_training
-    from ssql_sim.grid import GRIDS
+    from ssql_ros.training.plan import Plan
+    from ssql_ros.training.run import run
 
     _set_threads(options.threads)
-    if options.task in GRIDS or options.algorithm == "dqn":
-        return _grid(options)
-    if options.algorithm in _FROM_LOGS and (log := log_folder(options, find_task(options.task))) is not None:
-        return _from_log(options, log)
-    if getattr(options, "behaviour", None):
-        raise ValueError("--behaviour is for learning from a log: name it with --data or --bag")
+    learner, grid = _LEARNERS[options.algorithm], _on_grid(options)
+    data = ""
+    if grid and (getattr(options, "data", None) or getattr(options, "bag", None)):
+        raise ValueError("--data and --bag: on a grid everything is learned in the world")
+    if learner.log and not grid and (log := log_folder(options, find_task(options.task))) is not None:
+        data = str(log)
+    steps, every = (learner.steps, learner.every) if data else (20_000 if grid else 500_000, 25_000)
     plan = Plan(
         algorithm=options.algorithm,
         task=options.task,
+        steps=steps if options.steps is None else options.steps,
+        seed=options.seed,
         phase=options.phase,
-        steps=500_000 if options.steps is None else options.steps,
-        seed=options.seed,
         source=str(options.source),
+        data=data,
+        behaviour=getattr(options, "behaviour", ""),
         settings=_settings(options.set),
-        checkpoint_every=25_000 if options.checkpoint_every is None else options.checkpoint_every,
+        checkpoint_every=every if options.checkpoint_every is None else options.checkpoint_every,
         evaluation=options.episodes,
     )
-    folder = options.out or Path("runs") / f"{plan.task}_{plan.phase}_{plan.algorithm}_{plan.seed}"
-    facts = {"command": command_line(), "versions": versions()}
-    figures = run_training(plan, folder, facts, show=not options.quiet)
-    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
-    return 0
-
-
-def _grid(options: argparse.Namespace) -> int:
-    from ssql_ros.training.grid_runs import GridPlan, run_grid
-
-    if options.phase != "pretrain" or options.source:
-        raise ValueError("--phase and --from: on a grid everything is learned from nothing")
-    if getattr(options, "data", None) or getattr(options, "bag", None):
-        raise ValueError("--data and --bag: on a grid everything is learned in the world")
-    plan = GridPlan(
-        algorithm=options.algorithm,
-        task=options.task,
-        steps=20_000 if options.steps is None else options.steps,
-        seed=options.seed,
-        settings=_settings(options.set),
-        checkpoint_every=25_000 if options.checkpoint_every is None else options.checkpoint_every,
-        evaluation=options.episodes,
-    )
-    folder = options.out or Path("runs") / f"{plan.task}_{plan.algorithm}_{plan.seed}"
-    figures = run_grid(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
+    kind = "" if grid or learner.log == "must" else f"{plan.phase}_"
+    folder = options.out or Path("runs") / f"{plan.task}_{kind}{plan.algorithm}_{plan.seed}"
+    figures = run(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
     report(figures, plan.seed, options.json, notes=(f"run is in {folder}",))
     return 0
 
 
-def _from_log(options: argparse.Namespace, log: Path) -> int:
-    from ssql_ros.training.logged_runs import LoggedPlan, run_logged
+def _on_grid(options: argparse.Namespace) -> bool:
+    from ssql_sim.grid import GRIDS
 
-    if options.phase != "pretrain" or options.source:
-        raise ValueError("--phase and --from: a log is learned from as it is, from nothing")
-    plan = LoggedPlan(
-        algorithm=options.algorithm,
-        task=options.task,
-        data=str(log),
-        steps=20_000 if options.steps is None else options.steps,
-        seed=options.seed,
-        settings=_settings(options.set),
-        checkpoint_every=2000 if options.checkpoint_every is None else options.checkpoint_every,
-        evaluation=options.episodes,
-        behaviour=getattr(options, "behaviour", ""),
-    )
-    folder = options.out or Path("runs") / f"{plan.task}_log_{plan.algorithm}_{plan.seed}"
-    figures = run_logged(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
-    report(figures, plan.seed, options.json, notes=(f"run and bundle are in {folder}",))
-    return 0
+    return options.task in GRIDS or options.algorithm == "dqn"
 
 
 def _critic(options: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """A data set of transitions on disk: one .npy a column, memory-mapped, and a manifest. No ROS, no torch.
 
-Written row by row without holding more than a block of it; under a temporary name until it is whole.
+Whoever collects writes this one format, out of bags or of a simulated world, and whoever learns offline reads it, as
+transitions (logged_transitions.py) or over n steps (logged_steps.py). Written without holding more than a block of it,
+under a temporary name until it is complete.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 has other names for what follows, and may lack the columns next_observation and incident
 MANIFEST = "manifest.json"
 BLOCK = 4096  # rows
-_PARTIAL = ".partial"  # ends the name of a folder that is not whole
+_PARTIAL = ".partial"  # ends the name of a folder that is not complete
+_FORMER = {"next_observation": "following", "next_context": "following_context"}
 _HEADER = 128  # bytes of a .npy's header as written here, before and after the number of rows is known
 
 
@@ -41,15 +45,15 @@ class Column:
 def transition_columns(n_observation: int, n_action: int, n_context: int = 0) -> dict[str, Column]:
     """Return the columns of transitions.
 
-    observation, action, reward, following: s_t, a_t executed, r of the step, s_(t+1); margin: l(s_t); incident:
+    observation, action, reward, next_observation: s_t, a_t executed, r of the step, s_(t+1); margin: l(s_t); incident:
     I(s_(t+1)); terminal: the episode ended for good in s_(t+1); episode: a number for all rows of one; stamp: ns, of
-    s_t; context, following_context: the behaviour policy's, where it was recorded.
+    s_t; context, next_context: the behaviour policy's, where it was recorded.
     """
     columns = {
         "observation": Column(n_observation),
         "action": Column(n_action),
         "reward": Column(0),
-        "following": Column(n_observation),
+        "next_observation": Column(n_observation),
         "margin": Column(0),
         "incident": Column(0, "bool"),
         "terminal": Column(0, "bool"),
@@ -57,7 +61,7 @@ def transition_columns(n_observation: int, n_action: int, n_context: int = 0) ->
         "stamp": Column(0, "int64"),
     }
     if n_context:
-        columns |= {"context": Column(n_context), "following_context": Column(n_context)}
+        columns |= {"context": Column(n_context), "next_context": Column(n_context)}
     return columns
 
 
@@ -101,14 +105,25 @@ class DataSetWriter:
             raise DataSetError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add one row: a value for every column."""
+        """Add one row: a value for every column, by its name or its former one."""
         i = self._filled
         for name, block in self._blocks.items():
-            block[i] = row[name]
+            block[i] = row[name] if name in row else row[_FORMER[name]]
         self._filled += 1
         self.rows += 1
         if self._filled == BLOCK:
             self._flush()
+
+    def extend(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Add many rows: arrays (N, ...) for every column."""
+        done, count = 0, len(next(iter(columns.values())))
+        while done < count:
+            take = min(BLOCK - self._filled, count - done)
+            for name, block in self._blocks.items():
+                block[self._filled : self._filled + take] = columns[name][done : done + take]
+            self._filled, self.rows, done = self._filled + take, self.rows + take, done + take
+            if self._filled == BLOCK:
+                self._flush()
 
     def _flush(self) -> None:
         try:
@@ -119,7 +134,7 @@ class DataSetWriter:
         self._filled = 0
 
     def finish(self, facts: Mapping[str, Any]) -> None:
-        """Make it whole: headers, manifest, and its name."""
+        """Make it complete: headers, manifest, and its name."""
         self._flush()
         try:
             for name, file in self._files.items():
@@ -139,7 +154,7 @@ class DataSetWriter:
                 json.dump(document, manifest, indent=1)
                 manifest.flush()
                 os.fsync(manifest.fileno())
-            # The files' names, and then the folder's: after a loss of power it is whole or not there.
+            # The files' names, and then the folder's: after a loss of power it is complete or not there.
             os.fsync(self._lock)
             self._folder.rename(self.path)
             parent = os.open(self.path.parent, os.O_RDONLY)
@@ -208,9 +223,12 @@ class DataSet:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataSetError(f"{self.path}: expected a data set with a {MANIFEST}: {error!r}") from error
-        if found != FORMAT:
-            raise DataSetError(f"{self.path / MANIFEST}: expected format {FORMAT}, got {found!r}")
-        self._columns = {name: self._column(name, *entry) for name, entry in told.items()}
+        if found not in READABLE:
+            raise DataSetError(
+                f"{self.path / MANIFEST}: expected format {' or '.join(map(str, READABLE))}, got {found!r}"
+            )
+        now = {former: name for name, former in _FORMER.items()}
+        self._columns = {now.get(name, name): self._column(name, *entry) for name, entry in told.items()}
 
     def _column(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         file = self.path / f"{name}.npy"
@@ -239,6 +257,12 @@ class DataSet:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column. Raises DataSetError: there is none of this name."""
+        if name not in self._columns and self.manifest["format"] == 1 and name in ("next_observation", "incident"):
+            again = self.manifest.get("command", "`ssql collect`")
+            raise DataSetError(
+                f"{self.path}: has no column {name!r}, as logs of simulated worlds had none: only safefql and "
+                f"iql_lagrangian can learn from it; for others collect it again into another folder, by: {again}"
+            )
         if name not in self._columns:
             raise DataSetError(f"{self.path}: has no column {name!r}; it has {', '.join(self._columns)}")
         return self._columns[name]

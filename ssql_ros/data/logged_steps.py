@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ import numpy as np
 import torch
 
 from ssql_ros.contract import Contract
-from ssql_ros.data.data_set import FORMAT, MANIFEST, DataSet
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.data.data_set import DataSet, DataSetWriter, transition_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +25,8 @@ class Log:
         terminal: (N,), whether the episode ended for good in s_t's successor, which has no row of its own.
         episode: (N,), a number that is the same for all rows of an episode.
         ending: (N,), l of that successor where a row is terminal; elsewhere it is not read. None: no row is terminal.
+        next_observation, incident: (N, n_observation) and (N,), s_(t+1) and whether it is an incident; None: not told.
+        control_period: s.
     """
 
     observation: np.ndarray
@@ -37,6 +36,9 @@ class Log:
     terminal: np.ndarray
     episode: np.ndarray
     ending: np.ndarray | None = None
+    next_observation: np.ndarray | None = None
+    incident: np.ndarray | None = None
+    control_period: float = 0.0
 
     def __post_init__(self) -> None:
         """Check shapes. Raises ValueError with the name, what was expected and what came."""
@@ -57,37 +59,34 @@ class Log:
 
 
 def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:
-    """Write a log as one .npy a column, and a manifest that says what it is and how it was made.
+    """Write a log as a data set; `facts`: what else the manifest says.
 
     Raises:
-        ValueError: the folder is there and not empty.
+        DataSetError: the folder is there.
+        ValueError: the log does not tell what follows each step.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: is not empty; use another folder")
-    shapes = {}
-    for column in fields(Log):
-        values, data = getattr(log, column.name), io.BytesIO()
-        if values is None:
-            continue
-        np.save(data, values, allow_pickle=False)
-        write_whole(folder / f"{column.name}.npy", data.getvalue())
-        shapes[column.name] = {"dtype": str(values.dtype), "shape": list(values.shape)}
-    document = {"format": FORMAT, "rows": len(log.reward), "columns": shapes, **facts}
-    # Last: a folder with a manifest is whole.
-    write_whole(folder / MANIFEST, json.dumps(document, indent=1).encode())
+    if log.next_observation is None or log.incident is None:
+        raise ValueError("log: next_observation and incident: expected both, to write it")
+    columns = transition_columns(log.observation.shape[1], log.action.shape[1])
+    stamps = np.arange(len(log.reward)) * round(1e9 * log.control_period)
+    with DataSetWriter(folder, columns) as writer:
+        writer.extend({name: stamps if name == "stamp" else getattr(log, name) for name in columns})
+        writer.finish({"control_period": log.control_period, **facts})
 
 
 def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
-    """Return a log and its manifest: one of `ssql collect`, or a data set of transitions out of a bag.
+    """Return a data set as a log, and its manifest.
 
-    Of the latter the margins of states that ended an episode are computed from `following`, whose first numbers are
-    the contract's frame.
+    Margins of states that ended an episode are computed from `next_observation`, whose first numbers are the contract's
+    frame; some data sets of former versions have them as a column `ending`.
 
     Raises:
         ValueError: a file is missing or damaged (DataSetError), or the columns do not fit together.
     """
     data = DataSet(folder)
-    columns = {column.name: data[column.name] for column in fields(Log) if column.name != "ending"}
+    columns: dict[str, Any] = {
+        name: data[name] for name in ("observation", "action", "reward", "margin", "terminal", "episode")
+    }
     if "ending" in data.names:
         columns["ending"] = data["ending"]
     elif columns["terminal"].any():
@@ -100,11 +99,11 @@ def load_log(folder: Path, contract: Contract) -> tuple[Log, dict[str, Any]]:
 
 def _endings(data: DataSet, contract: Contract) -> np.ndarray:
     """Return l of the states that ended an episode (N,), 0 elsewhere."""
-    terminal, following = np.asarray(data["terminal"]), data["following"]
+    terminal, after = np.asarray(data["terminal"], bool), data["next_observation"]
     ending = np.zeros(len(terminal))
     rows = np.flatnonzero(terminal)
     try:
-        ending[rows] = margins(following[rows], contract)
+        ending[rows] = margins(after[rows], contract)
     except ValueError as error:
         raise ValueError(f"{data.path}: has no column ending, and {error}") from error
     return ending

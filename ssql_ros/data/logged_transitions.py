@@ -41,7 +41,7 @@ class LoggedTransitions:
                     f"{data.path}: context: expected {self.n_context} numbers a row, as the behaviour policy has, got "
                     f"{width}; it is recorded from joint_proposals"
                 )
-        self.rows = np.concatenate([self._whole(block) for block in _blocks(len(data))] or [np.empty(0, int)])
+        self.rows = np.concatenate([self._complete(block) for block in _blocks(len(data))] or [np.empty(0, int)])
         if not len(self.rows):
             raise ValueError(f"{data.path}: none of {len(data)} rows can be learned from")
         self.outside = 0
@@ -50,13 +50,14 @@ class LoggedTransitions:
                 support = behaviour.support(self.states(block).astype(float))
                 self.outside += int((~support.contains(data["action"][block, np.newaxis].astype(float))).sum())
 
-    def _whole(self, block: slice) -> np.ndarray:
-        """Return the rows of a block that are whole."""
+    def _complete(self, block: slice) -> np.ndarray:
+        """Return the rows of a block that are complete."""
         data = self._data
-        fine = np.isfinite(data["observation"][block]).all(axis=1) & np.isfinite(data["following"][block]).all(axis=1)
-        fine &= np.isfinite(data["action"][block]).all(axis=1) & np.isfinite(data["reward"][block])
+        fine = np.isfinite(data["reward"][block])
+        for name in ("observation", "action", "next_observation"):
+            fine &= np.isfinite(data[name][block]).all(axis=1)
         if self.n_context:
-            known = np.isfinite(data["following_context"][block]).all(axis=1) | data["terminal"][block]
+            known = np.isfinite(data["next_context"][block]).all(axis=1) | data["terminal"][block]
             fine &= known & np.isfinite(data["context"][block]).all(axis=1)
         return np.flatnonzero(fine) + block.start
 
@@ -69,10 +70,10 @@ class LoggedTransitions:
 
     def states(self, rows: np.ndarray, following: bool = False) -> np.ndarray:
         """Return s, or s' (N, n_observation + n_context), of rows (N,) of the data set."""
-        observation = self._data["following" if following else "observation"][rows]
+        observation = self._data["next_observation" if following else "observation"][rows]
         if not self.n_context:
             return observation
-        context = self._data["following_context" if following else "context"][rows]
+        context = self._data["next_context" if following else "context"][rows]
         # Only of a state that nothing follows is it not known.
         return np.concatenate([observation, np.nan_to_num(context)], axis=1)
 

@@ -16,6 +16,7 @@ from ssql_ros.algorithms.sac import NO_CLOCK, Mask
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.contract import Contract
 from ssql_ros.data.episode import EpisodeJob
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.calibration import Outcomes, calibration, driven_outcomes, masked_outcomes
 from ssql_ros.evaluation.driver import Driver
 from ssql_ros.evaluation.intervals import bootstrap_interval, wilson_interval
@@ -61,7 +62,7 @@ def evaluate_policy(
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     policy, mask = make_policy(bundle), mask_of(bundle, epsilon) if shielded else None
-    driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 2]), "evaluate")
+    driver = Driver(task.make(**world), task.contract(), Stream.EVALUATION.generator(seed), "evaluate")
     rows, costs = [], []
     for i in tqdm(range(episodes), unit="episode", disable=not show):
         driver.episode(policy, mask, 0, best=not drawn, start=None if starts is None else starts[i])
@@ -155,7 +156,10 @@ def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False)
     for name, policy, bare in cases:
         actor = ActingBehaviour(policy)
         driver = Driver(
-            task.make(**task.world("pretrain")), task.contract(), np.random.default_rng([seed, 9]), "evaluate"
+            task.make(**task.world("pretrain")),
+            task.contract(),
+            Stream.BEHAVIOUR_EVALUATION.generator(seed),
+            "evaluate",
         )
         rows = []
         for _ in range(episodes):
@@ -177,7 +181,7 @@ def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False)
 def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int) -> list[np.ndarray]:
     """Return the observations (T + 1, n_observation) of episodes of a bundle's policy behind its own shield."""
     policy, mask = make_policy(bundle), mask_of(bundle)
-    driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 5]), "trajectory")
+    driver = Driver(task.make(**world), task.contract(), Stream.TRAJECTORIES.generator(seed), "trajectory")
     ways = []
     for _ in range(episodes):
         steps = driver.episode(policy, mask, 0)
@@ -241,7 +245,7 @@ def _q_safe(critic: SafetyCritic, outcomes: Outcomes) -> np.ndarray:
 
 def _masked_policy(task: Task, bundle: Bundle, world: dict[str, Any], episodes: int, seed: int, show: bool) -> Outcomes:
     policy, mask = make_policy(bundle), mask_of(bundle)
-    driver = Driver(task.make(**world), task.contract(), np.random.default_rng([seed, 4]), "calibrate")
+    driver = Driver(task.make(**world), task.contract(), Stream.CALIBRATION.generator(seed), "calibrate")
     bar = tqdm(range(episodes), unit="episode", disable=not show)
     return driven_outcomes([driver.episode(policy, mask, 0) for _ in bar], bundle.safety_critic().gamma_safe)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.conformal import Certificate, calibrated, in_words, states_needed, thresholds
 from ssql_ros.evaluation.driver import Driver
 from ssql_ros.model.bundle import Bundle, BundleError, MarginCritic
@@ -41,9 +42,9 @@ def certify(
         raise BundleError(f"{bundle.path}: expected a critic of margins and a policy one_step_flow, got {found}")
     if states < 1:
         raise ValueError(f"states: expected at least 1, got {states}")
-    before = _initial_states(task, SEQUENCE_STATES, np.random.default_rng([seed, 0]))
+    before = _initial_states(task, SEQUENCE_STATES, Stream.CERTIFIED_SEQUENCE.generator(seed))
     sequence = thresholds(scores_of(bundle, before))
-    drawn, unsafe = _outcomes(bundle, task, states, np.random.default_rng([seed, 1]), show)
+    drawn, unsafe = _outcomes(bundle, task, states, Stream.CERTIFIED_STATES.generator(seed), show)
     scores = scores_of(bundle, drawn)
     certificate = calibrated(scores, unsafe, sequence, epsilon, beta)
     statement = in_words(certificate)

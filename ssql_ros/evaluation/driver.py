@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import gymnasium
@@ -12,32 +11,11 @@ import numpy as np
 
 from ssql_ros.algorithms.sac import Mask
 from ssql_ros.contract import Contract
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Transition
+from ssql_ros.data.rollout import EpisodeRow, Rollout
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.decision import Decision, Observation, decide
-
-
-@dataclass(frozen=True)
-class EpisodeRow:
-    """One episode in the log.
-
-    Attributes:
-        kind: collect, or rollout for one of the safety critic's own.
-        step: of training, at its end.
-        velocity: m/s, mean over the episode; NaN in a world without one.
-        intervened: how many of its steps the mask changed.
-        least_risk: how many of those had no safe candidate.
-    """
-
-    kind: str
-    step: int
-    length: int
-    total_reward: float
-    incident: bool
-    success: bool
-    velocity: float
-    intervened: int
-    least_risk: int
 
 
 class Actor(Protocol):
@@ -58,53 +36,44 @@ class Driver:
 
     Args:
         rng: of proposals, of the shield's candidates, and of each episode's seed.
-
-    Attributes:
-        cost: of the episode so far: the world's own, else 1 for each step that ends in an incident.
     """
 
     def __init__(self, env: gymnasium.Env, contract: Contract, rng: np.random.Generator, kind: str) -> None:
-        self._env, self._contract, self._kind, self.rng = env, contract, kind, rng
-        self._observation = np.zeros(0)
-        self.between_episodes = True
-        self.cost, self._incident = 0.0, False
+        self._rollout, self._contract, self._kind, self.rng = Rollout(env, rng), contract, kind, rng
+        self._intervened = self._least_risk = 0
+
+    @property
+    def between_episodes(self) -> bool:
+        """Return whether no episode is going on."""
+        return self._rollout.ended
+
+    @property
+    def cost(self) -> float:
+        """Return the cost of the episode so far."""
+        return self._rollout.cost
 
     def reset(self, actor: Actor, start: np.ndarray | None = None) -> None:
         """Begin an episode, at a position `start` where one is given and the world knows positions."""
         actor.reset(self.rng)
-        options = None if start is None else {"position": start}
-        self._observation, _ = self._env.reset(seed=int(self.rng.integers(2**31)), options=options)
-        self.cost, self._incident = 0.0, False
-        self._totals = {"length": 0, "total_reward": 0.0, "intervened": 0, "least_risk": 0}
-        self._velocities: list[float] = []
-        self.between_episodes = False
+        self._rollout.begin(start=start)
+        self._intervened = self._least_risk = 0
 
     def step(self, propose: Callable[[np.ndarray, np.random.Generator], Proposal], mask: Mask | None) -> Transition:
         """Make one step; return it. `row` tells of the episode once it has ended."""
-        observation = self._observation
+        observation = self._rollout.observation
         proposal = propose(observation, self.rng)
         action, decision = proposal.action, Decision.PASSED
         if mask is not None:
             seen = Observation(observation, 0.0)
             verdict = decide(seen, proposal, mask.critic, self._contract, mask.settings, 0.0, self.rng)
             action, decision = verdict.action, verdict.decision
-        following, reward, terminated, truncated, info = self._env.step(action)
-        self._totals["length"] += 1
-        self._totals["total_reward"] += float(reward)
-        self._totals["intervened"] += decision > Decision.PASSED
-        self._totals["least_risk"] += decision == Decision.LEAST_RISK
-        self._velocities.append(info.get("velocity", float("nan")))
-        # In some worlds an incident does not end the episode.
-        self._incident |= bool(info["incident"])
-        self.cost += float(info.get("cost", info["incident"]))
-        self._ending = {"incident": self._incident, "success": bool(info.get("success", False))}
-        self._observation, self.between_episodes = following, bool(terminated or truncated)
-        return Transition(observation, action, float(reward), following, bool(info["incident"]), bool(terminated))
+        self._intervened += decision > Decision.PASSED
+        self._least_risk += decision == Decision.LEAST_RISK
+        return self._rollout.step(action)
 
     def row(self, step: int) -> EpisodeRow:
         """Return the episode that has just ended, for the log."""
-        velocity = float(np.mean(self._velocities))
-        return EpisodeRow(kind=self._kind, step=step, velocity=velocity, **self._totals, **self._ending)  # type: ignore[arg-type]
+        return self._rollout.row(self._kind, step, int(self._intervened), int(self._least_risk))
 
     def episode(
         self, actor: Actor, mask: Mask | None, step: int, best: bool = False, start: np.ndarray | None = None
@@ -125,7 +94,7 @@ def evaluate(
     actor: Actor, env: gymnasium.Env, contract: Contract, mask: Mask | None, episodes: int, seed: int
 ) -> list[EpisodeRow]:
     """Return the log of `episodes` episodes of the policy's most probable actions, behind the mask if there is one."""
-    driver = Driver(env, contract, np.random.default_rng([seed, 2]), "evaluate")
+    driver = Driver(env, contract, Stream.EVALUATION.generator(seed), "evaluate")
     rows = []
     for _ in range(episodes):
         driver.episode(actor, mask, 0, best=True)

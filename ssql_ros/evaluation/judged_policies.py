@@ -10,6 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
+from ssql_ros.data.rollout import Rollout
 from ssql_ros.model.bundle import Network
 from ssql_ros.model.policy import InducedPolicy
 from ssql_ros.model.served_network import mean_and_std, q_values
@@ -85,32 +87,40 @@ class JudgedGaussian:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One episode, step by step: q (T,) of what was done, reward (T,), cost (T,); `ended`: by the task, not by time."""
+class JudgedEpisode:
+    """One episode, step by step: q (T,) of what was done, reward (T,), cost (T,).
+
+    Attributes:
+        ended: by the task, not by time.
+        velocity: m/s, in the mean; NaN in a world without one.
+    """
 
     q: np.ndarray
     reward: np.ndarray
     cost: np.ndarray
     ended: bool
     incident: bool = False
+    velocity: float = math.nan
 
 
-def roll_out(policy: Judged, env: Any, episodes: int, seed: int, show: bool) -> tuple[list[Rollout], list[float]]:
+def roll_out(
+    policy: Judged, env: Any, episodes: int, seed: int, show: bool, purpose: Stream = Stream.Q_CALIBRATION
+) -> tuple[list[JudgedEpisode], list[float]]:
     """Return episodes of a policy, and their undiscounted returns."""
-    rng = np.random.default_rng([seed, 7])
-    rollouts, totals = [], []
+    rng = purpose.generator(seed)
+    world, judged = Rollout(env, rng), []
     for _ in tqdm(range(episodes), unit="episode", disable=not show):
-        observation, _ = env.reset(seed=int(rng.integers(2**31)))
+        world.begin()
         policy.reset(rng)
-        q, reward, cost = [], [], []
-        terminated = truncated = False
-        info: dict[str, Any] = {}
-        while not (terminated or truncated):
-            action, value, charged = policy.step(observation, rng)
-            observation, r, terminated, truncated, info = env.step(action)
-            q.append(value)
-            reward.append(float(r))
-            cost.append(charged)
-        rollouts.append(Rollout(np.array(q), np.array(reward), np.array(cost), terminated, bool(info.get("incident"))))
-        totals.append(float(np.sum(reward)))
-    return rollouts, totals
+        told: list[tuple[float, float]] = []
+
+        def act(observation: np.ndarray, told: list[tuple[float, float]] = told) -> np.ndarray:
+            action, *q_and_cost = policy.step(observation, rng)
+            told.append((q_and_cost[0], q_and_cost[1]))
+            return action
+
+        steps = list(world.episode(act))
+        (q, cost), reward = np.array(told).T, np.array([step.reward for step in steps])
+        velocity, last = world.row("evaluate").velocity, steps[-1]
+        judged.append(JudgedEpisode(q, reward, cost, last.terminal, last.incident, velocity))
+    return judged, [float(np.sum(episode.reward)) for episode in judged]

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
 import numpy as np
 from tqdm import tqdm
 
 from ssql_ros.algorithms.tabular import collect
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.promise import PromiseMonitor
+from ssql_ros.data.random_streams import Stream
+from ssql_ros.data.rollout import Rollout
 from ssql_ros.robots.tasks import Task
 from ssql_sim.grid import GridEnv
 from ssql_sim.soft_dp import EpisodicMDP, safe_actions, uniform_over
 
 # What a dishonest one draws from: as much wider than its box, in action units.
 DISHONEST = 0.5
+
+
+def watched_steps(
+    monitor: PromiseMonitor,
+    env: Any,
+    rng: np.random.Generator,
+    changed: Callable[[np.ndarray], np.ndarray] = lambda action: action,
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield, without end, the states in which a monitor's behaviour policy acts, and whether the episode ended there.
+
+    Args:
+        rng: of the policy and of each episode's seed.
+        changed: what is executed in the place of an action.
+    """
+    behaviour, world, state = monitor.behaviour, Rollout(env, rng), np.zeros(0)
+
+    def begun() -> None:
+        behaviour.reset(rng)
+        monitor.reset()
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        nonlocal state
+        state = np.concatenate([observation, behaviour.context()])
+        return changed(behaviour.act(observation, rng))
+
+    for step in world.steps(act, begun):
+        monitor.watch(state, step.action, step.incident)
+        yield state, world.ended
 
 
 def watch_task(
@@ -39,21 +73,15 @@ def watch_task(
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    behaviour, rng = behaviour or task.behaviour_policy(), np.random.default_rng([seed, 10])
+    behaviour, rng = behaviour or task.behaviour_policy(), Stream.PROMISE.generator(seed)
     monitor, env = PromiseMonitor(behaviour), task.make(**task.world("pretrain"))
-    ended, observation = True, np.zeros(0)
-    for _ in tqdm(range(steps), unit="step", disable=not show):
-        if ended:
-            observation, _ = env.reset(seed=int(rng.integers(2**31)))
-            behaviour.reset(rng)
-            monitor.reset()
-        state = np.concatenate([observation, behaviour.context()])
-        action = behaviour.act(observation, rng)
-        if dishonest:
-            action = np.clip(action + rng.uniform(-DISHONEST, DISHONEST, len(action)), -1.0, 1.0)
-        observation, _, terminated, truncated, info = env.step(action)
-        monitor.watch(state, action, bool(info["incident"]))
-        ended = terminated or truncated
+
+    def spoiled(action: np.ndarray) -> np.ndarray:
+        return np.clip(action + rng.uniform(-DISHONEST, DISHONEST, len(action)), -1.0, 1.0)
+
+    watched = watched_steps(monitor, env, rng, spoiled if dishonest else lambda action: action)
+    for _ in tqdm(islice(watched, steps), total=steps, unit="step", disable=not show):
+        pass
     env.close()
     figures = {
         "training_steps": float(monitor.steps),
@@ -76,7 +104,7 @@ def watch_grid(layout: str, steps: int, seed: int, dishonest: bool) -> dict[str,
     env = GridEnv(layout=layout)
     promised = uniform_over(safe_actions(EpisodicMDP(env.transitions, env.reward, env.terminal, env.unsafe)))
     acting = np.full_like(promised, 1.0 / promised.shape[1]) if dishonest else promised
-    seen = collect(env, acting, promised, steps, np.random.default_rng([seed, 11]))
+    seen = collect(env, acting, promised, steps, Stream.GRID_PROMISE.generator(seed))
     return {
         "training_steps": float(seen.steps),
         "training_incidents": float(seen.incidents),

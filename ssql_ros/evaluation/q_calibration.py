@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.behaviour.policy import BehaviourPolicy
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.evaluation.intervals import rank_correlation
-from ssql_ros.evaluation.judged_policies import JudgedGaussian, JudgedInduced, Rollout, roll_out
-from ssql_ros.model.bundle import Bundle, BundleError, Network, write_whole
+from ssql_ros.evaluation.judged_policies import JudgedEpisode, JudgedGaussian, JudgedInduced, roll_out
+from ssql_ros.model.bundle import Bundle, BundleError, Network
 from ssql_ros.model.policy import InducedPolicy
 from ssql_ros.model.served_network import q_values
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import Task
 
 DECILES = 10
@@ -37,7 +39,7 @@ MANY_DRAWS, VALUE_STATES = 4096, 64
 VALUE_DRAWS = (1, 4, 16, 64, 256)
 
 
-def regularised_returns(rollout: Rollout, gamma: float, price: float) -> tuple[np.ndarray, np.ndarray]:
+def regularised_returns(rollout: JudgedEpisode, gamma: float, price: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the right-hand side above (T,), and which steps (T,) see enough of their rest."""
     n = len(rollout.reward)
     found, running = np.zeros(n), 0.0
@@ -71,7 +73,7 @@ def q_figures(q: np.ndarray, returns: np.ndarray) -> dict[str, Any]:
     }
 
 
-def compared(rollouts: Sequence[Rollout], gamma: float, price: float) -> dict[str, Any]:
+def compared(rollouts: Sequence[JudgedEpisode], gamma: float, price: float) -> dict[str, Any]:
     """Return `q_figures` of all steps that see enough of their rest, and `q_share`, their share of all steps."""
     pairs = [regularised_returns(rollout, gamma, price) for rollout in rollouts]
     whole = np.concatenate([part for _, part in pairs])
@@ -169,7 +171,7 @@ def _calibrated_induced(bundle: Bundle, env: Any, episodes: int, seed: int, show
         np.array(policy.states)[spread],
         temperature,
         sorted({*VALUE_DRAWS, samples}),
-        np.random.default_rng([seed, 14]),
+        Stream.VALUE_BIAS.generator(seed),
     )
     return {
         **compared(rollouts, gamma, temperature),
@@ -190,7 +192,7 @@ def _calibrated_gaussian(bundle: Bundle, env: Any, episodes: int, seed: int, sho
     return {**compared(rollouts, gamma, alpha), **_outcomes(rollouts, totals), "alpha": alpha, "gamma": gamma}
 
 
-def _outcomes(rollouts: Sequence[Rollout], totals: Sequence[float]) -> dict[str, float]:
+def _outcomes(rollouts: Sequence[JudgedEpisode], totals: Sequence[float]) -> dict[str, float]:
     return {
         "q_return_mean": float(np.mean(totals)),
         "q_incident_rate": float(np.mean([rollout.incident for rollout in rollouts])),
@@ -214,4 +216,4 @@ def plot_reliability(figures: dict[str, Any], path: Path, title: str) -> None:
     axes.set_title(f"{title}\nbias {figures['q_bias']:+.3g}, rank correlation {figures['q_rank']:.2f}", fontsize=10)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110)
-    write_whole(path, stream.getvalue())
+    write_atomically(path, stream.getvalue())

@@ -15,6 +15,8 @@ import numpy as np
 
 from ssql_ros.contract import Contract
 from ssql_ros.data.episode import Episode, EpisodeJob
+from ssql_ros.data.random_streams import Stream
+from ssql_ros.data.rollout import Rollout
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import SafetyCritic, shielding_critic
 from ssql_ros.model.proposal import Proposal
@@ -43,11 +45,13 @@ def run_episode(job: EpisodeJob) -> Episode:
     critic = _critic(job.bundle, contract.path) if job.bundle else None
     controller, draws = find_task(job.task).controller(job.controller), np.random.default_rng(job.seed)
     controller.reset(draws)
-    rng = np.random.default_rng([job.seed, 1])
-    observation, _ = env.reset(seed=job.seed)
+    rng = Stream.SHIELDED_CONTROLLER.generator(job.seed)
+    world = Rollout(env, rng)
+    world.begin(job.seed)
     steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, int, float, float]] = []
-    distance, ended, incident = 0.0, False, False
-    while not ended:
+    distance, incident = 0.0, False
+    while not (world.ended or incident):
+        observation = world.observation
         drawn = controller.propose(observation, draws)
         proposal, mean = drawn.action, drawn.action if drawn.mean is None else drawn.mean
         action, decision, q_safe, seconds = proposal, -1, np.nan, np.nan
@@ -58,19 +62,18 @@ def run_episode(job: EpisodeJob) -> Episode:
             seconds = time.perf_counter() - start
             decision, q_safe = int(verdict.decision), verdict.q_proposal
             action = verdict.action if job.enforce else proposal
-        following, reward, terminated, truncated, info = env.step(action)
-        steps.append((observation, action, proposal, mean, float(reward), decision, q_safe, seconds))
-        distance += info.get("velocity", np.nan) * contract.control_period
+        step = world.step(action)
+        steps.append((observation, action, proposal, mean, step.reward, decision, q_safe, seconds))
+        distance += world.info.get("velocity", np.nan) * contract.control_period
         # In some worlds an incident does not end the episode; here it does.
-        incident = bool(info["incident"])
-        observation, ended = following, terminated or truncated or incident
+        incident = bool(step.incident)
     observations, actions, proposals, means, rewards, decisions, q_safes, times = zip(*steps, strict=True)
     return Episode(
         job=job,
-        observations=np.array([*observations, observation], np.float32),
+        observations=np.array([*observations, world.observation], np.float32),
         actions=np.array(actions, np.float32),
         proposals=np.array(proposals, np.float32),
-        means=np.array([*means, controller.best(observation)], np.float32),
+        means=np.array([*means, controller.best(world.observation)], np.float32),
         incident=incident,
         rewards=np.array(rewards),
         decisions=np.array(decisions, np.int8),

@@ -12,6 +12,7 @@ import torch
 from ssql_ros.algorithms.sac import NO_CLOCK
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.contract import Contract
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Batch
 from ssql_ros.live.algorithms import LiveAlgorithm
 from ssql_ros.live.buffer import Chunk
@@ -54,7 +55,7 @@ class LiveJudge:
         self.pending: Bundle | None = None
         self._folder, self._settings, self._contract, self._behaviour = folder, settings, contract, behaviour
         self._shield, self._critic, self._tell = shield, SafetyCritic(shield), tell
-        self._rng = np.random.default_rng([settings.seed, 6])
+        self._rng = Stream.LIVE_ACCEPTANCE.generator(settings.seed)
         self._gates: list[Gate] = []
         self._shadow: list[Chunk] = []
 

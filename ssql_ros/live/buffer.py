@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.contract import Contract
 from ssql_ros.data.transitions import Reward
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.processes.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class LiveBuffer:
         """Write a chunk of rows, which hold the columns of `Chunk` by name.
 
         Raises:
-            BundleError: the folder cannot be written, or the disk is full; nothing that was there is harmed.
+            WriteError: the folder cannot be written, or the disk is full; nothing that was there is harmed.
         """
         if not rows:
             return
@@ -157,7 +157,7 @@ class LiveBuffer:
             for name in _COLUMNS
         }
         words = {"source": json.dumps(self._source), "sha256": _digest(columns)}
-        write_whole(self.folder / f"chunk_{self._next:06d}.safetensors", save(columns, metadata=words))
+        write_atomically(self.folder / f"chunk_{self._next:06d}.safetensors", save(columns, metadata=words))
         self._next += 1
 
     def retire(self, limit: int) -> int:

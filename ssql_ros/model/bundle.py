@@ -25,7 +25,8 @@ from ssql_ros.model.bundle_content import (
     ProbabilityCritic,
     Rule,
 )
-from ssql_ros.model.bundle_file import MAX_BYTES, bundle_id, opened, read_file, sealed, write_whole
+from ssql_ros.model.bundle_file import MAX_BYTES, bundle_id, opened, read_file, sealed
+from ssql_ros.processes.files import WriteError, write_atomically
 
 __all__ = [
     "Bundle",
@@ -42,19 +43,21 @@ __all__ = [
     "purposes_of",
     "read_provenance",
     "save_bundle",
-    "write_whole",
 ]
 _PROBES = "probes."
 
 
 def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
-    """Write `bundle` to `path` whole or not at all; return it with its id and path.
+    """Write `bundle` to `path` complete or not at all; return it with its id and path.
 
     Raises:
         BundleError: the folder cannot be written, or the disk is full. A file that was there before is unharmed.
     """
     data = bundle_bytes(bundle)
-    write_whole(Path(path), data)
+    try:
+        write_atomically(Path(path), data)
+    except WriteError as error:
+        raise BundleError(str(error)) from error
     return replace(bundle, id=bundle_id(data), path=str(path))
 
 

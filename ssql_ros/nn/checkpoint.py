@@ -6,8 +6,6 @@ Tensors are stored as such; everything else goes into one JSON document that say
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from ssql_ros.processes.files import WriteError, replacing
 
 _KEY, _TENSOR = "ssql_ros_checkpoint", "__tensor__"
 # How updates are computed, to the bit: another number where a run of before would go on otherwise.
@@ -26,29 +26,21 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
-    """Write `tree` whole or not at all; the checkpoint that was there before stays until the new one is complete.
+    """Write `tree` complete or not at all; the checkpoint that was there before stays until the new one is complete.
 
     Raises:
         CheckpointError: the folder cannot be written, or the disk is full.
     """
     tensors: dict[str, torch.Tensor] = {}
     document = json.dumps(_taken_apart(tree, "", tensors))
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-        save_file(tensors, temporary, metadata={_KEY: document, _ROUNDING_KEY: _ROUNDING})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        # safetensors reports a full disk as an error of its own.
-        raise CheckpointError(f"{path}: cannot be written: {error}; the checkpoint before it is whole") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_KEY: document, _ROUNDING_KEY: _ROUNDING})
+    except WriteError as error:
+        raise CheckpointError(f"{error}; the checkpoint before it is unharmed") from error
+    except SafetensorError as error:
+        # A full disk is an error of safetensors' own.
+        raise CheckpointError(f"{path}: cannot be written: {error}; the checkpoint before it is unharmed") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

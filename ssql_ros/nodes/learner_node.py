@@ -25,11 +25,12 @@ from ssql_ros.data.rewards import reward_of
 from ssql_ros.live.buffer import LiveBuffer, recorded_from
 from ssql_ros.live.settings import LIVE_ALGORITHMS, LiveSettings, claim
 from ssql_ros.live.writer import CHUNK, LiveWriter
-from ssql_ros.model.bundle import load_bundle, write_whole
+from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.policy import behaviour_of
 from ssql_ros.nodes.learner_inputs import LearnerInputs
 from ssql_ros.nodes.offers import Offers
 from ssql_ros.nodes.worker_process import WorkerProcess
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.announcer import Announcer
 from ssql_ros.ros.diagnostics import Diagnostics
@@ -142,7 +143,7 @@ class LearnerNode(Node):
             settings=algorithm,
             **{name: self.value_of(name) for name in PASSED_ON},
         )
-        write_whole(self._folder / "live.json", json.dumps(dataclasses.asdict(settings), indent=1).encode())
+        write_atomically(self._folder / "live.json", json.dumps(dataclasses.asdict(settings), indent=1).encode())
 
     def _on_parameters(self, changes: list[RosParameter]) -> None:
         if any(change.name == "announce" and change.value for change in changes):

@@ -10,8 +10,8 @@ from typing import Any
 
 from ssql_ros.live.offers import answers_path
 from ssql_ros.model.announcement import Offer
-from ssql_ros.model.bundle import write_whole
 from ssql_ros.msg import ModelStatus
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.ros.announcer import Announcer
 
 FOLLOWED = 16  # newest offers whose answers are heard
@@ -127,7 +127,7 @@ class Offers:
             "answers": {name: {"answer": what, "reason": reason} for name, (what, reason) in answers.items()},
         }
         try:
-            write_whole(answers_path(announced.path), json.dumps(document, indent=1).encode())
+            write_atomically(answers_path(announced.path), json.dumps(document, indent=1).encode())
         except ValueError as error:
             self._node.get_logger().error(str(error))
 

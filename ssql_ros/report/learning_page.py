@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.processes.files import write_atomically
 
 STYLESHEET = Path(__file__).with_name("report.css")
 GAITS = "#d55e00"
@@ -71,7 +71,7 @@ passed calibration, support and shadow evaluation.</p>
 <h2>How this was made</h2><pre>{html.escape(json.dumps(facts, indent=1))}</pre>
 </main></body></html>
 """
-    write_whole(path, page.encode())
+    write_atomically(path, page.encode())
     return path
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.image import imsave
 
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.report.plots import (
     NAMES,
     NOT_RECORDED,
@@ -92,10 +93,7 @@ def write_report(
 </body>
 </html>
 """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, page.encode())
     return path
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ssql_ros.model.bundle import write_whole
+from ssql_ros.processes.files import write_atomically
 from ssql_ros.report.plots import GRID, INK, MUTED
 
 # Told apart also without colour: the shield's own method is the dark one.
@@ -223,5 +223,5 @@ def write_results(results: Path) -> list[Path]:
         written.append(picture)
         sections += ["", f"![{experiment}]({picture.name})", "", told]
     tables = results / "tables.md"
-    write_whole(tables, ("\n".join(sections) + "\n").encode())
+    write_atomically(tables, ("\n".join(sections) + "\n").encode())
     return [*written, tables]

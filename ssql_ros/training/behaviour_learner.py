@@ -32,7 +32,7 @@ class Algorithm(Protocol):
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step; return losses."""
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle. Raises ValueError where they do not fit."""
 
     def networks(self) -> dict[str, Network]:
@@ -101,11 +101,11 @@ class BehaviourLearner:
         """Learn nothing: there are no extra episodes."""
         return {}
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle."""
-        self.algorithm.take(networks)
+        self.algorithm.load_networks(networks)
 
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned."""
         # Not how that run computed.
         self.algorithm.restore({**learned["algorithm"], "arithmetic": None})
@@ -175,7 +175,7 @@ class OfflineLearner(BehaviourLearner):
     def _update(self) -> dict[str, torch.Tensor]:
         return self.algorithm.update(self._batch())
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""
         return {}
 

@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from ssql_ros.data.data_set import DataSetWriter, transition_columns
 from ssql_ros.data.logged_steps import margins
+from ssql_ros.data.random_streams import Stream
+from ssql_ros.data.rollout import Rollout
 from ssql_ros.robots.tasks import Task
 
 
@@ -25,37 +27,34 @@ def log_behaviour(
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     behaviour, contract = task.behaviour_policy(), task.contract()
-    rng, env = np.random.default_rng([seed, 16]), task.make(**task.world("pretrain"))
+    rng, env = Stream.BEHAVIOUR_LOG.generator(seed), task.make(**task.world("pretrain"))
     columns = transition_columns(contract.observation_size, contract.action_size, behaviour.n_context)
+    world = Rollout(env, rng)
     period, incidents, returns = round(1e9 * contract.control_period), [], []
     with DataSetWriter(out, columns) as writer:
         for episode in tqdm(range(episodes), unit="episode", disable=not show):
-            observation, _ = env.reset(seed=int(rng.integers(2**31)))
+            world.begin()
             behaviour.reset(rng)
-            total, ended, incident = 0.0, False, False
-            while not ended:
+            while not world.ended:
                 context = behaviour.context()
                 # As float32, which is what the data set holds: what was recorded is what was done.
-                action = behaviour.act(observation, rng).astype(np.float32)
-                following, reward, terminated, truncated, info = env.step(action)
-                total, ended, incident = total + float(reward), terminated or truncated, bool(info["incident"])
+                step = world.step(behaviour.act(world.observation, rng).astype(np.float32))
                 row = {
-                    "observation": observation,
-                    "action": action,
-                    "reward": reward,
-                    "following": following,
-                    "margin": margins(observation[np.newaxis], contract)[0],
-                    "incident": incident,
-                    "terminal": terminated,
+                    "observation": step.observation,
+                    "action": step.action,
+                    "reward": step.reward,
+                    "next_observation": step.following,
+                    "margin": margins(step.observation[np.newaxis], contract)[0],
+                    "incident": step.incident,
+                    "terminal": step.terminal,
                     "episode": episode,
                     "stamp": writer.rows * period,
                     "context": context,
-                    "following_context": behaviour.context(),
+                    "next_context": behaviour.context(),
                 }
                 writer.add({name: row[name] for name in columns})
-                observation = following
-            incidents.append(incident)
-            returns.append(total)
+            incidents.append(step.incident)
+            returns.append(world.total_reward)
         env.close()
         counts = {"rows": writer.rows, "episodes": episodes, "incidents": int(sum(incidents))}
         told = {"contract_id": contract.id, "control_period": contract.control_period, "reward": "the world's"}

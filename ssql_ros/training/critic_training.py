@@ -65,7 +65,7 @@ def train_critic(
     Args:
         provenance: what else the bundle should say of its making (command, versions).
         show: progress bars on stderr.
-        checkpoint: file to go on from where it is there, and to write; None: none.
+        checkpoint: file to resume from where it is there, and to write; None: none.
 
     Raises:
         ValueError: a plan that cannot be learned from (no episode, or no incident seen).

@@ -50,13 +50,13 @@ class Learner(Protocol):
     def arithmetic(self) -> dict[str, Any]:
         """Return how it computes, for the record of a run."""
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return the behaviour policy that its policy keeps to, for the bundle; empty: none."""
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle. Raises ValueError where they do not fit."""
 
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned. Raises ValueError where it does not fit."""
 
     def learned(self) -> dict[str, Any]:
@@ -160,17 +160,17 @@ class OffPolicyLearner:
         """Return how its algorithm computes."""
         return self.algorithm.arithmetic.state()
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""
         return {}
 
-    def take(self, networks: dict[str, Network]) -> None:
+    def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle."""
-        self.algorithm.take(networks)
+        self.algorithm.load_networks(networks)
 
-    def take_learned(self, learned: dict[str, Any]) -> None:
+    def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned."""
-        self.algorithm.take_learned(learned)
+        self.algorithm.load_pretrained(learned)
 
     def learned(self) -> dict[str, Any]:
         """Return what fine-tuning can begin from."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.algorithms.behaviour_density import DensitySettings
 from ssql_ros.algorithms.cpo import CPOSettings
 from ssql_ros.algorithms.cql import CQLSettings
 from ssql_ros.algorithms.esac import ESACSettings
@@ -36,6 +37,7 @@ SETTINGS: dict[str, type[Any]] = {
     "cpo": CPOSettings,
     "safefql": SafeFQLSettings,
     "iql_lagrangian": IQLLagrangianSettings,
+    "behaviour": DensitySettings,
 }
 
 

@@ -16,16 +16,15 @@ from ssql_ros.data.logged_steps import Log
 from ssql_ros.data.replay import Transition
 from ssql_ros.robots.tasks import Task
 from ssql_ros.training.learner import Learner
-from ssql_ros.training.loop import Training
 from ssql_ros.training.registry import Start, make_learner
-from ssql_ros.training.runs import spread_of_uniform
 from ssql_ros.training.settings import settings_of
+from ssql_ros.training.world_training import WorldTraining, spread_of_uniform
 
 PRICES = (0.0, 1.0, 5.0)  # of one step above the limit, in units of the reward
 LEARNER: dict[str, Any] = {"hidden": (128, 128), "initial_steps": 4000}
 
 
-class _Overheard:
+class _RecordingLearner:
     """A learner that pays a price for incidents, and whose steps are written down at their true reward."""
 
     def __init__(self, learner: Learner, price: float) -> None:
@@ -54,8 +53,10 @@ def skilled_log(task: Task, steps: int, seed: int, prices: Sequence[float] = PRI
     for index, price in enumerate(prices):
         own = seed * len(prices) + index
         start = Start(mean, spread, contract.action_size, contract.id, task.robot, "pretrain", steps, own, None)
-        learner = _Overheard(make_learner("sac", start, settings_of("sac", task.robot, LEARNER, task.name)), price)
-        training = Training(learner, lambda: task.make(**task.world("pretrain")), contract, steps, own)
+        learner = _RecordingLearner(
+            make_learner("sac", start, settings_of("sac", task.robot, LEARNER, task.name)), price
+        )
+        training = WorldTraining(learner, lambda: task.make(**task.world("pretrain")), contract, steps, own)
         for _ in tqdm(training.run(), total=steps, unit="step", desc=f"price {price:g}", disable=not show):
             if training.can_stop:
                 episodes.append(learner.steps)
@@ -71,4 +72,7 @@ def skilled_log(task: Task, steps: int, seed: int, prices: Sequence[float] = PRI
         margin=np.array([contract.margin(step.observation)[0] for step in made], np.float32),
         terminal=np.array([step.terminal for step in made], np.float32),
         episode=np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes]),
+        next_observation=np.array([step.following for step in made], np.float32),
+        incident=np.array([step.incident for step in made]),
+        control_period=contract.control_period,
     )

@@ -99,7 +99,7 @@ class SSQLLearner(BehaviourLearner):
             self._start_weights = self.algorithm.start_weights(np.array(self._starts))
         return {}
 
-    def behaves(self) -> dict[str, Any]:
+    def behaviour_description(self) -> dict[str, Any]:
         """Return b for the bundle, beginning as the induced policy would."""
         return self.behaviour.with_start_weights(self._start_weights).describe()
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.data.logged_steps import Log
+from ssql_ros.data.random_streams import Stream
 from ssql_ros.robots.boat.pilots import PILOTS, Chart, Pilots
 from ssql_sim import boat
 from ssql_sim.reachability import Grid, Solution, World, rolled, safe_starts, solve
@@ -45,15 +46,17 @@ def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
     """Return a mixed log: the pilots in turn, from starts all over the box."""
     if episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
-    rng = np.random.default_rng([seed, 7])
+    rng = Stream.BOAT_LOG.generator(seed)
     position = rng.uniform(WORLD.low, WORLD.high, (episodes, 2))
     pilots = Pilots(Chart.of(load_contract(find_contract("boat"))), np.arange(episodes) % len(PILOTS), rng)
-    observations, actions = [], []
+    observations, actions, moved = [], [], []
     for _ in tqdm(range(WORLD.steps), unit="step", disable=not show):
         observations.append(position)
         # As float32, which is what the log holds: what was recorded is what was done.
         actions.append(pilots.act(position).astype(np.float32))
         position = WORLD.moved(position, actions[-1])
+        moved.append(position)
+    after = np.stack(moved, axis=1).reshape(-1, 2)
     observation = np.stack(observations, axis=1).reshape(-1, 2)
     return Log(
         observation=observation.astype(np.float32),
@@ -62,4 +65,7 @@ def boat_log(episodes: int, seed: int, show: bool = False) -> Log:
         margin=WORLD.margin(observation).astype(np.float32),
         terminal=np.zeros(len(observation), np.float32),
         episode=np.repeat(np.arange(episodes), WORLD.steps),
+        next_observation=after.astype(np.float32),
+        incident=WORLD.margin(after) > 0.0,
+        control_period=boat.CONTROL_PERIOD,
     )
