@@ -65,5 +65,6 @@ setup(
     ],
     # The velocity-limited tasks; everything else does without.
     extras_require={"mujoco": ["gymnasium[mujoco]>=1.4", "mujoco>=3.3,<4"]},
-    entry_points={"console_scripts": ["ssql = ssql_ros.cli.main:main"]},
+    # The command, and the robots: CMakeLists.txt installs the same file.
+    entry_points=(ROOT / "entry_points.txt").read_text(),
 )

@@ -104,16 +104,15 @@ def make_bag(path: Path, task: str, megabytes: float, seed: int) -> int:
 
 def _walk(task: object, seed: int) -> list[tuple]:
     """Return sensors and joint command of each step of one walk."""
-    from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+    from ssql_ros.robots.noise import Noise, blind_actions
 
     env = task.make()  # type: ignore[attr-defined]
     contract = task.contract()  # type: ignore[attr-defined]
-    trot = NoisyTrot(NoiseSettings(sigma=0.05))
-    trot.reset(seed)
+    trot = blind_actions(task.controller(Noise("A", sigma=0.05)), seed)  # type: ignore[attr-defined]
     env.reset(seed=seed)
     steps = []
     for _ in range(500):
-        action = trot.next()
+        action = next(trot)
         steps.append((env.sensors(), contract.joint_command(action), contract.commanded.joint_names))
         env.step(action)
     env.close()

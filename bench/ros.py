@@ -15,11 +15,11 @@ from tqdm import tqdm
 from bench.processes import Processes
 from bench.round_trip import Answer, RoundTrips, Step, step_messages
 from ssql_ros.graph.processes import executable, isolate
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+from ssql_ros.robots.noise import Noise, blind_actions
 from ssql_ros.robots.tasks import Task, find_task
 
 SHIELD, RELAY = "shielded", "relayed"
-NOISE = NoiseSettings(sigma=0.05)
+NOISE = Noise("A", sigma=0.05)
 FAST = 500.0  # Hz, of a fast driver's sensors
 BLOCK = 250  # round trips of each in one block ratio
 WARM_UP = 100  # round trips of each that do not count
@@ -78,12 +78,11 @@ def bench_ros(task: str = "minitaur", messages: int = 3000, rate: float = 100.0,
 
 def record(task: Task, seed: int) -> list[Step]:
     """Return one episode of the trot, with noise that a critic lets pass, as messages."""
-    contract, env, trot = task.contract(), task.make(), NoisyTrot(NOISE)
-    trot.reset(seed)
+    contract, env, trot = task.contract(), task.make(), blind_actions(task.controller(NOISE), seed)
     env.reset(seed=seed)
     steps, ended = [], False
     while not ended:
-        sensors, action = env.sensors(), trot.next()
+        sensors, action = env.sensors(), next(trot)
         joint_command = contract.joint_command(action)
         steps.append(step_messages(sensors, contract.commanded.joint_names, joint_command))
         _, _, terminated, truncated, _ = env.step(action)

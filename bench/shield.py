@@ -27,13 +27,13 @@ from ssql_ros.graph.processes import executable, isolate
 from ssql_ros.model.bundle import Network, load_bundle
 from ssql_ros.model.critic import SafetyCritic, logit
 from ssql_ros.model.proposal import Proposal
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings
+from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, decide
 
 SIZES = (1, 32, 100, 512)
 BLOCK = 20  # decisions of each kind in one block ratio
-NOISE = NoiseSettings(sigma=0.05)
+NOISE = Noise("A", sigma=0.05)
 PAUSE = 0.002  # s, between the decisions of a paced loop
 STARTS = 3
 NAMESPACE = "started"

@@ -10,13 +10,13 @@ import gymnasium
 import numpy as np
 from tqdm import tqdm
 
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+from ssql_ros.robots.noise import Noise, blind_actions
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_sim.engine import pybullet
 from ssql_sim.world import SUBSTEPS
 
 BLOCK = 50  # control steps in one block ratio
-NOISE = NoiseSettings(sigma=0.05)
+NOISE = Noise("A", sigma=0.05)
 EPISODE = 500
 REPLAY = 200
 
@@ -53,7 +53,7 @@ def bench_sim(task: str = "minitaur", seconds: float = 20.0, seed: int = 0) -> d
 
 def _speed(task: Task, seconds: float, seed: int) -> dict[str, float]:
     env = task.make()
-    trot = NoisyTrot(NOISE)
+    controller = task.controller(NOISE)
     blocks: list[tuple[float, float]] = []
     begin = time.perf_counter()
     with tqdm(total=round(seconds), desc="simulation speed", unit="s", leave=False) as bar:
@@ -61,10 +61,10 @@ def _speed(task: Task, seconds: float, seed: int) -> dict[str, float]:
             bar.update(int(elapsed) - bar.n)
             if len(blocks) % (EPISODE // BLOCK) == 0:
                 env.reset()
-                trot.reset(seed + len(blocks))
+                trot = blind_actions(controller, seed + len(blocks))
             whole = bare = 0.0
             for step in range(BLOCK):
-                whole_s, bare_s = _time_step(env, trot.next(), whole_first=step % 2 == 0)
+                whole_s, bare_s = _time_step(env, next(trot), whole_first=step % 2 == 0)
                 whole, bare = whole + whole_s, bare + bare_s
             blocks.append((whole, bare))
     env.close()
@@ -118,10 +118,10 @@ def _time_step(env: gymnasium.Env, action: np.ndarray, whole_first: bool) -> tup
 def _reset_ms(task: Task, seed: int, resets: int = 50) -> float:
     env = task.make()
     env.reset(seed=seed)
-    trot, times = NoisyTrot(NOISE), []
+    trot, times = blind_actions(task.controller(NOISE), 0), []
     for _ in range(resets):
         for _ in range(5):
-            env.step(trot.next())
+            env.step(next(trot))
         begin = time.perf_counter()
         env.reset()
         times.append(time.perf_counter() - begin)
@@ -131,24 +131,23 @@ def _reset_ms(task: Task, seed: int, resets: int = 50) -> float:
 
 def _replay_identical(task: Task, seed: int) -> bool:
     env = task.make(randomise="physics")
-    first = _replay(env, seed)
-    other = _replay(env, seed + 1)
-    again = _replay(env, seed)
+    first = _replay(task, env, seed)
+    other = _replay(task, env, seed + 1)
+    again = _replay(task, env, seed)
     env.close()
     fresh_env = task.make(randomise="physics")
-    fresh = _replay(fresh_env, seed)
+    fresh = _replay(task, fresh_env, seed)
     fresh_env.close()
     return first == again == fresh and first != other
 
 
-def _replay(env: gymnasium.Env, seed: int) -> bytes:
+def _replay(task: Task, env: gymnasium.Env, seed: int) -> bytes:
     """Return every bit of the observations and rewards of one seeded episode."""
-    trot = NoisyTrot(NOISE)
-    trot.reset(seed)
+    trot = blind_actions(task.controller(NOISE), seed)
     observation, _ = env.reset(seed=seed)
     record = [observation]
     for _ in range(REPLAY):
-        observation, reward, terminated, _, _ = env.step(trot.next())
+        observation, reward, terminated, _, _ = env.step(next(trot))
         record += [observation, np.array([reward])]
         if terminated:
             break

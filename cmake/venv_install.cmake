@@ -25,6 +25,7 @@ install(CODE "
   link(\"\${source}/sim\" \"\${site}/ssql_sim\")
   link(\"\${source}/config\" \"\${share}/config\")
   link(\"\${source}/launch\" \"\${share}/launch\")
+  link(\"\${source}/entry_points.txt\" \"\${CMAKE_INSTALL_PREFIX}/${metadata}/entry_points.txt\")
 " COMPONENT links)
 
 # Makes every Python of the environment find ROS, whatever the shell that starts it has set.

@@ -1,8 +1,8 @@
 """A robot that learns on the job: policy_node drives, learner_node listens, learns, and announces what passes.
 
-With the simulated Minitaur and the shield, in three terminals or by including all three:
+With a simulated robot and the shield, in three terminals or by including all three:
 
-    ros2 launch ssql_ros minitaur.launch.py controller:=false bundle:=TROTS
+    ros2 launch ssql_ros robot.launch.py controller:=false bundle:=TROTS
     ros2 launch ssql_ros learn.launch.py bundle:=TROTS folder:=learned goal:=0.4 use_sim_time:=true
 
 where TROTS is config/bundles/minitaur_trots.safetensors: the safe gaits, with the safety critic behind them.
@@ -20,6 +20,7 @@ from ssql_ros.graph.launching import (
     bundle_with,
     contract_of,
     described,
+    open_arguments,
     required,
 )
 from ssql_ros.model.bundle import load_bundle
@@ -29,7 +30,7 @@ from ssql_ros.ros.parameters import Parameter
 
 NAMES = ("folder", "algorithm", "announce", "settings", "replay", "disk_megabytes")
 OWN = (
-    *(parameter for parameter in PARAMETERS if parameter.name in NAMES),
+    *open_arguments(PARAMETERS, *NAMES),
     Parameter("goal", "", "of the reward, m/s, in place of the contract's; empty: the contract's own"),
 )
 ARGUMENTS = (
@@ -56,7 +57,7 @@ def generate_launch_description() -> LaunchDescription:
         if not values["folder"]:
             raise LaunchArgumentError("argument folder: expected a path, got none; give folder:=PATH, which may be new")
         try:
-            json.loads(values["settings"])
+            json.loads(values["settings"] or "{}")
         except ValueError as error:
             raise LaunchArgumentError(
                 f"argument settings: expected JSON, got {values['settings']!r}: {error}"

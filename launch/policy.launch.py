@@ -1,8 +1,8 @@
 """A bundle's policy alone: it reads the robot's sensors and publishes joint_proposals for the shield.
 
-With the simulated Minitaur, the shield, and no other controller:
+With a simulated robot, the shield, and no other controller:
 
-    ros2 launch ssql_ros minitaur.launch.py controller:=false
+    ros2 launch ssql_ros robot.launch.py controller:=false
     ros2 launch ssql_ros policy.launch.py bundle:=/where/it/is.safetensors use_sim_time:=true
 """
 
@@ -15,6 +15,7 @@ from ssql_ros.graph.launching import (
     check_topics,
     contract_of,
     described,
+    open_arguments,
     required,
 )
 from ssql_ros.model.bundle import load_bundle
@@ -22,9 +23,7 @@ from ssql_ros.model.policy import make_policy
 from ssql_ros.nodes.policy_node import PARAMETERS
 from ssql_ros.ros.parameters import Parameter
 
-OWN = tuple(
-    parameter for parameter in PARAMETERS if parameter.name in ("bundle", "best", "output", "seed", "bundle_folder")
-)
+OWN = open_arguments(PARAMETERS, "bundle", "best", "output", "seed", "bundle_folder")
 ARGUMENTS = (
     CONTRACT,
     *OWN,

@@ -12,7 +12,7 @@ import numpy as np
 
 LOW, HIGH = (-3.0, -2.0), (2.0, 2.0)  # m, corners of the box
 GOAL = (1.5, 0.0)  # m
-# Centre and radius of each rock, m: config/boat.yaml has the same.
+# Centre and radius of each rock, m: config/boat/contract.yaml has the same.
 ROCKS = (((-0.5, 0.5), 0.4), ((-1.0, -1.2), 0.5))
 CONTROL_PERIOD = 0.005  # s
 MAX_STEPS = 400

@@ -32,6 +32,8 @@ SPIDER = (
     ".......",
 )
 MAPS = {"gridworld": GRIDWORLD, "spider": SPIDER}
+# Maps as tasks of tabular learners, by name.
+GRIDS = {"gridworld": "gridworld", "spider_grid": "spider"}
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0))  # up, down, left, right, stay
 STEP_REWARD, GOAL_REWARD, INCIDENT_REWARD = -0.05, 1.0, -1.0
 

@@ -12,7 +12,7 @@ import numpy as np
 
 ROWS, COLUMNS = 8.0, 7.0  # m, one cell is 1 m x 1 m
 START = (0.5, 3.5)  # row, column [m]
-# Of each pool the rows and the columns between which it lies, m: config/spider.yaml has the same.
+# Of each pool the rows and the columns between which it lies, m: config/spider/contract.yaml has the same.
 LAVA = (((2.0, 6.0), (2.0, 3.0)), ((2.0, 6.0), (4.0, 5.0)))
 BRIDGE = ((2.0, 3.0), (6.0, 4.0))  # (row, column) of two corners, m: between the pools
 DIAGONAL = math.hypot(ROWS, COLUMNS)  # m

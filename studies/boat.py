@@ -13,7 +13,7 @@ from ssql_ros.model.bundle import Bundle, Network
 from ssql_ros.model.policy import OneStepFlow
 from ssql_ros.model.rejection import by_rejection, diffusion_sampler, flow_sampler
 from ssql_ros.report.feasible_map import draw_feasible_sets
-from ssql_ros.robots.boat.truth import WORLD, boat_solution, boat_starts
+from ssql_ros.robots.boat.truth import WORLD, BoatTruth, boat_solution
 from ssql_sim import boat
 from ssql_sim.reachability import Interpolation, rolled
 
@@ -43,11 +43,11 @@ def feasible_set(bundle: Bundle, plot: Path | None, seed: int) -> dict[str, floa
             f"false_safe_share{name}": float(np.mean(worst[said] > 0.0)) if said.any() else 0.0,
             f"false_unsafe_share{name}": float(np.mean(~said[worst <= 0.0])),
         }
-    starts = boat_starts(EVALUATED, seed)
+    starts = BoatTruth().safe_starts(EVALUATED, seed)
     figures["best_safe_return"] = float(Interpolation(WORLD, cells, starts)(solution.best[0]).mean())
     if plot is not None:
         axes = [np.linspace(low, high, n) for low, high, n in zip(WORLD.low, WORLD.high, cells, strict=True)]
-        ways = _ways(bundle, boat_starts(SHOWN_EPISODES, seed))
+        ways = _ways(bundle, BoatTruth().safe_starts(SHOWN_EPISODES, seed))
         grids = worst.reshape(cells), learned.reshape(cells)
         draw_feasible_sets((axes[0], axes[1]), *grids, delta, boat.ROCKS, ways, plot)
     return figures
@@ -82,7 +82,7 @@ def rivals(
     Args:
         candidates: N, for the policies by rejection.
     """
-    policy, starts = OneStepFlow(bundle), boat_starts(episodes, seed)
+    policy, starts = OneStepFlow(bundle), BoatTruth().safe_starts(episodes, seed)
     reward, critic = bundle.need("reward"), bundle.need("critic")
     rng = np.random.default_rng([seed, 9])
     named: dict[str, _Drawn] = {"safefql_n1": lambda s, r: policy.at(s, r.standard_normal(s.shape))}

@@ -123,7 +123,7 @@ def _experiment(options: argparse.Namespace) -> int:
 def _temperatures(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from ssql_ros.evaluation.promises import GRIDS
+    from ssql_sim.grid import GRIDS
     from studies.result_tables import add_rows
     from studies.temperature_study import plot, study
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ssql_ros.algorithms.ssql import SSQLSettings
 from ssql_ros.model.bundle import read_provenance
-from ssql_ros.training.registry import settings_of
+from ssql_ros.training.settings import settings_of
 
 JUDGED = 50  # episodes that Q is held against, where there is no fine-tuning
 

@@ -27,7 +27,7 @@ from ssql_ros.model.bundle import Bundle, Network
 from ssql_ros.model.policy import InducedPolicy, supported_policy
 from ssql_ros.nn.checkpoint import load_checkpoint
 from ssql_ros.robots.tasks import Task
-from ssql_ros.training.registry import settings_of
+from ssql_ros.training.settings import settings_of
 
 METHODS = ("ssql", "sac", "cql", "iql")
 
@@ -71,7 +71,7 @@ def learn_and_judge(
     Raises:
         ValueError: no such method.
     """
-    own = settings_of("ssql", task.robot, changed)
+    own = settings_of("ssql", task.robot, changed, task.name)
     assert isinstance(own, SSQLSettings)
     shared = {name: getattr(own, name) for name in ("hidden", "batch", "gamma", "tau", "learning_rate")}
     draws = torch.Generator().manual_seed(seed)

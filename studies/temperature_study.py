@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ssql_ros.algorithms.tabular import collect, fitted_ssql, q_learning
-from ssql_ros.evaluation.promises import GRIDS
 from ssql_ros.model.bundle import write_whole
+from ssql_sim.grid import GRIDS
 from ssql_sim.soft_dp import (
     EpisodicMDP,
     expected_return,

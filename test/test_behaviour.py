@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssql_ros.behaviour.noise import OrnsteinUhlenbeck
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
 from ssql_ros.robots.minitaur.trot import GAITS
+from ssql_ros.robots.noise import Noise, NoisyController
+from ssql_ros.robots.tasks import find_task
 
 # f [Hz], swing and extension amplitude, phase lag, swing and extension offset [rad]
 PARAMETERS = {
@@ -30,12 +31,14 @@ def trot(gait: str, step: int) -> list[float]:
     return [max(-1.0, min(1.0, value / 0.5)) for value in swing + extension]
 
 
-def episode(settings: NoiseSettings, seed: int, steps: int = STEPS) -> tuple[np.ndarray, np.ndarray]:
+def episode(
+    settings: Noise, seed: int, steps: int = STEPS, controller: NoisyController | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Actions and means (steps, 8)."""
-    controller = NoisyTrot(settings)
-    controller.reset(seed)
-    pairs = [(controller.next(), controller.mean) for _ in range(steps)]
-    return np.array([action for action, _ in pairs]), np.array([mean for _, mean in pairs])
+    controller, rng = controller or find_task("minitaur").controller(settings), np.random.default_rng(seed)
+    controller.reset(rng)
+    drawn = [controller.propose(np.zeros(0), rng) for _ in range(steps)]
+    return np.array([each.action for each in drawn]), np.array([each.mean for each in drawn])
 
 
 # The trot
@@ -110,14 +113,14 @@ def test_noise_out_of_range_is_refused(sigma, rho):
     with pytest.raises(ValueError, match="noise needs sigma >= 0 and 0 <= rho < 1"):
         OrnsteinUhlenbeck(sigma, rho, 8)
     with pytest.raises(ValueError, match="noise needs"):
-        NoisyTrot(NoiseSettings(sigma=sigma, rho=rho))
+        find_task("minitaur").controller(Noise("A", sigma, rho))
 
 
 # Noisy trot
 
 settings_drawn = st.builds(
-    NoiseSettings,
-    gait=st.sampled_from(list(PARAMETERS)),
+    Noise,
+    controller=st.sampled_from(list(PARAMETERS)),
     sigma=st.floats(0.0, 2.0),
     rho=st.floats(0.0, 0.99),
     bound=st.floats(1e-3, 0.5),
@@ -127,13 +130,13 @@ settings_drawn = st.builds(
 @given(settings_drawn, st.integers(0, 2**31 - 1))
 def test_action_stays_within_the_bound_of_the_trot_and_of_the_action(settings, seed):
     actions, means = episode(settings, seed, steps=50)
-    np.testing.assert_array_equal(means, [GAITS[settings.gait].action(step) for step in range(50)])
+    np.testing.assert_array_equal(means, [GAITS[settings.controller].action(step) for step in range(50)])
     assert (np.abs(actions - means) <= settings.bound + 1e-15).all()
     assert (np.abs(actions) <= 1.0).all()
 
 
 def test_unbounded_noise_leaves_the_trot_by_its_sigma():
-    actions, means = episode(NoiseSettings(sigma=0.1, rho=0.0), seed=0, steps=4000)
+    actions, means = episode(Noise("A", sigma=0.1, rho=0.0), seed=0, steps=4000)
     inside = np.abs(means) < 0.5  # far enough from the action bounds not to be clipped
     deviations = (actions - means)[inside]
     assert deviations.std() == pytest.approx(0.1, rel=4 / math.sqrt(2 * len(deviations)))
@@ -141,24 +144,23 @@ def test_unbounded_noise_leaves_the_trot_by_its_sigma():
 
 
 def test_no_noise_is_the_bare_trot():
-    actions, means = episode(NoiseSettings(sigma=0.0), seed=0)
+    actions, means = episode(Noise("A", sigma=0.0), seed=0)
     np.testing.assert_array_equal(actions, means)
 
 
 def test_seed_repeats_an_episode_exactly_whatever_came_before():
-    settings = NoiseSettings(sigma=0.3, rho=0.85)
-    controller = NoisyTrot(settings)
+    settings = Noise("A", sigma=0.3, rho=0.85)
+    controller = find_task("minitaur").controller(settings)
     first, _ = episode(settings, seed=11)
     for seed in (3, 11):
-        controller.reset(seed)
-        again = np.array([controller.next() for _ in range(STEPS)])
+        again, _ = episode(settings, seed, controller=controller)
     np.testing.assert_array_equal(again, first)
     other, _ = episode(settings, seed=12)
     assert np.abs(other - first).max() > 0.1
 
 
 def test_bursts_of_noise_alternate_with_the_bare_trot():
-    actions, means = episode(NoiseSettings(sigma=0.3, burst=5, rest=3), seed=0, steps=80)
+    actions, means = episode(Noise("A", sigma=0.3, burst=5, rest=3), seed=0, steps=80)
     noisy = np.abs(actions - means).max(axis=1) > 0
     assert noisy.tolist() == ([True] * 5 + [False] * 3) * 10
 
@@ -166,7 +168,6 @@ def test_bursts_of_noise_alternate_with_the_bare_trot():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"gait": "gallop"}, "gait 'gallop' is unknown; known: A, G4, G5"),
         ({"bound": 0.0}, "bound: expected a number above 0, got 0.0"),
         ({"bound": math.nan}, "bound: expected a number above 0, got nan"),
         ({"burst": -1}, "burst and rest: expected whole steps from 0 on, got -1 and 0"),
@@ -175,4 +176,11 @@ def test_bursts_of_noise_alternate_with_the_bare_trot():
 )
 def test_setting_out_of_range_is_refused(changes, text):
     with pytest.raises(ValueError, match=text):
-        NoiseSettings(**changes)
+        Noise("A", **changes)
+
+
+def test_unknown_controller_is_named_with_those_that_are_there():
+    with pytest.raises(ValueError, match="controller 'gallop' is none of minitaur; known: A, G4, G5"):
+        find_task("minitaur").controller(Noise("gallop"))
+    with pytest.raises(ValueError, match="robot swimmer has no scripted controllers; these have: boat, minitaur"):
+        find_task("swimmer_velocity").controller(Noise("A"))

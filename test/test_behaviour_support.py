@@ -14,13 +14,14 @@ from ssql_ros.behaviour.rooms import Rooms
 from ssql_ros.behaviour.support import Support
 from ssql_ros.cli.main import main
 from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
-from ssql_ros.robots.tasks import SPIDER_ROOMS, TASKS, find_task
+from ssql_ros.robots.spider import ROOMS
+from ssql_ros.robots.tasks import find_task, tasks
 
 POLICIES: dict[str, tuple[BehaviourPolicy, int]] = {
     "uniform": (UniformBox([-0.5, 0.0], [0.5, 0.2]), 2),
     "gaussian": (Gaussian([0.9, 0.0], [0.2, 0.05]), 2),
     "mixture": (Mixture([UniformBox([-1, -1], [-0.5, -0.5]), Gaussian([0.5, 0.5], [0.1, 0.1])], [1.0, 3.0]), 2),
-    "rooms": (Rooms(SPIDER_ROOMS, 0.05), 2),
+    "rooms": (Rooms(ROOMS, 0.05), 2),
     "trots": (TrotMixture(bound=0.1), 5 + 8),
 }
 
@@ -181,7 +182,7 @@ def test_a_trot_mixture_begins_with_each_of_its_gaits_as_often_as_it_weighs() ->
 
 
 def test_every_task_with_a_behaviour_policy_has_a_whole_one() -> None:
-    names = [name for name, task in TASKS.items() if task.behaviour]
+    names = [name for name, task in tasks().items() if task.behaviour]
     assert {"spider", "minitaur_trots"} <= set(names)
     for name in names:
         assert find_task(name).behaviour_policy().promise
@@ -211,4 +212,4 @@ def test_what_a_room_holds_goes_straight_and_each_action_is_still_a_draw_from_b(
         state = np.array([row, 30.0])
         assert held.support(state[np.newaxis]).contains(held.act(state, rng)[np.newaxis, np.newaxis]).all()
     with pytest.raises(ValueError, match="hold: expected a whole number"):
-        Rooms(SPIDER_ROOMS, 0.1, hold=0)
+        Rooms(ROOMS, 0.1, hold=0)

@@ -50,7 +50,10 @@ def test_the_shipped_boat_bundle_drives_and_is_shielded_over_ros(tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "half_cheetah_velocity", "--bag"], "only the boat has pilots that are nodes"),
+        (
+            ["--task", "half_cheetah_velocity", "--bag"],
+            "robot half_cheetah has nothing that drives it",
+        ),
         (["--task", "boat", "--bag", "--episodes", "0"], "expected at least 1, got 0"),
         (["--task", "swimmer_velocity", "--episodes", "2"], "at least one for each of 3 learners, got 2"),
     ],

@@ -86,14 +86,14 @@ def test_a_converted_bag_is_a_data_set_that_tells_where_it_comes_from(bag: Path,
 def test_rewards_are_those_of_the_world(bag: Path) -> None:
     rows: list[dict] = []
     convert([bag], MINITAUR, ForwardVelocity(0.3, 0.02), rows.append)
-    from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+
+    from ssql_ros.robots.noise import Noise, blind_actions
 
     env = find_task("minitaur").make(goal_velocity=0.3)
     env.reset(seed=0)
-    trot = NoisyTrot(NoiseSettings(sigma=0.05))
-    trot.reset(0)
+    trot = blind_actions(find_task("minitaur").controller(Noise("A", sigma=0.05)), 0)
     for row in rows[:300]:
-        _, reward, _, _, _ = env.step(trot.next())
+        _, reward, _, _, _ = env.step(next(trot))
         assert row["reward"] == pytest.approx(reward, abs=1e-6)
     env.close()
 

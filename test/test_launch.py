@@ -22,7 +22,10 @@ ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command:
     [
         ("shield", {"contract", "bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "commands_in"}),
         ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "namespace", "use_sim_time"}),
-        ("minitaur", {"bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "simulator", "real_time"}),
+        (
+            "robot",
+            {"task", "bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "simulator", "real_time"},
+        ),
         ("learn", {"contract", "bundle", "folder", "goal", "announce", "settings", "namespace", "use_sim_time"}),
     ],
 )
@@ -36,16 +39,17 @@ def test_launch_file_loads_and_declares_its_arguments(name, arguments):
 
 
 WRONG = [
-    ("minitaur", "epsilon:=abc", "argument epsilon: expected a number"),
-    ("minitaur", "epsilon:=nan", "argument epsilon: expected a finite number"),
-    ("minitaur", "use_sim_time:=maybe", "argument use_sim_time: expected true or false, got 'maybe'"),
-    ("minitaur", "mode:=foo", "argument mode: expected one of enforce, monitor; got 'foo'"),
-    ("minitaur", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
-    ("minitaur", "seed:=1.5", "argument seed: expected a whole number, got '1.5'"),
-    ("minitaur", "sigma:=-1", "argument sigma: expected at least 0"),
-    ("minitaur", "simulator:=2", "argument simulator: expected true or false, got '2'"),
-    ("minitaur", "commands_in:=/mine", "argument commands_in: is unknown"),
-    ("minitaur", "sed:=3", "argument sed: is unknown; did you mean seed?"),
+    ("robot", "epsilon:=abc", "argument epsilon: expected a number"),
+    ("robot", "epsilon:=nan", "argument epsilon: expected a finite number"),
+    ("robot", "use_sim_time:=maybe", "argument use_sim_time: expected true or false, got 'maybe'"),
+    ("robot", "mode:=foo", "argument mode: expected one of enforce, monitor; got 'foo'"),
+    ("robot", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
+    ("robot", "seed:=1.5", "argument seed: expected a whole number, got '1.5'"),
+    ("robot", "sigma:=-1", "argument sigma: expected at least 0"),
+    ("robot", "simulator:=2", "argument simulator: expected true or false, got '2'"),
+    ("robot", "commands_in:=/mine", "argument commands_in: is unknown"),
+    ("robot", "task:=fly", "argument task:=fly: task 'fly' is unknown; known: "),
+    ("robot", "sed:=3", "argument sed: is unknown; did you mean seed?"),
     ("shield", "contract:=bot", "argument contract:=bot: no contract 'bot'"),
     ("shield", "contract:=swimmer", "no bundle with a safety critic of swimmer is shipped"),
     ("shield", "commands_in:=a b", "argument commands_in: expected a topic name"),
@@ -85,7 +89,7 @@ def wait_for(pattern, log):
 @ros2
 def test_end_of_a_required_node_ends_the_launch_with_an_error(domain, tmp_path):
     log = tmp_path / "log"
-    launched = begin(log, "minitaur")
+    launched = begin(log, "robot")
     try:
         wait_for("shield_node]: bundle ", log)
         os.kill(int(wait_for(r"\[sim_node-\d+\]: process started with pid \[(\d+)\]", log)[1]), signal.SIGKILL)

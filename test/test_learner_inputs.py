@@ -138,7 +138,7 @@ def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(
         if robot == "boat":
             bundle = with_uniform(tmp_path / "any.safetensors", "boat", BUNDLES / "boat_safefql.safetensors")
             graph.start("sim_node", task="boat")
-            graph.start("pilot_node", use_sim_time=True)
+            graph.start("behaviour_node", contract="boat", use_sim_time=True)
         else:
             task, contract = find_task("spider"), place_reward(tmp_path)
             source = load_bundle(BUNDLES / "spider_sqrl.safetensors", task.contract())

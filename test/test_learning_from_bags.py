@@ -18,7 +18,7 @@ from ssql_ros.data.rewards import reward_of
 from ssql_ros.model.bundle import Rule, load_bundle
 from ssql_ros.model.policy import make_policy
 from ssql_ros.training.logged_runs import LoggedPlan, LogLearner
-from ssql_ros.training.registry import settings_of
+from ssql_ros.training.settings import settings_of
 from ssql_ros.training.stepping import step_through
 
 torch.set_num_threads(1)

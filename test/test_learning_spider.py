@@ -11,7 +11,8 @@ from ssql_ros.evaluation.driver import Driver, EpisodeRow, evaluate
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.learner import Learner
 from ssql_ros.training.loop import Training
-from ssql_ros.training.registry import ALGORITHMS, Start, make_learner, settings_of
+from ssql_ros.training.registry import Start, make_learner
+from ssql_ros.training.settings import SETTINGS, settings_of
 from ssql_sim.spider import SpiderEnv
 
 # A second thread costs networks as small as these far more than it gains.
@@ -29,7 +30,7 @@ def easy() -> SpiderEnv:
 
 
 def trained(algorithm: str, seed: int, **changed: float) -> Training:
-    known = {field.name for field in fields(ALGORITHMS[algorithm][0])}
+    known = {field.name for field in fields(SETTINGS[algorithm])}
     settings = settings_of(algorithm, "easy", {name: v for name, v in {**SMALL, **changed}.items() if name in known})
     centre, spread = np.array(TASK.centre), np.array(TASK.spread)
     start = Start(centre, spread, CONTRACT.action_size, CONTRACT.id, "easy", "pretrain", STEPS, seed)

@@ -18,7 +18,8 @@ from ssql_ros.model.bundle import Bundle, load_bundle, save_bundle
 from ssql_ros.model.policy import InducedPolicy, make_policy
 from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
-from ssql_ros.robots.tasks import SPIDER_ROOMS, find_task
+from ssql_ros.robots.spider import ROOMS
+from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.loop import Training
 from ssql_ros.training.runs import Plan, run_training
 from ssql_ros.training.ssql_learner import SSQLLearner
@@ -146,7 +147,7 @@ def test_the_flows_determinant_is_that_of_its_map_and_goes_on_straight_behind_th
 
 
 def test_the_reverse_kl_is_refused_where_b_is_not_uniform_in_one_box() -> None:
-    algorithm = learner(Rooms(SPIDER_ROOMS, 0.05), 2, 2, extraction="flow_reverse")
+    algorithm = learner(Rooms(ROOMS, 0.05), 2, 2, extraction="flow_reverse")
     states, nothing = torch.full((4, 2), 1.0), torch.zeros(4)
     with pytest.raises(ValueError, match="uniform in one box"):
         algorithm.extract(Batch(states, torch.zeros(4, 2), nothing, states, nothing, nothing))
@@ -171,7 +172,7 @@ def test_a_run_by_flow_ends_in_a_bundle_that_is_served_and_goes_on_from_its_chec
 @given(seed=st.integers(0, 2**32 - 1), size=st.floats(0.1, 30.0))
 def test_no_policy_of_any_weights_leaves_the_support(extraction: str, seed: int, size: float) -> None:
     rng = np.random.default_rng(seed)
-    for behaviour, n_observation, n_action in ((Rooms(SPIDER_ROOMS, 0.05), 2, 2), (TrotMixture(), 3, 8)):
+    for behaviour, n_observation, n_action in ((Rooms(ROOMS, 0.05), 2, 2), (TrotMixture(), 3, 8)):
         n = n_observation + behaviour.n_context
         algorithm = learner(behaviour, n, n_action, extraction=extraction)
         with torch.no_grad():
@@ -268,7 +269,8 @@ def test_a_run_ends_in_a_bundle_that_keeps_to_the_behaviour_and_tells_of_no_inci
 
 
 def test_a_task_without_a_behaviour_policy_is_refused(tmp_path: Path) -> None:
-    from ssql_ros.training.registry import Start, make_learner, settings_of
+    from ssql_ros.training.registry import Start, make_learner
+    from ssql_ros.training.settings import settings_of
 
     start = Start(np.zeros(2), np.ones(2), 2, "none", "spider", "pretrain", 10, 0)
     with pytest.raises(ValueError, match="behaviour policy"):

@@ -10,7 +10,8 @@ from sensor_msgs.msg import Imu, JointState
 from toy_robot import ACTION_SCALE, EPISODE_GAP_NS, MAX_SKEW_NS, PAST_ACTIONS, PAST_FRAMES, PERIOD_NS, toy_contract
 
 from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract, messages
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+from ssql_ros.robots.noise import Noise, blind_actions
+from ssql_ros.robots.tasks import find_task
 from ssql_sim.minitaur import MinitaurEnv
 
 CONTRACT = toy_contract()
@@ -317,7 +318,7 @@ def test_minitaur_s_observation_comes_out_of_its_sensors_over_episodes_and_reset
     contract = load_contract(find_contract("minitaur"))
     assembler = ObservationAssembler(contract)
     readers = {name: messages.InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
-    controller = NoisyTrot(NoiseSettings(sigma=0.5, rho=0.85))
+    controller = find_task("minitaur").controller(Noise("A", sigma=0.5, rho=0.85))
     stamp, lengths = 0, []
 
     def publish() -> None:
@@ -331,7 +332,7 @@ def test_minitaur_s_observation_comes_out_of_its_sensors_over_episodes_and_reset
 
     for episode in range(1, 4):
         observation, _ = env.reset(seed=episode)
-        controller.reset(episode)
+        actions = blind_actions(controller, episode)
         stamp += 1_000_000_000
         publish()
         assert assembler.episode == episode
@@ -340,7 +341,7 @@ def test_minitaur_s_observation_comes_out_of_its_sensors_over_episodes_and_reset
         while not ended:
             # Now and then nothing is decided within a period: the driver goes on with the command before.
             if steps == 0 or steps % 7:
-                action = controller.next()
+                action = next(actions)
                 assembler.executed(np.full(8, np.nan))
                 assembler.executed(action)
             command = contract.joint_command(action)

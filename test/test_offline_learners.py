@@ -15,8 +15,9 @@ from ssql_ros.model.bundle import load_bundle
 from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.loop import Training
-from ssql_ros.training.registry import Start, make_learner, settings_of
+from ssql_ros.training.registry import Start, make_learner
 from ssql_ros.training.runs import Plan, run_training
+from ssql_ros.training.settings import settings_of
 
 torch.set_num_threads(1)
 CPU, FLOAT32 = torch.device("cpu"), torch.float32

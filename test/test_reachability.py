@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ssql_ros.robots.boat.truth import WORLD, boat_log, boat_solution, boat_starts
+from ssql_ros.robots.boat.truth import WORLD, BoatTruth, boat_log, boat_solution
 from ssql_sim.reachability import Grid, Interpolation, World, can_stay_safe, rolled, solve, unit_headings
 
 
@@ -56,7 +56,7 @@ def test_boat_can_stay_safe_in_93_percent_of_its_box_and_make_minus_437():
     safe = solution.worst[0] <= 0.0
     assert solution.best[0][safe].mean() == pytest.approx(-437.0, abs=2.0)
     # Driven in the exact dynamics, it is safe, and its return is what the grid said.
-    starts = boat_starts(50, seed=1)
+    starts = BoatTruth().safe_starts(50, seed=1)
     total, worst, cost = rolled(WORLD, starts, solution.best_safe)
     assert worst.max() <= 0.0
     assert cost.sum() == 0.0
@@ -72,8 +72,8 @@ def test_state_right_before_a_rock_cannot_stay_safe():
 
 
 def test_starts_are_seeded():
-    assert np.array_equal(boat_starts(20, 3), boat_starts(20, 3))
-    assert not np.array_equal(boat_starts(20, 3), boat_starts(20, 4))
+    assert np.array_equal(BoatTruth().safe_starts(20, 3), BoatTruth().safe_starts(20, 3))
+    assert not np.array_equal(BoatTruth().safe_starts(20, 3), BoatTruth().safe_starts(20, 4))
 
 
 def test_log_is_what_the_world_did():

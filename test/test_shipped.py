@@ -6,7 +6,6 @@ from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.model.bundle import BundleError, load_bundle
 from ssql_ros.model.critic import shielding_critic
 from ssql_ros.model.shipped import find_shipped_bundle
-from ssql_ros.robots.tasks import TASKS
 
 
 @pytest.mark.parametrize(
@@ -37,11 +36,3 @@ def test_damaged_bundle_is_named(tmp_path):
     (tmp_path / "boat_critic.safetensors").write_bytes(b"nothing")
     with pytest.raises(BundleError, match=r"boat_critic\.safetensors: is not a whole safetensors file"):
         find_shipped_bundle("boat", tmp_path)
-
-
-def test_options_list_every_task():
-    from ssql_ros.cli import options
-    from ssql_ros.evaluation.promises import GRIDS
-
-    assert set(options.TASKS) == set(TASKS)
-    assert set(options.GRIDS) == set(GRIDS)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import ssql_sim  # noqa: F401 (registers the environment)
 from ssql_ros.contract import find_contract, load_contract
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings, NoisyTrot
+from ssql_ros.robots.noise import Noise, blind_actions
+from ssql_ros.robots.tasks import find_task
 from ssql_sim import leg_model
 from ssql_sim.minitaur import INCIDENT_TERMS, MinitaurEnv, incident_margin
 
@@ -338,14 +339,14 @@ def test_wrapped_angle_is_the_same_angle_in_range(angle):
 
 
 def test_trot_under_noise_walks_at_its_speed_and_never_falls(env):
-    trot = NoisyTrot(NoiseSettings(gait="A", sigma=0.05))
+    controller = find_task("minitaur").controller(Noise("A", sigma=0.05))
     speeds = []
     for episode in range(5):
-        trot.reset(episode)
+        trot = blind_actions(controller, episode)
         env.reset(seed=episode)
         start, truncated = env.sensors().base_position[0], False
         while not truncated:
-            _, _, terminated, truncated, info = env.step(trot.next())
+            _, _, terminated, truncated, info = env.step(next(trot))
             assert not terminated, info
         speeds.append((env.sensors().base_position[0] - start) / 10.0)
     assert 0.25 < min(speeds) <= max(speeds) < 0.35, speeds
@@ -358,9 +359,9 @@ def test_frame_shows_the_robot_and_follows_it():
     assert first.shape == (120, 160, 3)
     assert first.dtype == np.uint8
     assert len(np.unique(first.reshape(-1, 3), axis=0)) > 20
-    trot = NoisyTrot(NoiseSettings(sigma=0.0))
+    trot = blind_actions(find_task("minitaur").controller(Noise("A", sigma=0.0)), 0)
     for _ in range(250):
-        env.step(trot.next())
+        env.step(next(trot))
     later = env.render()
     # The robot's dark body stays in view; the ground moves below it.
     for frame in (first, later):

@@ -17,7 +17,8 @@ from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.training.learner import Learner
 from ssql_ros.training.loop import Training
-from ssql_ros.training.registry import ALGORITHMS, Start, make_learner, settings_of
+from ssql_ros.training.registry import Start, make_learner
+from ssql_ros.training.settings import SETTINGS, settings_of
 
 # A second thread costs networks as small as these far more than it gains.
 torch.set_num_threads(1)
@@ -44,7 +45,7 @@ TINY = {
 def learner_of(algorithm: str, phase: str, steps: int, seed: int = 0, task: str = "spider", **changed) -> Learner:
     """A tiny learner; one of fine-tuning begins from the networks of another seed."""
     found = find_task(task)
-    contract, kind = found.contract(), ALGORITHMS[algorithm][0]
+    contract, kind = found.contract(), SETTINGS[algorithm]
     known = {field.name for field in fields(kind)}
     settings = {name: value for name, value in {**TINY, **changed}.items() if name in known}
     n = contract.observation_size

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from ssql_ros.behaviour.support import Support, boxes
+from ssql_ros.contract.plugs import plugs
 
 
 class BehaviourPolicy(Protocol):
@@ -43,6 +44,9 @@ class BehaviourPolicy(Protocol):
 
     def start_weights(self) -> np.ndarray:
         """Return the probabilities (M,) of the contexts that an episode begins with."""
+
+    def start_names(self) -> tuple[str, ...]:
+        """Return the names of what an episode begins with, one for each context of `starts`; none where it is one."""
 
     def with_start_weights(self, weights: np.ndarray) -> BehaviourPolicy:
         """Return the same policy with other probabilities (M,) of how an episode begins."""
@@ -80,6 +84,10 @@ class Memoryless:
     def start_weights(self) -> np.ndarray:
         """Return its probability."""
         return np.ones(1)
+
+    def start_names(self) -> tuple[str, ...]:
+        """Return none: there is nothing to choose."""
+        return ()
 
     def with_start_weights(self, weights: np.ndarray) -> Self:
         """Return this policy: there is nothing to choose."""
@@ -199,21 +207,23 @@ def _box(low: Sequence[float], high: Sequence[float]) -> tuple[np.ndarray, np.nd
 def make_behaviour(description: dict[str, Any]) -> BehaviourPolicy:
     """Return the behaviour policy that `description` (see `BehaviourPolicy.describe`) tells of.
 
+    Its kind is one of this package's, or one that an installed robot brings along.
+
     Raises:
         ValueError: an unknown kind, or arguments that do not fit it; the text names the kind.
     """
     from ssql_ros.behaviour.learned import LearnedDensity
     from ssql_ros.behaviour.rooms import Rooms
-    from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
 
     makers: dict[str, Callable[..., BehaviourPolicy]] = {
         "uniform": UniformBox,
         "gaussian": Gaussian,
         "mixture": lambda policies, weights: Mixture([make_behaviour(part) for part in policies], weights),
         "rooms": Rooms,
-        "trot_mixture": TrotMixture,
         "learned": LearnedDensity,
     }
+    for plug in plugs().values():
+        makers |= plug.behaviours
     arguments = {name: value for name, value in description.items() if name not in ("kind", "context")}
     kind = description.get("kind")
     if kind not in makers:

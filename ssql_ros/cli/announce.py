@@ -44,15 +44,15 @@ def add_parser(verbs: Any) -> None:
 def _announce(options: argparse.Namespace) -> int:
     from ssql_ros.contract import find_contract, load_contract
     from ssql_ros.model.bundle import load_bundle, read_provenance
-    from ssql_ros.robots.tasks import TASKS
+    from ssql_ros.robots.tasks import tasks
     from ssql_ros.ros.announcer import AnnouncerNode
 
     robot = options.contract
     if not robot:
         task = read_provenance(options.bundle).get("task")
-        if task not in TASKS:
+        if task not in tasks():
             raise ValueError(f"{options.bundle}: its provenance names no task; name its robot with --contract")
-        robot = TASKS[task].robot
+        robot = tasks()[task].robot
     contract = load_contract(find_contract(robot))
     load_bundle(options.bundle, contract)  # what does not load here need not be sent
     with AnnouncerNode("ssql announce", options.key) as node:

@@ -52,13 +52,13 @@ def _loaded(path: Path, robot: str) -> tuple[Bundle, Any]:
     from ssql_ros.contract import find_contract, load_contract
     from ssql_ros.model.bundle import load_bundle, read_provenance
     from ssql_ros.model.probes import check_probes
-    from ssql_ros.robots.tasks import TASKS
+    from ssql_ros.robots.tasks import tasks
 
     if not robot:
         task = read_provenance(path).get("task")
-        if task not in TASKS:
+        if task not in tasks():
             raise ValueError(f"{path}: its provenance names no task; name its robot with --contract")
-        robot = TASKS[task].robot
+        robot = tasks()[task].robot
     contract = load_contract(find_contract(robot))
     bundle = load_bundle(path, contract)
     check_probes(bundle)

@@ -11,11 +11,7 @@ from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.options import add_quiet, add_seed, add_task, check_writable
 
 if TYPE_CHECKING:
-    from ssql_ros.data.logged_steps import Log
     from ssql_ros.robots.tasks import Task
-
-EPISODES = {"boat": 2500, "half_cheetah_velocity": 150, "swimmer_velocity": 150}
-OF_OTHERS = 400
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,24 +19,22 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "collect",
         help="a mixed log of a simulated world, to learn from offline",
-        description="Drives a world by behaviour policies of several skills and writes a data set: one .npy a column "
-        "and a manifest. Of the boat: pilots that wander, that steer to the goal and see no rock, that go round "
-        "rocks, and that visit random places, with errors of several sizes, from starts all over the box. Of the "
-        "half cheetah and the swimmer, who have a speed limit: everything that three SAC learners do, from their first "
-        "step on, to whom going too fast costs nothing, a little or much (needs MuJoCo: pip install "
-        "'ssql_ros[mujoco]'). Of other tasks: their safe behaviour policy, in the world of their pre-training.",
+        description="Drives a world by policies of several skills and writes a data set: one .npy a column and a "
+        "manifest. A robot with a mixed log of its own collects that, e.g. the boat its pilots'. Of others it is the "
+        "task's safe behaviour policy that drives, in the world of its pre-training. Where nobody has a controller, it "
+        "is everything that three SAC learners do, from their first step on, to whom incidents cost nothing, a little "
+        "or much.",
         epilog="examples: ssql collect --task boat --episodes 2500 --out data/boat; "
         "ssql collect --task half_cheetah_velocity --episodes 150 --out data/half_cheetah",
     )
-    add_task(parser, default="boat")
-    counts = ", ".join(f"{count} of {task}" for task, count in EPISODES.items()) + f", {OF_OTHERS} of others"
-    parser.add_argument("--episodes", type=int, help=f"how many (default: {counts})")
+    add_task(parser, required=True)
+    parser.add_argument("--episodes", type=int, help="how many (default: the robot's own number)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
     parser.add_argument(
         "--bag",
         action="store_true",
-        help="drive over ROS 2 and let the recorder write a bag, for `ssql bag convert`; the boat only",
+        help="drive over ROS 2 by the robot's own controller and let the recorder write a bag, for `ssql bag convert`",
     )
     add_quiet(parser)
     add_json(parser)
@@ -52,16 +46,16 @@ def _collect(options: argparse.Namespace) -> int:
 
     from ssql_ros.data.logged_steps import save_log
     from ssql_ros.processes.missing import need_ros
+    from ssql_ros.robots.plug import find_behaviour
     from ssql_ros.robots.tasks import find_task
 
     task = find_task(options.task)
-    count = EPISODES.get(task.name, OF_OTHERS) if options.episodes is None else options.episodes
+    count = task.plug.episodes if options.episodes is None else options.episodes
     if count < 1:
         raise ValueError(f"--episodes: expected at least 1, got {count}")
     if options.bag:
         need_ros("ssql collect --bag")
-        if task.robot != "boat":
-            raise ValueError(f"--bag: only the boat has pilots that are nodes, not {task.name}")
+        find_behaviour("", task.contract())
     check_writable(options.out)
     if options.bag:
         return _record(task, count, options)
@@ -72,7 +66,7 @@ def _collect(options: argparse.Namespace) -> int:
         "command": command_line(),
         "versions": versions(),
     }
-    if task.name not in EPISODES:
+    if not task.plug.log and task.behaviour:
         from ssql_ros.training.behaviour_log import log_behaviour
 
         figures = log_behaviour(task, options.out, count, options.seed, facts, show=not options.quiet)
@@ -94,38 +88,41 @@ def _collect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _log(task: Task, episodes: int, seed: int, show: bool) -> Log:
-    if task.robot == "boat":
-        from ssql_ros.robots.boat.truth import boat_log
-
-        return boat_log(episodes, seed, show)
+def _log(task: Task, episodes: int, seed: int, show: bool) -> Any:
+    if task.plug.log:
+        return task.plug.log(episodes, seed, show)
     import torch
 
     from ssql_ros.training.skilled_log import PRICES, skilled_log
-    from ssql_sim.velocity import MAX_STEPS
 
     # Seldom slower at these widths, and far faster where the processors are busy.
     torch.set_num_threads(1)
     if episodes < len(PRICES):
         raise ValueError(f"episodes: expected at least one for each of {len(PRICES)} learners, got {episodes}")
-    return skilled_log(task, episodes // len(PRICES) * MAX_STEPS, seed, show=show)
+    steps = task.make(**task.world("pretrain")).max_steps
+    return skilled_log(task, episodes // len(PRICES) * steps, seed, show=show)
 
 
 def _record(task: Task, episodes: int, options: argparse.Namespace) -> int:
-    """Let pilots drive the boat over ROS 2 and record what the graph says."""
+    """Let the robot's own controller drive it over ROS 2 and record what the graph says."""
     from tqdm import tqdm
 
+    from ssql_ros.contract import find_nodes_file
     from ssql_ros.graph.processes import Graph, isolate
     from ssql_ros.ros.conductor import Conductor
 
     print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only", file=sys.stderr)
-    # Of what the pilot publishes, it waits itself until the recorder and the simulator listen.
-    recorded = ["odom", "incident", "episode"]
+    contract, config = task.contract(), find_nodes_file(task.robot)
+    # Of what the controller publishes, it waits itself until the recorder and the simulator listen.
+    recorded = [*(source.topic for source in contract.inputs.values()), "incident", "episode"]
+    past_the_shield = {"joint_commands_raw": contract.commanded.topic}
     with Graph(options.out.parent / f"{options.out.name}_logs") as graph, Conductor(graph.check) as conductor:
-        graph.start("recorder_node", contract=task.robot, output=str(options.out), use_sim_time=True)
-        graph.start("sim_node", task=task.name, auto_reset=False, seed=options.seed)
+        graph.start("recorder_node", config, contract=task.robot, output=str(options.out), use_sim_time=True)
+        graph.start("sim_node", config, task=task.name, auto_reset=False, seed=options.seed)
         conductor.wait_for_listener("recorder_node", recorded)
-        graph.start("pilot_node", seed=options.seed, output_topic="joint_commands", listeners=2, use_sim_time=True)
+        # Its own commands are heard by itself, the recorder and the simulator.
+        driver = {"contract": task.robot, "seed": options.seed, "listeners": 3, "use_sim_time": True}
+        graph.start("behaviour_node", config, past_the_shield, **driver)
         bar = tqdm(conductor.unshielded_episodes(episodes), total=episodes, unit="episode", disable=options.quiet)
         ended = list(bar)
         graph.stop_all()

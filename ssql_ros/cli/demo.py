@@ -13,8 +13,8 @@ import numpy as np
 
 from ssql_ros.cli.figures import command_line, versions
 from ssql_ros.cli.options import add_seed, add_task
+from ssql_ros.robots import DEFAULT
 
-RECORDED = ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_commands", "episode", "incident")
 ACCOUNT = "shield_node/shielded_action"
 
 
@@ -31,7 +31,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "story", nargs="?", choices=("shield", "learn"), default="shield", help="(default: %(default)s)"
     )
-    add_task(parser, "which robot (default: minitaur, or minitaur_trots to learn)")
+    add_task(parser, f"which robot (default: {DEFAULT}, or its first task that a live learner can begin with)")
     parser.add_argument("--episodes", type=int, default=20, help="shield: of each mode (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="learn: for how long (default: %(default)s)")
     add_seed(parser, "of the first episode")
@@ -43,7 +43,8 @@ def _demo(options: argparse.Namespace) -> int:
     if options.story == "learn":
         from ssql_ros.cli.demo_learn import learn
 
-        return learn(options.task or "minitaur_trots", options.minutes, options.seed, options.out)
+        return learn(options.task, options.minutes, options.seed, options.out)
+    from ssql_ros.contract import find_nodes_file
     from ssql_ros.graph.processes import Graph, isolate
     from ssql_ros.processes.missing import need_ros
     from ssql_ros.robots.tasks import find_task
@@ -51,16 +52,19 @@ def _demo(options: argparse.Namespace) -> int:
     need_ros("ssql demo")
     if options.episodes < 1:
         raise ValueError(f"--episodes: expected at least 1, got {options.episodes}")
-    task = find_task(options.task or "minitaur")
+    task = find_task(options.task or DEFAULT)
     noise = task.noisy_controller()
     folder = new_folder(options.out, "demo")
     print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only; logs in {folder / 'logs'}", flush=True)
     with Graph(folder / "logs") as graph:
-        graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
-        graph.start("sim_node", task=task.name, auto_reset=False)
-        graph.start("behaviour_node", gait=noise.gait, sigma=noise.sigma, rho=noise.rho, bound=2.0, use_sim_time=True)
-        graph.start("shield_node", contract=task.robot, autostart=False, use_sim_time=True)
-        _run(graph, options)
+        config = find_nodes_file(task.robot)
+        graph.start("recorder_node", config, contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
+        graph.start("sim_node", config, task=task.name, auto_reset=False)
+        robot = {"contract": task.robot, "use_sim_time": True}
+        wild = {"behaviour": noise.controller, "sigma": noise.sigma, "rho": noise.rho, "bound": 2.0}
+        graph.start("behaviour_node", config, **wild, **robot)
+        graph.start("shield_node", config, autostart=False, **robot)
+        _run(graph, task.contract(), options)
         graph.stop_all()
     _report(task, folder, options)
     return 0
@@ -88,13 +92,15 @@ def new_folder(out: Path | None, name: str) -> Path:
     raise AssertionError("numbers never end")
 
 
-def _run(graph: Any, options: argparse.Namespace) -> None:
+def _run(graph: Any, contract: Any, options: argparse.Namespace) -> None:
     """Lead the graph through the episodes, with one line each."""
     from ssql_ros.ros.conductor import Conductor
 
     with Conductor(graph.check) as conductor:
         conductor.configure_shield()
-        conductor.wait_for_listener("recorder_node", [*RECORDED, ACCOUNT])
+        topics = [source.topic for source in contract.inputs.values()]
+        told = ["joint_commands_raw", contract.commanded.topic, "episode", "incident", ACCOUNT]
+        conductor.wait_for_listener("recorder_node", [*topics, *told])
         for mode in ("monitor", "enforce"):
             falls = 0
             title = "watched: the shield decides, but the proposal goes to the robot"
@@ -128,9 +134,11 @@ def _report(task: Any, folder: Path, options: argparse.Namespace) -> None:
             f"  {run.mode:<10} {falls:<33}{figures.mean_steps:7.0f} steps   "
             f"{figures.interventions_per_step:6.1%} of steps   {p50:.0f}, {p99:.0f} us"
         )
-    env = task.make(render_mode="rgb_array")
-    frames = fall_frames(bag, contract, env, runs)
-    env.close()
+    frames, world = [], task.make(**task.world("finetune"))
+    if "rgb_array" in world.metadata["render_modes"]:
+        world = task.make(**task.world("finetune"), render_mode="rgb_array")
+        frames = fall_frames(bag, contract, world, task.plug.body(world, contract), runs)
+    world.close()
     facts = {
         "command": command_line(),
         "seed": options.seed,
@@ -144,6 +152,6 @@ def _report(task: Any, folder: Path, options: argparse.Namespace) -> None:
         facts,
         title=f"{task.robot.capitalize()}: an untrusted controller, watched and shielded",
         control_period=contract.control_period,
-        margin_unit=contract.limits[0].unit,
+        margin_unit=(*contract.limits, *contract.boxes, *contract.balls)[0].unit,
     )
     print(f"bag:    {bag}\nreport: {report}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.cli.figures import command_line, versions
+from ssql_ros.robots import DEFAULT
 
 # Small enough that a round takes a minute beside a simulation on two cores.
 SETTINGS = {"hidden": [64, 64], "extraction_updates": 800, "learning_rate": 1e-3}
@@ -47,10 +48,10 @@ class Heard:
     walks: list[Walk] = field(default_factory=list)
 
 
-def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
+def learn(task_name: str | None, minutes: float, seed: int, out: Path | None) -> int:
     """Run the story; return the exit status."""
     from ssql_ros.cli.demo import new_folder
-    from ssql_ros.contract import config_folder
+    from ssql_ros.contract import find_nodes_file
     from ssql_ros.graph.processes import Graph, isolate
     from ssql_ros.model.bundle import load_bundle
     from ssql_ros.processes.missing import need_ros
@@ -59,36 +60,31 @@ def learn(task_name: str, minutes: float, seed: int, out: Path | None) -> int:
     need_ros("ssql demo learn")
     if not (math.isfinite(minutes) and minutes > 0.0):
         raise ValueError(f"--minutes: expected a number above 0, got {minutes}")
-    task = find_task(task_name)
-    task.behaviour_policy()
-    gaits = config_folder() / "bundles" / f"{task.name}.safetensors"
+    own = [task.name for task in find_task(DEFAULT).plug.tasks if task.first_bundle]
+    task = find_task(task_name or own[0])
+    gaits = task.first_bundle_path()
     first = load_bundle(gaits, task.contract()).id
-    goal = task.world("pretrain").get("goal_velocity", 0.3)
+    # Of robots that walk; of others the reward is as their contract has it.
+    velocity = task.world("pretrain").get("goal_velocity")
+    goal = {} if velocity is None else {"goal": float(velocity)}
     folder = new_folder(out, "demo_learn")
     print(f"ROS_DOMAIN_ID={isolate()}, free and on this machine only; logs in {folder / 'logs'}", flush=True)
+    config, robot = find_nodes_file(task.robot), {"contract": task.robot, "use_sim_time": True}
+    bundle, offers = {"bundle": str(gaits)}, str(folder / "learner")
     with Graph(folder / "logs") as graph:
-        graph.start("recorder_node", contract=task.robot, output=str(folder / "bag"), use_sim_time=True)
-        graph.start("sim_node", task=task.name, goal_velocity=float(goal), auto_reset=False)
-        offers = folder / "learner"
-        graph.start("policy_node", contract=task.robot, bundle=str(gaits), bundle_folder=str(offers), use_sim_time=True)
-        graph.start("shield_node", contract=task.robot, bundle=str(gaits), autostart=False, use_sim_time=True)
-        graph.start(
-            "learner_node",
-            contract=task.robot,
-            behaviour=str(gaits),
-            folder=str(offers),
-            goal=float(goal),
-            seed=seed,
-            settings=json.dumps(SETTINGS),
-            **LEARNER,
-        )
-        heard = _walk(graph, first, minutes, seed)
+        graph.start("recorder_node", config, output=str(folder / "bag"), **robot)
+        graph.start("sim_node", config, task=task.name, auto_reset=False)
+        graph.start("policy_node", config, bundle_folder=offers, **bundle, **robot)
+        graph.start("shield_node", config, autostart=False, **bundle, **robot)
+        learning = {"behaviour": str(gaits), "folder": offers, "seed": seed, "settings": json.dumps(SETTINGS), **goal}
+        graph.start("learner_node", config, contract=task.robot, **learning, **LEARNER)
+        heard = _walk(graph, task.contract(), first, minutes, seed)
         graph.stop_all(seconds=30.0)
     _report(folder, heard, first, seed)
     return 0
 
 
-def _walk(graph: Any, first: str, minutes: float, seed: int) -> Heard:
+def _walk(graph: Any, contract: Any, first: str, minutes: float, seed: int) -> Heard:
     """Lead the graph through episodes until the time is over, with one line each."""
     from diagnostic_msgs.msg import DiagnosticArray
 
@@ -123,8 +119,9 @@ def _walk(graph: Any, first: str, minutes: float, seed: int) -> Heard:
         conductor.node.create_subscription(ModelStatus, "model_status", on_status, ANSWERS)
         conductor.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
         conductor.configure_shield()
-        conductor.wait_for_listener("recorder_node", ["joint_states", "joint_commands"])
-        conductor.wait_for_listener("learner_node", ["joint_states", "odom", "joint_commands", "joint_proposals"])
+        command, sensors = contract.commanded.topic, [contract.inputs[name].topic for name in contract.observed_inputs]
+        conductor.wait_for_listener("recorder_node", [*sensors, command])
+        conductor.wait_for_listener("learner_node", [*sensors, command, "joint_proposals"])
         print("the robot walks with its safe gaits; the learner listens")
         for end, episode in _episodes(conductor, seed, heard, ends):
             walk = Walk(

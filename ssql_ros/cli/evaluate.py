@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
 from ssql_ros.cli.options import add_quiet, add_seed, add_task
+from ssql_ros.robots import DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         description="Runs the task's untrusted controller twice over the same seeds: the shield first only monitors, "
         "then enforces. Intervals are 95 %: Wilson for falls, bootstrap over episodes for means.",
     )
-    add_task(shield, default="minitaur")
+    add_task(shield, default=DEFAULT)
     shield.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
     shield.add_argument("--episodes", type=int, default=60, help="of each mode (default: %(default)s)")
     shield.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
@@ -41,16 +42,19 @@ def add_parser(verbs: Any) -> None:
         "policy",
         help="a bundle's policy, behind its own shield where it has one",
         description="Runs the policy of a bundle. Intervals are 95 %: Wilson for incidents, bootstrap over episodes "
-        "for the return. Velocities are m/s. The boat begins at states from which it can stay safe, uniformly drawn, "
-        "or at those of a file.",
+        "for the return. Velocities are m/s. A robot whose ground truth is known begins at states from which it can "
+        "stay safe, uniformly drawn, or at those of a file.",
     )
     add_task(policy, required=True)
     policy.add_argument("--bundle", type=Path, required=True, help="a .safetensors file with a policy")
     policy.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
-    policy.add_argument("--goal", type=float, help="goal velocity in m/s, for the Minitaur (default: the task's)")
+    policy.add_argument("--goal", type=float, help="goal velocity in m/s, of robots that walk (default: the task's)")
     policy.add_argument("--episodes", type=int, help="(default: 100, or one for each of --initial-states)")
     policy.add_argument(
-        "--initial-states", type=Path, metavar="CSV", help="begin at these: columns x and y, for the boat"
+        "--initial-states",
+        type=Path,
+        metavar="CSV",
+        help="begin at these: columns as in the contract's frame",
     )
     policy.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     policy.add_argument("--unshielded", action="store_true", help="without the safety critic")
@@ -65,7 +69,7 @@ def add_parser(verbs: Any) -> None:
         help="a task's safe behaviour policy; of a mixture of gaits each one alone, without noise and with it",
         description="Runs what SSQL learns from, and what it must beat. Rewards are those of the task.",
     )
-    add_task(behaviour, default="minitaur_trots")
+    add_task(behaviour, required=True)
     behaviour.add_argument("--episodes", type=int, default=10, help="of each (default: %(default)s)")
     add_seed(behaviour, "of the first episode")
     add_quiet(behaviour)
@@ -91,10 +95,11 @@ def add_parser(verbs: Any) -> None:
 
 
 def _promise(options: argparse.Namespace) -> int:
-    from ssql_ros.evaluation.promises import GRIDS, watch_grid, watch_task
+    from ssql_ros.evaluation.promises import watch_grid, watch_task
     from ssql_ros.model.bundle import load_bundle
     from ssql_ros.model.policy import behaviour_of
     from ssql_ros.robots.tasks import find_task
+    from ssql_sim.grid import GRIDS
 
     if options.task in GRIDS and options.bundle:
         raise ValueError(f"--bundle: there is no contract for {options.task}")
@@ -134,8 +139,7 @@ def _policy(options: argparse.Namespace) -> int:
     shielded = bundle.critic is not None and not options.unshielded
     starts: np.ndarray | None
     if options.initial_states is not None:
-        if task.robot != "boat":
-            raise ValueError(f"--initial-states: task {task.name!r} begins where its world does")
+        task.plug.need("truth")
         starts = read_starts(options.initial_states, task.contract())
         episodes = len(starts) if options.episodes is None else options.episodes
         if episodes > len(starts):

@@ -7,13 +7,29 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# As ssql_ros.robots.tasks has them, which the command line must not wait for.
-TASKS = (
-    "minitaur", "minitaur_velocity", "minitaur_friction", "minitaur_physics", "minitaur_trots",
-    "spider", "spider_timeless", "spider_threshold", "spider_noise", "spider_scale",
-    "boat", "half_cheetah_velocity", "swimmer_velocity",
-)  # fmt: skip
-GRIDS = ("gridworld", "spider_grid")
+
+class _StoreTask(argparse.Action):
+    """Stores the name of a task; its help lists them all, and looks for them only where it is shown."""
+
+    grids = False
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, value)
+
+    @property
+    def help(self) -> str:
+        from ssql_ros.robots.tasks import tasks
+
+        names = list(tasks())
+        if self.grids:
+            from ssql_sim.grid import GRIDS
+
+            names += GRIDS
+        return f"{self._what}; one of {', '.join(names)}"
+
+    @help.setter
+    def help(self, what: str) -> None:
+        self._what = what
 
 
 def add_task(parser: argparse.ArgumentParser, what: str = "which world", grids: bool = False, **options: Any) -> None:
@@ -26,7 +42,8 @@ def add_task(parser: argparse.ArgumentParser, what: str = "which world", grids: 
     """
     if options.get("default") is not None:
         what += " (default: %(default)s)"
-    parser.add_argument("--task", help=f"{what}; one of {', '.join([*TASKS, *(GRIDS * grids)])}", **options)
+    action: Any = parser.add_argument("--task", action=_StoreTask, help=what, **options)
+    action.grids = grids
 
 
 def check_writable(folder: Path) -> None:

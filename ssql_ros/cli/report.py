@@ -21,7 +21,7 @@ def add_parser(verbs: Any) -> None:
         "report",
         help="tables and plots of learning results",
         description="Reads summary.csv and curves.csv of a folder of results, and writes a plot of each experiment "
-        "and tables.md beside them. With --trajectories, draws the ways of spider policies over the map instead.",
+        "and tables.md beside them. With --trajectories, draws the ways of policies over their robot's map instead.",
     )
     add_results(parser)
     parser.add_argument(
@@ -35,7 +35,7 @@ def add_parser(verbs: Any) -> None:
         help="draw the best ways that these thresholds leave open, solved on a grid: nothing is learned",
     )
     parser.add_argument("--gamma-safe", type=float, default=0.65, help="of the exact Q_safe (default: %(default)s)")
-    add_task(parser, "of the trajectories", default="spider_threshold")
+    add_task(parser, "of the trajectories")
     parser.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="of the trajectories")
     parser.add_argument("--episodes", type=int, default=20, help="of the trajectories (default: %(default)s)")
     add_seed(parser, "of the first episode")
@@ -55,23 +55,20 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _ways(options: argparse.Namespace) -> int:
-    from ssql_ros.report.spider_map import draw_trajectories
+    from ssql_ros.report.map import draw_trajectories
     from ssql_ros.robots.tasks import find_task
-    from ssql_sim import spider
 
+    if options.task is None:
+        raise ValueError("--task: expected the task of the trajectories, got none")
     task = find_task(options.task)
-    if task.robot != "spider":
-        raise ValueError(f"--task {task.name}: only the spider has a map; its tasks begin with 'spider'")
-    world = task.world(options.phase)
+    drawn, world = task.plug.need("map")(), task.world(options.phase)
     groups = _exact(options, task) if options.exact else _trajectories(options, task)
-    figures = {}
+    figures: dict[str, float] = {}
     for title, ways in groups.items():
-        # Between the pits runs the bridge; whoever is ever beside them in the pits' rows went round.
-        figures[f"{title}: round the pits"] = sum(map(spider.goes_round, ways)) / len(ways)
-        figures[f"{title}: incidents"] = sum(spider.is_incident(*way[-1]) for way in ways) / len(ways)
+        judged = [drawn.judged(way) for way in ways]
+        figures |= {f"{title}: {name}": sum(each[name] for each in judged) / len(ways) for name in judged[0]}
     out = options.out or options.results / "trajectories.png"
-    size = (float(spider.ROWS), float(spider.COLUMNS))
-    draw_trajectories(groups, spider.LAVA, size, world["goal"], out)
+    draw_trajectories(groups, drawn.hazards, drawn.size, world["goal"], task.contract().frame_names, out)
     report(figures, options.seed, options.json, notes=(str(out),))
     return 0
 
@@ -91,16 +88,5 @@ def _trajectories(options: argparse.Namespace, task: Task) -> dict[str, list[np.
 
 
 def _exact(options: argparse.Namespace, task: Task) -> dict[str, list[np.ndarray]]:
-    from ssql_sim.spider_grid import exact_ways
-
-    return {
-        f"exact, epsilon {epsilon:g}": ways
-        for epsilon, ways in exact_ways(
-            task.world("pretrain"),
-            task.world(options.phase),
-            options.exact,
-            options.gamma_safe,
-            options.episodes,
-            options.seed,
-        ).items()
-    }
+    exact = task.plug.map().best(task, options.phase, options.exact, options.gamma_safe, options.episodes, options.seed)
+    return {f"exact, epsilon {epsilon:g}": ways for epsilon, ways in exact.items()}

@@ -12,6 +12,7 @@ from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
 from ssql_ros.cli.options import add_quiet, add_seed, add_task
 from ssql_ros.processes.interrupts import Interrupted
+from ssql_ros.robots import DEFAULT
 
 
 def add_parser(verbs: Any) -> None:
@@ -25,7 +26,7 @@ def add_parser(verbs: Any) -> None:
         "ten minutes on two cores; what was interrupted goes on with the same command, from BUNDLE.checkpoint. "
         "The bundle carries the command, seed, versions, data and held-out figures.",
     )
-    add_task(critic, default="minitaur")
+    add_task(critic, default=DEFAULT)
     add_seed(critic, "of everything that is drawn")
     critic.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
     critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
@@ -267,9 +268,9 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def _algorithm(options: argparse.Namespace) -> int:
-    from ssql_ros.evaluation.promises import GRIDS
     from ssql_ros.robots.tasks import find_task
     from ssql_ros.training.runs import Plan, run_training
+    from ssql_sim.grid import GRIDS
 
     _set_threads(options.threads)
     if options.task in GRIDS or options.algorithm == "dqn":

@@ -21,6 +21,7 @@ from ssql_ros.contract.contract import (
     Observed,
 )
 from ssql_ros.contract.incident import Ball, Box, Limit
+from ssql_ros.contract.plugs import plugs
 from ssql_ros.contract.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
 from ssql_ros.contract.schema import ContractError, Section, read_yaml
 
@@ -312,17 +313,31 @@ def config_folder() -> Path:
     raise ContractError(f"the contracts of ssql_ros are not installed; looked in {', '.join(map(str, folders))}")
 
 
-def find_contract(robot: str) -> Path:
-    """Return the path of a shipped contract by robot name, or `robot` itself where it is a file.
+def robot_folder(robot: str) -> Path:
+    """Return the folder of a robot's settings, by its name: contract.yaml, learning.yaml, nodes.yaml.
 
     Raises:
-        ContractError: neither; the text lists the robots that are shipped.
+        ContractError: there is no such robot; the text lists those that are there.
     """
-    if Path(robot).is_file():
-        return Path(robot)
-    folder = config_folder()
-    path = folder / f"{robot}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.endswith("_nodes")))
-        raise ContractError(f"no contract {robot!r}: it is not a file, and {folder} has {known}")
-    return path
+    folder = config_folder() / robot
+    if robot and (folder / "contract.yaml").is_file():
+        return folder
+    if robot in plugs() and (config := plugs()[robot].config) is not None:
+        return config
+    known = {path.parent.name for path in config_folder().glob("*/contract.yaml")} | set(plugs())
+    raise ContractError(f"no contract {robot!r}: it is not a file, and no robot; known: {', '.join(sorted(known))}")
+
+
+def find_contract(robot: str) -> Path:
+    """Return the path of a contract by the robot's name, or `robot` itself where it is a file.
+
+    Raises:
+        ContractError: neither; the text lists the robots that are known.
+    """
+    return Path(robot) if Path(robot).is_file() else robot_folder(robot) / "contract.yaml"
+
+
+def find_nodes_file(robot: str) -> Path | None:
+    """Return the file of the nodes' parameters that lies beside a contract (see `find_contract`); None: none does."""
+    path = find_contract(robot).with_name("nodes.yaml")
+    return path if path.is_file() else None

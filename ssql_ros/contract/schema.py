@@ -65,7 +65,7 @@ class Section:
 
     Args:
         mapping: the YAML value that should be a mapping.
-        where: file and place, e.g. ``config/minitaur.yaml: observation.frame[3]``.
+        where: file and place, e.g. ``config/minitaur/contract.yaml: observation.frame[3]``.
         required: keys that must be there.
         optional: keys that may be there.
 

@@ -25,7 +25,6 @@ from ssql_ros.model.bundle import Bundle, load_bundle
 from ssql_ros.model.critic import SafetyCritic, logit, shielding_critic, thresholds_of
 from ssql_ros.model.policy import ActingBehaviour, make_policy
 from ssql_ros.model.probes import with_probes
-from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
 from ssql_ros.robots.tasks import Task
 from ssql_ros.shield.decision import ShieldSettings
 
@@ -92,15 +91,8 @@ def evaluate_policy(
 
 
 def starts_of(task: Task, episodes: int, seed: int) -> np.ndarray | None:
-    """Return positions (episodes, 2) that the task is judged from, where it has such a rule.
-
-    The boat: uniformly drawn from those from which it can stay safe.
-    """
-    if task.robot != "boat":
-        return None
-    from ssql_ros.robots.boat.truth import boat_starts
-
-    return boat_starts(episodes, seed)
+    """Return positions (episodes, n), uniformly drawn from those that can stay safe, where this is known; else None."""
+    return task.plug.truth().safe_starts(episodes, seed) if task.plug.truth else None
 
 
 def read_starts(path: Path, contract: Contract) -> np.ndarray:
@@ -146,7 +138,7 @@ def _columns(header: list[str], names: Sequence[str], path: Path) -> list[str]:
 def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False) -> dict[str, float]:
     """Return figures of a task's safe behaviour policy, by name: return_mean, return_max, incidents, velocity_mean.
 
-    A mixture of trots is taken apart: each gait without noise (the middle of its support), each with it, and all.
+    A mixture is taken apart: each of its parts without noise (the middle of its support), each with it, and all.
 
     Raises:
         ValueError: no episodes, or the task has no behaviour policy.
@@ -155,10 +147,9 @@ def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False)
         raise ValueError(f"episodes: expected at least 1, got {episodes}")
     behaviour = task.behaviour_policy()
     cases: list[tuple[str, BehaviourPolicy, bool]] = [("all", behaviour, False)]
-    if isinstance(behaviour, TrotMixture):
-        for i, gait in enumerate(behaviour.gaits):
-            alone = behaviour.with_start_weights(np.eye(len(behaviour.gaits))[i])
-            cases += [(f"{gait}_bare", alone, True), (f"{gait}_noisy", alone, False)]
+    for name, weights in zip(parts := behaviour.start_names(), np.eye(len(parts)), strict=True):
+        alone = behaviour.with_start_weights(weights)
+        cases += [(f"{name}_bare", alone, True), (f"{name}_noisy", alone, False)]
     figures: dict[str, float] = {}
     bar = tqdm(total=len(cases) * episodes, unit="episode", disable=not show)
     for name, policy, bare in cases:

@@ -64,14 +64,11 @@ def certify(
         "epsilon_s": epsilon,
         "beta_s": beta,
         "statement": statement,
-        "states": _DISTRIBUTION.get(task.robot, "the world's own initial states"),
+        "states": task.plug.truth().states if task.plug.truth else "the world's own initial states",
         "task": task.name,
         "seed": seed,
     }
     return replace(bundle, critic=replace(critic, delta=delta, certificate=kept)), certificate
-
-
-_DISTRIBUTION = {"boat": "uniform over the box"}
 
 
 def _n_action(bundle: Bundle) -> int:
@@ -79,10 +76,8 @@ def _n_action(bundle: Bundle) -> int:
 
 
 def _initial_states(task: Task, count: int, rng: np.random.Generator) -> np.ndarray:
-    if task.robot == "boat":
-        from ssql_ros.robots.boat.truth import WORLD
-
-        return rng.uniform(WORLD.low, WORLD.high, (count, 2))
+    if task.plug.truth:
+        return task.plug.truth().initial(count, rng)
     env = task.make(**task.world("finetune"))
     return np.array([env.reset(seed=int(rng.integers(2**31)))[0] for _ in range(count)])
 
@@ -92,13 +87,11 @@ def _outcomes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return initial states (N, n_observation), and whether the policy's episode from each was unsafe (N,)."""
     policy = OneStepFlow(bundle)
-    if task.robot == "boat":
-        from ssql_ros.robots.boat.truth import WORLD
-        from ssql_sim.reachability import rolled
-
-        starts = _initial_states(task, count, rng)
-        worst = rolled(WORLD, starts, lambda position, _: policy.at(position, np.zeros_like(position)), show)[1]
-        return starts, worst > 0.0
+    if task.plug.truth:
+        truth = task.plug.truth()
+        starts, n_action = truth.initial(count, rng), _n_action(bundle)
+        act = lambda seen: policy.at(seen, np.zeros((len(seen), n_action)))  # noqa: E731
+        return starts, truth.worst(starts, act, show) > 0.0
     driver = Driver(task.make(**task.world("finetune")), task.contract(), rng, "calibrate")
     seen, incidents = [], []
     for _ in tqdm(range(count), unit="episode", disable=not show):

@@ -9,9 +9,9 @@ from ssql_ros.algorithms.tabular import collect
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.robots.tasks import Task
+from ssql_sim.grid import GridEnv
 from ssql_sim.soft_dp import EpisodicMDP, safe_actions, uniform_over
 
-GRIDS = {"gridworld": "gridworld", "spider_grid": "spider"}
 # What a dishonest one draws from: as much wider than its box, in action units.
 DISHONEST = 0.5
 
@@ -71,8 +71,6 @@ def watch_grid(layout: str, steps: int, seed: int, dishonest: bool) -> dict[str,
         layout: name in ssql_sim.grid.MAPS.
         dishonest: it draws from all actions.
     """
-    from ssql_sim.grid import GridEnv
-
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
     env = GridEnv(layout=layout)

@@ -19,7 +19,6 @@ from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import SafetyCritic, shielding_critic
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.processes.lifeline import end_with_parent
-from ssql_ros.robots.minitaur.noisy_trot import NoisyTrot
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.shield.decision import Decision, Observation, decide
 
@@ -42,14 +41,15 @@ def run_episode(job: EpisodeJob) -> Episode:
     """Run one episode in this process."""
     env, contract = _world(job.task, tuple(sorted(job.world.items())))
     critic = _critic(job.bundle, contract.path) if job.bundle else None
-    controller = NoisyTrot(job.controller)
-    controller.reset(job.seed)
+    controller, draws = find_task(job.task).controller(job.controller), np.random.default_rng(job.seed)
+    controller.reset(draws)
     rng = np.random.default_rng([job.seed, 1])
     observation, _ = env.reset(seed=job.seed)
     steps: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, int, float, float]] = []
-    distance, ended, terminated = 0.0, False, False
+    distance, ended, incident = 0.0, False, False
     while not ended:
-        proposal = controller.next()
+        drawn = controller.propose(observation, draws)
+        proposal, mean = drawn.action, drawn.action if drawn.mean is None else drawn.mean
         action, decision, q_safe, seconds = proposal, -1, np.nan, np.nan
         if critic is not None and job.shield is not None:
             start = time.perf_counter()
@@ -58,20 +58,20 @@ def run_episode(job: EpisodeJob) -> Episode:
             seconds = time.perf_counter() - start
             decision, q_safe = int(verdict.decision), verdict.q_proposal
             action = verdict.action if job.enforce else proposal
-        mean = controller.mean
         following, reward, terminated, truncated, info = env.step(action)
         steps.append((observation, action, proposal, mean, float(reward), decision, q_safe, seconds))
-        distance += info["velocity"] * contract.control_period
-        observation, ended = following, terminated or truncated
-    controller.next()
+        distance += info.get("velocity", np.nan) * contract.control_period
+        # In some worlds an incident does not end the episode; here it does.
+        incident = bool(info["incident"])
+        observation, ended = following, terminated or truncated or incident
     observations, actions, proposals, means, rewards, decisions, q_safes, times = zip(*steps, strict=True)
     return Episode(
         job=job,
         observations=np.array([*observations, observation], np.float32),
         actions=np.array(actions, np.float32),
         proposals=np.array(proposals, np.float32),
-        means=np.array([*means, controller.mean], np.float32),
-        incident=bool(terminated),
+        means=np.array([*means, controller.best(observation)], np.float32),
+        incident=incident,
         rewards=np.array(rewards),
         decisions=np.array(decisions, np.int8),
         q_safe=np.array(q_safes, np.float32),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,32 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.validate_topic_name import validate_topic_name
 
 from launch import Action, LaunchContext, LaunchDescription
-from ssql_ros.contract import Contract, find_contract, load_contract
+from ssql_ros.contract import Contract, find_contract, find_nodes_file, load_contract
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import shielding_critic
 from ssql_ros.model.shipped import find_shipped_bundle
+from ssql_ros.robots import DEFAULT
+from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.ros.parameters import Parameter
 from ssql_ros.shield.critic_limits import epsilon_of
 
-CONTRACT = Parameter("contract", "minitaur", "robot name or path of its contract YAML")
+
+@dataclass(frozen=True)
+class Open(Parameter):
+    """An argument that need not be given: without it nodes.yaml of the robot counts, or what the node has itself."""
+
+
+def open_arguments(table: Sequence[Parameter], *names: str) -> tuple[Open, ...]:
+    """Return some of a node's parameters as arguments that need not be given."""
+    return tuple(Open(**vars(parameter)) for parameter in table if parameter.name in names)
+
+
+CONTRACT = Parameter("contract", DEFAULT, "robot name or path of its contract YAML")
 NAMESPACE = Parameter("namespace", "", "namespace of all nodes")
 USE_SIM_TIME = Parameter("use_sim_time", False, "true when a simulator publishes /clock")
 SHIELD = (
     Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
-    Parameter(
+    Open(
         "mode",
         "enforce",
         "enforce: decisions go to the robot; monitor: they are only published",
@@ -69,7 +83,9 @@ def described(
 
     declared = [
         DeclareLaunchArgument(
-            p.name, default_value=_text(p.default), description=f"{p.description} ({p.kind}{p.allowed})"
+            p.name,
+            default_value="" if isinstance(p, Open) else _text(p.default),
+            description=f"{p.description} ({p.kind}{p.allowed}{'; empty: as nodes.yaml has it' * isinstance(p, Open)})",
         )
         for p in arguments
     ]
@@ -80,9 +96,9 @@ def required(executable: str, values: dict[str, Any], remap: dict[str, str] | No
     """Return a node whose end ends the launch, with a status that is not 0.
 
     Args:
-        values: of the launch arguments: namespace and use_sim_time are used.
+        values: of the launch arguments: contract, namespace and use_sim_time are used.
         remap: topic names, from and to.
-        parameters: of the node.
+        parameters: of the node, above those of nodes.yaml; what is None is not set.
     """
 
     def on_exit(context: LaunchContext) -> None:
@@ -95,6 +111,8 @@ def required(executable: str, values: dict[str, Any], remap: dict[str, str] | No
 
 def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[str, Any], **options: Any) -> Node:
     sim_time = {"use_sim_time": values["use_sim_time"]} if executable != "sim_node" else {}
+    given = {name: value for name, value in {**parameters, **sim_time}.items() if value is not None}
+    config = find_nodes_file(values["contract"])
     return Node(
         package="ssql_ros",
         executable=executable,
@@ -102,7 +120,7 @@ def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[
         namespace=values["namespace"],
         output="screen",
         remappings=list((remap or {}).items()),
-        parameters=[{**parameters, **sim_time}],
+        parameters=[*([str(config)] if config else []), given],
         **options,
     )
 
@@ -110,6 +128,11 @@ def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[
 def contract_of(values: dict[str, Any]) -> Contract:
     """Return the contract that the argument `contract` names. Raises LaunchArgumentError."""
     return _named("contract", values["contract"], lambda: load_contract(find_contract(values["contract"])))
+
+
+def task_of(values: dict[str, Any]) -> Task:
+    """Return the task that the argument `task` names. Raises LaunchArgumentError."""
+    return _named("task", values["task"], lambda: find_task(values["task"]))
 
 
 def check_topics(values: dict[str, Any], *names: str) -> None:
@@ -168,7 +191,9 @@ def _refuse_unknown(given: Sequence[str], arguments: Sequence[Parameter]) -> Non
 
 
 def _value(argument: Parameter, text: str) -> Any:
-    """Return an argument's value of the type of its default. Raises LaunchArgumentError."""
+    """Return an argument's value of the type of its default; None: it is open. Raises LaunchArgumentError."""
+    if isinstance(argument, Open) and not text:
+        return None
     kind = type(argument.default)
     try:
         value = _WORDS[text.strip().lower()] if kind is bool else kind(text)

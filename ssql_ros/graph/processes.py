@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from ssql_ros.processes import lifeline
 from ssql_ros.processes.missing import HOW
 
 # In the order in which they end: who commands the robot sends its safe action while a driver is there to hear it.
-NODES = ("shield_node", "behaviour_node", "policy_node", "pilot_node", "learner_node", "sim_node", "recorder_node")
-COMMANDING = ("shield_node", "behaviour_node", "policy_node", "pilot_node")
+NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "recorder_node")
+COMMANDING = ("shield_node", "behaviour_node", "policy_node")
 LAST = ("sim_node", "recorder_node")
 # 101 is the highest domain whose ports lie below Linux' ephemeral range; 0 is everybody's.
 DOMAINS = range(1, 102)
@@ -132,9 +133,18 @@ class Graph:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._waits, self._holds = os.pipe()
 
-    def start(self, node: str, **parameters: Any) -> None:
-        """Start a node with parameters."""
-        settings = [item for name, value in parameters.items() for item in ("-p", f"{name}:={parameter_text(value)}")]
+    def start(
+        self, node: str, config: Path | None = None, remap: Mapping[str, str] | None = None, /, **parameters: Any
+    ) -> None:
+        """Start a node with parameters.
+
+        Args:
+            config: file of parameters, which those that are given here stand above.
+            remap: topic names, from and to.
+        """
+        settings = ["--params-file", str(config)] if config else []
+        settings += [item for names in (remap or {}).items() for item in ("-r", ":=".join(names))]
+        settings += [item for name, value in parameters.items() for item in ("-p", f"{name}:={parameter_text(value)}")]
         command = [str(executable(node)), "--ros-args", *settings]
         output = None
         if self._logs is not None:

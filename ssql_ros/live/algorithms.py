@@ -11,7 +11,7 @@ from ssql_ros.algorithms.ssql import SSQL, SSQLSettings, policy_kind
 from ssql_ros.algorithms.supported_iql import SupportedIQL
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.live.settings import LIVE_ALGORITHMS
-from ssql_ros.training.registry import settings_of
+from ssql_ros.training.settings import settings_of
 
 LiveAlgorithm = SSQL | SupportedIQL
 # Settings that say what the networks are and what they approximate: of others a checkpoint is of no use.

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ssql_ros.contract import config_folder
+from ssql_ros.contract import robot_folder
 from ssql_ros.model.bundle import BundleError
+
+
+def bundle_folder(robot: str) -> Path:
+    """Return the folder of the bundles that are shipped with a robot: `bundles`, beside the folder of its settings."""
+    return robot_folder(robot).parent / "bundles"
 
 
 def find_shipped_bundle(robot: str, folder: Path | None = None) -> Path:
@@ -15,12 +20,12 @@ def find_shipped_bundle(robot: str, folder: Path | None = None) -> Path:
 
     Args:
         robot: as its contract names it.
-        folder: where to look; None: config/bundles of this package.
+        folder: where to look; None: where its bundles are shipped.
 
     Raises:
         BundleError: none is shipped; the text lists the robots that have one.
     """
-    folder = config_folder() / "bundles" if folder is None else folder
+    folder = bundle_folder(robot) if folder is None else folder
     named = folder / f"{robot}_critic.safetensors"
     candidates = [named] if named.is_file() else sorted(folder.glob(f"{robot}_*.safetensors"))
     for path in candidates:

@@ -30,6 +30,7 @@ from ssql_ros.model.policy import behaviour_of
 from ssql_ros.nodes.learner_inputs import LearnerInputs
 from ssql_ros.nodes.offers import Offers
 from ssql_ros.nodes.worker_process import WorkerProcess
+from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.announcer import Announcer
 from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.guard import Guard
@@ -37,7 +38,7 @@ from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import run_node
 
 PARAMETERS = (
-    Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
+    Parameter("contract", DEFAULT, "robot name or path of its contract YAML", fixed=True),
     Parameter("behaviour", "", "bundle that tells the behaviour policy; its critic judges in shadow", fixed=True),
     Parameter("folder", "", "where buffer, checkpoint and offers lie; an old one is gone on with", fixed=True),
     Parameter("algorithm", "ssql", "what learns", choices=LIVE_ALGORITHMS, fixed=True),

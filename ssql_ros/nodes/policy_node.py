@@ -1,104 +1,55 @@
-"""Serves a bundle's policy: answers every whole observation with a proposal, and takes better policies while it runs.
-
-The observation is assembled as the shield assembles it. Its past actions are what the robot was told, heard on the
-contract's command topic: that is what was executed, whoever decided it, with a shield in between or without, and it
-needs no knowledge of a shield's name or account. Where the last command is late, the answer waits for it, briefly.
-"""
+"""Serves a bundle's policy: answers every whole observation with a proposal, and takes better ones as it runs."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.parameter import Parameter as RosParameter
-from sensor_msgs.msg import JointState
 
-from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract
-from ssql_ros.contract.contract import JOINT_STATE
-from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
 from ssql_ros.model.bundle import Bundle, load_bundle
 from ssql_ros.model.policy import ServedPolicy, make_policy
 from ssql_ros.model.probes import check_policy, check_probes
-from ssql_ros.model.proposal import Proposal as Draw
-from ssql_ros.msg import Proposal
+from ssql_ros.model.shipped import bundle_folder
+from ssql_ros.nodes.answering import OUTPUT, AnsweringNode
+from ssql_ros.nodes.answering import PARAMETERS as ANSWERING
 from ssql_ros.ros import model_receiver
-from ssql_ros.ros.diagnostics import Diagnostics
-from ssql_ros.ros.guard import Guard
-from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
 from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served, rest
-from ssql_ros.ros.parameters import Parameter, declare
-from ssql_ros.ros.process import COMMAND, EVENT, SENSOR, raise_priority, run_node
+from ssql_ros.ros.parameters import Parameter
+from ssql_ros.ros.process import raise_priority, run_node
 
 PARAMETERS = (
-    Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
-    Parameter("bundle", "", "path of the bundle with the policy; empty: config/bundles/ROBOT_ssql", fixed=True),
-    Parameter("best", False, "answer with the policy's most probable action instead of a draw"),
-    Parameter("seed", 0, "seed of the next episode's draws; goes up by one with each", low=0, high=2**31 - 1),
-    Parameter("output", "proposal", "publish joint_proposals, or joint_commands_raw", choices=("command", "proposal")),
+    *ANSWERING,
+    Parameter("bundle", "", "path of the bundle with the policy; empty: ROBOT_ssql, as it is shipped", fixed=True),
+    replace(OUTPUT, default="proposal"),
     Parameter("realtime_priority", 0, "SCHED_FIFO priority of the node; 0: normal", low=0, high=99, fixed=True),
     *model_receiver.PARAMETERS,
 )
-# An answer waits this share of a control period for the command before it; a policy must answer within it too.
-SHARE = 0.25
 
 
-class PolicyNode(Node):
-    """Answers each whole observation; a gap in the stamps begins a new episode, with the next seed."""
+class PolicyNode(AnsweringNode):
+    """Serves a bundle's policy, and then those that are announced."""
 
     def __init__(self) -> None:
-        super().__init__("policy_node")
-        self.value_of = declare(self, PARAMETERS)
-        self.contract = load_contract(find_contract(self.value_of("contract")))
-        self._limit = SHARE * self.contract.control_period
-        self._assembler = ObservationAssembler(self.contract)
-        self._rng = np.random.default_rng(0)
-        self._lock = threading.Lock()  # held while the policy answers, and while another takes its place
-        self._policy, self._bundle_id, self._episode = self._load()
-        self._answered: int | None = None  # ns, stamp of the observation that was answered last
-        self._answer: Proposal | JointState | None = None
-        self._newest: int | None = None  # ns, stamp of the newest message of the trigger
-        self._follows = False  # commands are heard, so that it makes sense to wait for one
-        self._answers = self._unfollowed = 0
-        self._fault = ""
-        self._commands = self.create_publisher(JointState, "joint_commands_raw", COMMAND)
-        self._proposals = self.create_publisher(Proposal, "joint_proposals", COMMAND)
-        self.guard = Guard(self.get_logger())
-        for name in self.contract.observed_inputs:
-            source = self.contract.inputs[name]
-            kind, receive = INPUT_TYPES[source.type], self.guard(source.topic, self._reader(name))
-            self.create_subscription(kind, source.topic, receive, SENSOR, raw=True)
-        topic = self.contract.commanded.topic
-        # Not only the newest: every command is part of the history.
-        self.create_subscription(JointState, topic, self.guard(topic, self._command_reader(topic)), EVENT, raw=True)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        patience = self.guard("patience", self._on_patience_ended)
-        self._patience = self.create_timer(self._limit, patience, clock=steady)
-        self._patience.cancel()
-        self._diagnostics = Diagnostics(self, "policy", self._describe)
-        self.create_timer(1.0, self.guard("report", self._report), clock=steady)
-        self._receiver: ModelReceiver | None = None
-        first = Served(self._bundle_id, (self._bundle_id, self._policy))
-        self._receiver = ModelReceiver(
+        super().__init__("policy_node", PARAMETERS)
+        bundle_id = self._source.removeprefix("policy ")
+        self._receiver: ModelReceiver | None = ModelReceiver(
             self,
             self.contract,
             Inspected("policy"),
             self._serve,
             self._put_in_force,
             self._report,
-            first,
+            Served(bundle_id, (bundle_id, self._policy)),
             self.value_of,
         )
         if priority := self.value_of("realtime_priority"):
             raise_priority(self, priority)
             self._receiver.raise_priority(priority)
-        self.get_logger().info(f"policy of bundle {self._bundle_id} for {self.contract.id}")
+        self.get_logger().info(f"{self._source} for {self.contract.id}")
 
     def close(self) -> None:
         """Take no more models."""
@@ -106,16 +57,17 @@ class PolicyNode(Node):
         if receiver is not None:
             receiver.close()
 
-    # The policy, at first and later.
-
-    def _load(self) -> tuple[ServedPolicy, str, int]:
-        path = self.value_of("bundle")
-        if not path:
-            robot = self.contract.robot
-            path = find_contract(robot).parent / "bundles" / f"{robot}_ssql.safetensors"
+    def _load(self) -> tuple[ServedPolicy, str]:
+        robot = self.contract.robot
+        path = self.value_of("bundle") or bundle_folder(robot) / f"{robot}_ssql.safetensors"
         bundle = load_bundle(path, self.contract)
         check_probes(bundle)
-        return make_policy(bundle), bundle.id, -1
+        return make_policy(bundle), f"policy {bundle.id}"
+
+    def _report(self) -> None:
+        super()._report()
+        if receiver := getattr(self, "_receiver", None):
+            receiver.report()
 
     def _serve(self, bundle: Bundle) -> tuple[tuple[str, ServedPolicy], str]:
         """Return the policy of an announced bundle, verified and tried. In the receiver's thread."""
@@ -134,152 +86,10 @@ class PolicyNode(Node):
         """Serve another policy from the next observation on: in the same stride, or as in a new episode."""
         with self._lock:
             before = self._policy
-            self._bundle_id, self._policy = model
+            bundle_id, self._policy = model
+            self._source = f"policy {bundle_id}"
             if not _carry_on(self._policy, before):
                 self._episode = -1
-
-    # What comes in.
-
-    def _reader(self, name: str) -> Callable[[bytes], None]:
-        source = self.contract.inputs[name]
-        parse, read = parser_of(source.type), InputReader(self.contract, source)
-        triggers = name == self.contract.observed.trigger
-        arrivals = source.stamps == "arrival"
-
-        def receive(data: bytes) -> None:
-            try:
-                message = parse(data)
-                values = read(message)
-                stamp = check_stamp(message, source.topic)
-                if arrivals:
-                    stamp = max(self.get_clock().now().nanoseconds, (self._newest or 0) + triggers)
-                again = triggers and stamp == self._newest
-                self._newest = stamp if triggers else self._newest
-                self._assembler.read(name, stamp, time.monotonic(), values)
-            except ContractError as error:
-                self._note(str(error))
-                return
-            if again and stamp == self._answered and self._answer is not None:
-                # An observation told again gets the same answer again: the first may have reached nobody.
-                self._publish(self._answer)
-            self._answer_when_followed()
-
-        return receive
-
-    @property
-    def _pending(self) -> bool:
-        """Tell whether a whole observation is there that has no answer yet."""
-        return self._assembler.stamp != self._answered and self._assembler.ready
-
-    def _command_reader(self, topic: str) -> Callable[[bytes], None]:
-        parse, reader = parser_of(JOINT_STATE), CommandReader(self.contract, topic)
-
-        def receive(data: bytes) -> None:
-            try:
-                message = parse(data)
-                action = self.contract.clip(reader.joint_state(message))
-                stamp = check_stamp(message, topic)
-            except ContractError as error:
-                self._note(f"{topic}: {error}")
-                return
-            self._assembler.executed(action, stamp)
-            self._follows = True
-            self._answer_when_followed()
-
-        return receive
-
-    def _on_patience_ended(self) -> None:
-        self._patience.cancel()
-        if self._pending:
-            # One command went missing, or nobody commands any more: then no answer must wait for it.
-            self._follows = False
-            self._unfollowed += 1
-            self._answer_now()
-
-    # What goes out.
-
-    def _answer_when_followed(self) -> None:
-        if not self._pending:
-            return
-        if self._assembler.followed or not self._follows:
-            self._patience.cancel()
-            self._answer_now()
-        elif self._patience.is_canceled():
-            self._patience.reset()
-
-    def _answer_now(self) -> None:
-        observation = self._assembler.vector()
-        # Whatever comes of it, it has had its turn.
-        self._answered, self._answer = self._assembler.stamp, None
-        with self._lock:
-            if self._assembler.episode != self._episode:
-                self._begin_episode()
-            context = self._policy.context()
-            if self.value_of("best"):
-                draw = Draw(self._policy.best(observation), 0.0)
-            else:
-                draw = self._policy.propose(observation, self._rng)
-            source = f"policy {self._bundle_id}"
-        if not np.isfinite(draw.action).all():
-            self._note(f"{source}: the action is not finite")
-            return
-        self._fault = ""
-        self._answers += 1
-        self._answer = self._message(draw, context, source, self._answered or 0)
-        self._publish(self._answer)
-
-    def _begin_episode(self) -> None:
-        """Begin the policy's episode, with the next seed. The lock is held."""
-        self._episode = self._assembler.episode
-        seed = self.value_of("seed")
-        self._rng = np.random.default_rng(seed)
-        self._policy.reset(self._rng)
-        self.set_parameters([RosParameter("seed", value=(seed + 1) % 2**31)])
-
-    def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Proposal | JointState:
-        if self.value_of("output") == "command":
-            return fill_joint_command(JointState(), self.contract, self.contract.joint_command(draw.action), stamp)
-        said = {name: getattr(draw, name) for name in ("mean", "std", "low", "high")}
-        proposal = fill(
-            Proposal(),
-            contract_id=self.contract.id,
-            source=source,
-            action=draw.action,
-            context=context,
-            squashed=draw.squashed,
-            **{name: value for name, value in said.items() if value is not None},
-        )
-        set_stamp(proposal, stamp)
-        return proposal
-
-    def _publish(self, message: Proposal | JointState) -> None:
-        (self._proposals if isinstance(message, Proposal) else self._commands).publish(message)
-
-    # Reports.
-
-    def _note(self, fault: str) -> None:
-        self._fault = fault
-        self.get_logger().error(fault, throttle_duration_sec=1.0)
-
-    def _report(self) -> None:
-        self._diagnostics.publish()
-        receiver = self._receiver
-        if receiver is not None:
-            receiver.report()
-
-    def _describe(self) -> tuple[bytes, str, dict[str, str]]:
-        values = {
-            "bundle": self._bundle_id,
-            "answers": str(self._answers),
-            "episodes": str(self._assembler.episode),
-            "unfollowed": str(self._unfollowed),
-            **{f"exceptions in {where}": str(count) for where, count in self.guard.counts.items()},
-        }
-        if self._fault:
-            return DiagnosticStatus.ERROR, self._fault, values
-        if not self._answers:
-            return DiagnosticStatus.WARN, "no whole observation yet", values
-        return DiagnosticStatus.OK, "serving", values
 
 
 def _carry_on(policy: ServedPolicy, before: ServedPolicy) -> bool:

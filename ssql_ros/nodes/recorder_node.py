@@ -22,13 +22,14 @@ from rclpy.node import Node
 
 from ssql_ros.bags import BagWriter, Recording
 from ssql_ros.contract import Contract, find_contract, load_contract
+from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.diagnostics import Description, Diagnostics
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import run_node
 from ssql_ros.ros.recorded_topic import Topic, bag_qos, matching_qos, message_type
 
 PARAMETERS = (
-    Parameter("contract", "minitaur", "robot name or path of its contract: which topics to record", fixed=True),
+    Parameter("contract", DEFAULT, "robot name or path of its contract: which topics to record", fixed=True),
     Parameter("output", "", "folder of the bag, must not exist; empty: bags/<robot>_<UTC time>", fixed=True),
     # An empty list has no type that rcl could check an override against, hence the empty text.
     Parameter("topics", [""], "topics to record; empty: inputs, commands and the shield's, by contract", fixed=True),

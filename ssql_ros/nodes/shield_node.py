@@ -27,6 +27,7 @@ from ssql_ros.model.shipped import find_shipped_bundle
 from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl
 from ssql_ros.nodes.shield_report import ShieldReport, fallen_at
+from ssql_ros.robots import DEFAULT
 from ssql_ros.ros import model_receiver
 from ssql_ros.ros.guard import Guard, GuardedLifecycle
 from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served, rest
@@ -37,7 +38,7 @@ from ssql_ros.shield.decision import FIRST_STAGE, STAGE, ShieldSettings
 from ssql_ros.shield.loop import Mode, ShieldLoop
 
 PARAMETERS = (
-    Parameter("contract", "minitaur", "robot name or path of its contract YAML", fixed=True),
+    Parameter("contract", DEFAULT, "robot name or path of its contract YAML", fixed=True),
     Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
     Parameter(
         "mode",

@@ -7,6 +7,7 @@ from a driver: topics, types and stamps are those of one.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -22,35 +23,28 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
-from ssql_ros.contract import ContractError, find_contract, load_contract
+from ssql_ros.contract import ContractError
 from ssql_ros.contract.messages import CommandReader, fill, set_stamp, stamp_of
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.msg import Episode, Incident
-from ssql_ros.nodes.bodies import BODIES
-from ssql_ros.robots.tasks import TASKS, find_task
+from ssql_ros.nodes.sensors import MESSAGES
+from ssql_ros.robots import DEFAULT
+from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.ros.executor import executor_for
+from ssql_ros.ros.inputs import INPUT_TYPES
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
 
-WORLDS = tuple(name for name, task in TASKS.items() if task.robot in BODIES)
 PARAMETERS = (
-    Parameter("task", "minitaur", "which world", choices=WORLDS, fixed=True),
+    Parameter("task", DEFAULT, "which world", fixed=True),
     Parameter("real_time", False, "step on the steady clock instead of in lock-step with the commands", fixed=True),
     Parameter("seed", 0, "seed of the next episode; goes up by one with each", low=0, high=2**31 - 1),
     Parameter("auto_reset", True, "begin the next episode when one has ended; else wait for ~/reset", fixed=True),
     Parameter("patience", 0.5, "s, how long lock-step waits for a command before time goes on", low=0.02, high=60.0),
     Parameter("max_steps", 0, "control periods of an episode; 0: as many as the world says", 0, 10**6, fixed=True),
-    Parameter("goal_velocity", 0.3, "m/s, of the Minitaur's reward", low=-2.0, high=2.0, fixed=True),
-    Parameter("foot_friction", 1.0, "lateral friction of the Minitaur's feet", low=0.05, high=5.0, fixed=True),
-    Parameter(
-        "randomise",
-        "none",
-        "draw the Minitaur's physics anew each episode",
-        choices=("none", "physics", "friction"),
-        fixed=True,
-    ),
+    Parameter("world", "{}", "options of the world in place of the task's, in JSON", fixed=True),
 )
-# The Minitaur settles into its pose for this long on the robot's clock: the gap by which all see a new episode.
+# How long it takes to begin, on the robot's clock: the gap by which all see a new episode.
 RESET_SECONDS = 1.0
 
 
@@ -61,8 +55,14 @@ class SimNode(Node):
         super().__init__("sim_node")
         self.value_of = declare(self, PARAMETERS)
         task = find_task(self.value_of("task"))
-        self.contract = load_contract(find_contract(task.robot))
-        self.body = BODIES[task.robot](self, task, self.contract, self.value_of)
+        self.contract = task.contract()
+        self.body = task.plug.body(task.make(**self._world_of(task)), self.contract)
+        trigger = self.contract.observed.trigger
+        # The trigger last: whoever hears it has heard the others.
+        self._sensors = {
+            name: self.create_publisher(INPUT_TYPES[source.type], source.topic, EVENT)
+            for name, source in sorted(self.contract.inputs.items(), key=lambda item: item[0] == trigger)
+        }
         self._period = round(self.contract.control_period * NANOSECONDS)
         self._timeout = round(self.contract.command_timeout * NANOSECONDS)
         self._safe_command = self.contract.joint_command(self.contract.safe_action)
@@ -83,6 +83,17 @@ class SimNode(Node):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._episodes = 0
         self._begin()
+
+    def _world_of(self, task: Task) -> dict[str, Any]:
+        """Return the options of the world. Raises ValueError where the parameter `world` is not of a JSON object."""
+        try:
+            given = json.loads(self.value_of("world"))
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            raise ValueError(f"parameter world: expected an object in JSON, got {self.value_of('world')!r}")
+        steps = {"max_steps": self.value_of("max_steps")} if self.value_of("max_steps") else {}
+        return {**task.world("finetune"), **steps, **given}
 
     # Commands, and the driver's time-out.
 
@@ -173,18 +184,17 @@ class SimNode(Node):
         self.publish_sensors()
         if info["incident"] != self._was_incident or self._steps == 0:
             self._was_incident = info["incident"]
-            self._publish_incident(info)
+            message = fill(Incident(), incident=info["incident"], margin=info["margin"], cause=info["cause"])
+            set_stamp(message, self._now)
+            self._incident.publish(message)
 
     def publish_sensors(self) -> None:
         """Publish the clock and what the sensors say of the current instant."""
         stamp = self._now
         self._clock_out.publish(ClockMessage(clock=Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS)))
-        self.body.publish(stamp)
-
-    def _publish_incident(self, info: dict[str, Any]) -> None:
-        message = fill(Incident(), incident=info["incident"], margin=info["margin"], cause=info["cause"])
-        set_stamp(message, self._now)
-        self._incident.publish(message)
+        readings = self.body.readings()
+        for name, publisher in self._sensors.items():
+            publisher.publish(MESSAGES[self.contract.inputs[name].type](readings[name], stamp))
 
     def _publish_episode(self, info: dict[str, Any]) -> None:
         message = fill(

@@ -14,20 +14,24 @@ from ssql_ros.contract.messages import CommandReader, stamp_of
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.report.page import Frame
 from ssql_ros.report.records import RunRecord, typical_pair
+from ssql_ros.robots.body import Body
 
 # Control periods before the fall of the unprotected episode at which both episodes are shown.
 BEFORE_FALL = (40, 20, 8, 0)
 TITLES = {"monitor": "watched", "enforce": "shielded"}
 
 
-def fall_frames(path: str | os.PathLike[str], contract: Contract, env: Any, runs: Sequence[RunRecord]) -> list[Frame]:
+def fall_frames(
+    path: str | os.PathLike[str], contract: Contract, world: Any, body: Body, runs: Sequence[RunRecord]
+) -> list[Frame]:
     """Return the same instants of one seed without and with the shield, up to the fall of the one without.
 
     A simulation restored from its seed repeats itself to the bit, so the recorded commands give the recorded motion.
 
     Args:
         path: the bag.
-        env: the world that was recorded, with render_mode "rgb_array".
+        world: that was recorded, with render_mode "rgb_array".
+        body: the driver of that world.
     """
     by_mode = {run.mode: run for run in runs}
     if len(by_mode) < len(TITLES):
@@ -40,7 +44,7 @@ def fall_frames(path: str | os.PathLike[str], contract: Contract, env: Any, runs
     frames = []
     for mode, episode in zip(TITLES, pair, strict=True):
         sent = commands.get((episode.seed, mode == "enforce"), [])
-        for step, image in _replayed(env, episode.seed, sent, instants):
+        for step, image in _replayed(world, body, episode.seed, sent, instants):
             seconds = step * contract.control_period
             frames.append(Frame(image, f"{TITLES[mode]}, seed {episode.seed}, {seconds:.2f} s"))
     return frames
@@ -68,12 +72,14 @@ def _commands(path: str | os.PathLike[str], contract: Contract) -> dict[tuple[in
     return episodes
 
 
-def _replayed(env: Any, seed: int, commands: list[np.ndarray], instants: list[int]) -> list[tuple[int, np.ndarray]]:
-    env.reset(seed=seed)
+def _replayed(
+    world: Any, body: Body, seed: int, commands: list[np.ndarray], instants: list[int]
+) -> list[tuple[int, np.ndarray]]:
+    body.reset(seed)
     pictures = []
     for step in range(max(instants) + 1):
         if step in instants:
-            pictures.append((step, env.render()))
+            pictures.append((step, world.render()))
         if step < len(commands):
-            env.step_joint_positions(commands[step])
+            body.step(commands[step])
     return pictures

@@ -19,8 +19,7 @@ from ssql_ros.ros.parameters import Parameter
 TOPICS = {
     "shield_node": ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_proposals", "joint_commands"),
     "policy_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_proposals", "model_announcements"),
-    "behaviour_node": ("joint_states", "joint_commands_raw", "joint_proposals"),
-    "pilot_node": ("odom", "joint_commands_raw"),
+    "behaviour_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_commands_raw", "joint_proposals"),
     "sim_node": ("joint_states", "imu/data", "odom", "joint_commands", "forward_commands", "incident", "episode"),
     "learner_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_proposals", "model_announcements"),
     "recorder_node": ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_commands"),

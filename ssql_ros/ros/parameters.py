@@ -94,7 +94,9 @@ class Parameter:
 # Parameters of earlier versions, and what takes their place.
 GONE = {
     "take_announcements": "is no more; by default no announcement is taken, bundle_folder and announcement_keys say "
-    "which are (docs/hot_swap.md)"
+    "which are (docs/hot_swap.md)",
+    "gait": "is no more; `behaviour` names a gait",
+    **dict.fromkeys(("goal_velocity", "foot_friction", "randomise"), "is no more; it is an option in `world`"),
 }
 
 

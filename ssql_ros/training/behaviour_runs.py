@@ -22,8 +22,8 @@ from ssql_ros.data.data_set import DataSet
 from ssql_ros.model.bundle import save_bundle, write_whole
 from ssql_ros.model.probes import with_probes
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.training.registry import checked_settings
 from ssql_ros.training.runs import claim, served
+from ssql_ros.training.settings import checked_settings
 from ssql_ros.training.stepping import step_through
 
 CHECKPOINT_EVERY = 1000  # updates

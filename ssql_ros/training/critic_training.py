@@ -26,7 +26,7 @@ from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ssql_ros.processes.interrupts import Interrupted, Stop, noting
-from ssql_ros.robots.minitaur.noisy_trot import NoiseSettings
+from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.tasks import Task
 from ssql_ros.shield.decision import ShieldSettings
 
@@ -87,7 +87,7 @@ def train_critic(
         "task": task.name,
         "seed": seed,
         "plan": asdict(plan),
-        "policy": f"bare trot {task.noisy_controller().gait}",
+        "policy": f"bare controller {task.noisy_controller().controller}",
         "data": [dict(zip(("episodes", "steps", "incidents"), count, strict=True)) for count in training.counts],
         "held_out": held_out,
     }
@@ -229,9 +229,10 @@ def _count(episodes: Sequence[Episode]) -> tuple[int, int, int]:
     return len(episodes), sum(map(len, episodes)), sum(episode.incident for episode in episodes)
 
 
-def _draw_noise(rng: np.random.Generator, rest: int) -> NoiseSettings:
-    """Return noise in bursts with the bare trot in between, so that what follows a disturbance is seen undisturbed."""
-    return NoiseSettings(
+def _draw_noise(task: Task, rng: np.random.Generator, rest: int) -> Noise:
+    """Return noise in bursts, the bare controller in between: what follows a disturbance is seen undisturbed."""
+    return Noise(
+        task.noisy_controller().controller,
         sigma=float(rng.uniform(0.1, 1.0)),
         rho=float(rng.choice(CORRELATIONS)),
         burst=int(rng.integers(3, 60)),
@@ -241,16 +242,17 @@ def _draw_noise(rng: np.random.Generator, rest: int) -> NoiseSettings:
 
 def _noisy_job(task: Task, rng: np.random.Generator) -> EpisodeJob:
     if rng.random() < 1 / 3:
-        noise = NoiseSettings(sigma=float(rng.uniform(0.05, 0.6)), rho=float(rng.choice(CORRELATIONS)))
+        name = task.noisy_controller().controller
+        noise = Noise(name, sigma=float(rng.uniform(0.05, 0.6)), rho=float(rng.choice(CORRELATIONS)))
     else:
-        noise = _draw_noise(rng, rest=int(rng.integers(15, 50)))
+        noise = _draw_noise(task, rng, rest=int(rng.integers(15, 50)))
     return EpisodeJob(task.name, int(rng.integers(HELD_OUT_SEED)), noise)
 
 
 def _masked_job(task: Task, rng: np.random.Generator, bundle: str) -> EpisodeJob:
     # Thresholds of many sizes: the critic must know both sides of whichever one it will serve at.
     epsilon = float(np.exp(rng.uniform(np.log(0.005), np.log(0.3))))
-    noise = task.noisy_controller() if rng.random() < 1 / 3 else _draw_noise(rng, rest=int(rng.integers(15, 50)))
+    noise = task.noisy_controller() if rng.random() < 1 / 3 else _draw_noise(task, rng, rest=int(rng.integers(15, 50)))
     seed = int(rng.integers(HELD_OUT_SEED))
     return EpisodeJob(task.name, seed, noise, bundle, ShieldSettings(epsilon, NO_CLOCK, NO_CLOCK))
 
@@ -273,7 +275,7 @@ def _judge(
     rng = np.random.default_rng(HELD_OUT_SEED)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + plan.held_out_episodes)
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.
-    disturbed = [EpisodeJob(task.name, seed, _draw_noise(rng, rest=HORIZON + 15)) for seed in seeds]
+    disturbed = [EpisodeJob(task.name, seed, _draw_noise(task, rng, rest=HORIZON + 15)) for seed in seeds]
     settings = ShieldSettings(plan.epsilon, NO_CLOCK, NO_CLOCK)
     masked = [EpisodeJob(task.name, seed, task.noisy_controller(), bundle, settings) for seed in seeds]
     gamma_safe = plan.critic.gamma_safe

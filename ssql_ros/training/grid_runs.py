@@ -28,12 +28,11 @@ from ssql_ros.algorithms.discrete import (
     DQNSettings,
 )
 from ssql_ros.evaluation.driver import EpisodeRow
-from ssql_ros.evaluation.promises import GRIDS
 from ssql_ros.model.bundle import write_whole
-from ssql_ros.training.registry import checked_settings
 from ssql_ros.training.runs import as_csv, claim, figures_of
+from ssql_ros.training.settings import checked_settings
 from ssql_ros.training.stepping import step_through
-from ssql_sim.grid import GridEnv
+from ssql_sim.grid import GRIDS, GridEnv
 from ssql_sim.soft_dp import (
     EpisodicMDP,
     expected_return,

@@ -29,8 +29,9 @@ from ssql_ros.model.bundle import load_bundle, save_bundle, write_whole
 from ssql_ros.model.policy import behaviour_of, make_policy
 from ssql_ros.model.probes import with_probes
 from ssql_ros.robots.tasks import Task, find_task
-from ssql_ros.training.registry import FROM_BEHAVIOUR, settings_of
+from ssql_ros.training.registry import FROM_BEHAVIOUR
 from ssql_ros.training.runs import claim, figures_of, served
+from ssql_ros.training.settings import settings_of
 from ssql_ros.training.stepping import step_through
 
 
@@ -60,7 +61,7 @@ class LoggedPlan:
         """Check what can be checked at once. Raises ValueError."""
         if self.algorithm not in FROM_BEHAVIOUR:
             raise ValueError(f"{self.algorithm} does not learn from a log; these do: {', '.join(FROM_BEHAVIOUR)}")
-        settings_of(self.algorithm, find_task(self.task).robot, self.settings)
+        settings_of(self.algorithm, find_task(self.task).robot, self.settings, self.task)
         if self.behaviour and self.algorithm != "ssql":
             raise ValueError(f"behaviour: {self.algorithm} keeps to no behaviour policy")
         for name, least in (("steps", 1), ("checkpoint_every", 1), ("evaluation", 1), ("seed", 0)):
@@ -76,7 +77,7 @@ def run_logged(plan: LoggedPlan, folder: Path, facts: dict[str, Any], show: bool
         CheckpointError: the folder holds another run, or the checkpoint is damaged, or cannot be written.
     """
     task = find_task(plan.task)
-    contract, settings = task.contract(), settings_of(plan.algorithm, task.robot, plan.settings)
+    contract, settings = task.contract(), settings_of(plan.algorithm, task.robot, plan.settings, task.name)
     data = DataSet(Path(plan.data))
     data.check_contract(contract.id)
     behaviour = _behaviour(plan, task) if plan.algorithm == "ssql" else None

@@ -26,58 +26,12 @@ from ssql_ros.model.bundle import Bundle, MarginCritic, save_bundle, write_whole
 from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.networks import default_device
 from ssql_ros.robots.tasks import Task, find_task
-from ssql_ros.training.registry import checked_settings
 from ssql_ros.training.runs import claim, served
+from ssql_ros.training.settings import settings_of
 from ssql_ros.training.stepping import CHECKPOINT, restored, step_through
 
-_SPEED_LIMITED: dict[str, Any] = {
-    # On two processor cores, and a log that is a tenth of the published ones.
-    "learning_rate": 1e-3,
-    "hidden": (128, 128),
-    "actor_hidden": (128, 128),
-    "actor_batch": 256,
-    "n_step": 4,
-    "tau": 0.01,
-    # Rewards are about 2 a step.
-    "reward_scale": 0.02,
-    "alpha": 0.25,
-    "safety_weight": 3.0,
-    "gate": 0.1,
-    "decay_from": 0.5,
-}
-# What differs from the authors' settings, by robot; a setting counts for every algorithm that has it.
-ROBOT_SETTINGS: dict[str, dict[str, Any]] = {
-    # A control period is 5 ms: what an action does shows after many of them, and danger lies further ahead than half
-    # a second. The pilots hold a heading for longer than these n steps.
-    "boat": {
-        "learning_rate": 1e-3,
-        "hidden": (128, 128),
-        "actor_hidden": (128, 128, 128),
-        "critic_activation": "gelu",
-        "actor_batch": 256,
-        "gamma": 0.998,
-        "gamma_safe": 0.999,
-        "n_step": 40,
-        "tau": 0.02,
-        "safety_expectile": 0.95,
-        "alpha": 0.003,
-        "safety_weight": 30.0,
-        "gate": 0.03,
-        "reward_scale": 0.005,
-        "actor_from": 0.4,
-        "decay_from": 0.5,
-    },
-    "half_cheetah": _SPEED_LIMITED,
-    # Slower than the half cheetah by an order of magnitude, and so is its limit.
-    "swimmer": {**_SPEED_LIMITED, "reward_scale": 0.2, "gate": 0.01},
-}
-# And by algorithm and robot.
-ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
-    # A quarter of the log's episodes spend some fifty steps in the rocks.
-    ("iql_lagrangian", "boat"): {"cost_scale": 0.02, "sharpness": 10.0},
-}
 Settings = SafeFQLSettings | IQLLagrangianSettings
-OFFLINE: dict[str, type[Settings]] = {"safefql": SafeFQLSettings, "iql_lagrangian": IQLLagrangianSettings}
+OFFLINE = ("safefql", "iql_lagrangian")
 
 
 @dataclass(frozen=True)
@@ -100,25 +54,21 @@ class OfflinePlan:
 
     def __post_init__(self) -> None:
         """Check what can be checked at once. Raises ValueError."""
-        offline_settings(find_task(self.task).robot, self.settings, self.algorithm)
+        offline_settings(find_task(self.task).robot, self.settings, self.algorithm, self.task)
         for name, least in (("steps", 1), ("checkpoint_every", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
 
-def offline_settings(robot: str, changed: dict[str, Any], algorithm: str = "safefql") -> Any:
-    """Return the settings for a robot.
+def offline_settings(robot: str, changed: dict[str, Any], algorithm: str = "safefql", task: str = "") -> Any:
+    """Return the settings for a robot, see `settings_of`.
 
     Raises:
         ValueError: no such algorithm or setting, or a value of another type.
     """
     if algorithm not in OFFLINE:
         raise ValueError(f"algorithm {algorithm!r} does not learn offline; these do: {', '.join(OFFLINE)}")
-    kind = OFFLINE[algorithm]
-    known = {field.name for field in dataclasses.fields(kind)}
-    own = {name: value for name, value in ROBOT_SETTINGS.get(robot, {}).items() if name in known}
-    own |= ALGORITHM_SETTINGS.get((algorithm, robot), {})
-    return checked_settings(algorithm, kind(), own, changed)
+    return settings_of(algorithm, robot, changed, task)
 
 
 def learner_of(
@@ -138,7 +88,7 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
         CheckpointError: the folder holds another run, or the checkpoint is damaged, or cannot be written.
     """
     task = find_task(plan.task)
-    contract, settings = task.contract(), offline_settings(task.robot, plan.settings, plan.algorithm)
+    contract, settings = task.contract(), offline_settings(task.robot, plan.settings, plan.algorithm, task.name)
     log, manifest = load_log(Path(plan.data), contract)
     _check_fits(log, manifest, contract, plan.data)
     config = {
@@ -191,7 +141,7 @@ def reopened(folder: Path) -> tuple[SafeFQL, OfflineData]:
         raise ValueError(f"{path}: expected a run of safefql, got one of {plan.algorithm}")
     task = find_task(plan.task)
     log, device = load_log(Path(plan.data), task.contract())[0], default_device()
-    checked = offline_settings(task.robot, settings)
+    checked = offline_settings(task.robot, settings, task=task.name)
     learner = SafeFQL(*_standardisation(task, log), task.contract().action_size, checked, plan.seed, device)
     restored(learner, folder / CHECKPOINT)
     return learner, OfflineData(log, checked.n_step, checked.gamma, device)

@@ -34,7 +34,8 @@ from ssql_ros.nn.checkpoint import CheckpointError, load_checkpoint, save_checkp
 from ssql_ros.processes.interrupts import Interrupted, noting
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.training.loop import Training
-from ssql_ros.training.registry import FROM_BEHAVIOUR, Start, make_learner, settings_of
+from ssql_ros.training.registry import FROM_BEHAVIOUR, Start, make_learner
+from ssql_ros.training.settings import settings_of
 
 # Uniform steps that show the spread of observations where the task does not state it.
 PROBE_STEPS = 2000
@@ -68,7 +69,7 @@ class Plan:
         """Check what can be checked at once. Raises ValueError."""
         task = find_task(self.task)
         task.world(self.phase)
-        settings_of(self.algorithm, task.robot, self.settings)
+        settings_of(self.algorithm, task.robot, self.settings, task.name)
         for name, least in (("steps", 1), ("checkpoint_every", 1), ("evaluation", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
@@ -92,7 +93,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
     """
     task = find_task(plan.task)
     contract = task.contract()
-    settings = settings_of(plan.algorithm, task.robot, plan.settings)
+    settings = settings_of(plan.algorithm, task.robot, plan.settings, task.name)
     config = {"plan": dataclasses.asdict(plan), "settings": dataclasses.asdict(settings), **facts}
     source = load_bundle(_bundle_of(plan.source), contract) if plan.source else None
     monitor = PromiseMonitor(task.behaviour_policy()) if plan.algorithm in FROM_BEHAVIOUR else None
@@ -110,7 +111,7 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
         except ValueError as error:
             raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
     # Only now: what cannot begin leaves no folder behind.
-    claim(folder, config, dataclasses.asdict(settings_of(plan.algorithm, task.robot, {})))
+    claim(folder, config, dataclasses.asdict(settings_of(plan.algorithm, task.robot, {}, task.name)))
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():

@@ -17,8 +17,9 @@ from ssql_ros.data.replay import Transition
 from ssql_ros.robots.tasks import Task
 from ssql_ros.training.learner import Learner
 from ssql_ros.training.loop import Training
-from ssql_ros.training.registry import Start, make_learner, settings_of
+from ssql_ros.training.registry import Start, make_learner
 from ssql_ros.training.runs import spread_of_uniform
+from ssql_ros.training.settings import settings_of
 
 PRICES = (0.0, 1.0, 5.0)  # of one step above the limit, in units of the reward
 LEARNER: dict[str, Any] = {"hidden": (128, 128), "initial_steps": 4000}
@@ -53,7 +54,7 @@ def skilled_log(task: Task, steps: int, seed: int, prices: Sequence[float] = PRI
     for index, price in enumerate(prices):
         own = seed * len(prices) + index
         start = Start(mean, spread, contract.action_size, contract.id, task.robot, "pretrain", steps, own, None)
-        learner = _Overheard(make_learner("sac", start, settings_of("sac", task.robot, LEARNER)), price)
+        learner = _Overheard(make_learner("sac", start, settings_of("sac", task.robot, LEARNER, task.name)), price)
         training = Training(learner, lambda: task.make(**task.world("pretrain")), contract, steps, own)
         for _ in tqdm(training.run(), total=steps, unit="step", desc=f"price {price:g}", disable=not show):
             if training.can_stop:

@@ -14,24 +14,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssql_ros.contract import Contract
+from ssql_ros.contract.reward import DistanceRule
+from ssql_ros.robots.noise import Scripted
+
 PILOTS = ("wanderer", "seeker", "careful", "visitor")
+# m, corners of the box, as its world has them.
+LOW, HIGH = (-3.0, -2.0), (2.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Chart:
     """What a pilot knows: the goal, and centre and radius of each rock, m."""
 
-    goal: tuple[float, float]
-    rocks: tuple[tuple[tuple[float, float], float], ...]
-    low: tuple[float, float]
-    high: tuple[float, float]
+    goal: tuple[float, ...]
+    rocks: tuple[tuple[tuple[float, ...], float], ...]
 
-
-def boat_chart() -> Chart:
-    """Return the chart of the simulated boat's world."""
-    from ssql_sim import boat  # only those who simulate need it
-
-    return Chart(boat.GOAL, boat.ROCKS, boat.LOW, boat.HIGH)
+    @classmethod
+    def of(cls, contract: Contract) -> Chart:
+        """Return the chart that the boat's contract draws."""
+        assert isinstance(contract.reward, DistanceRule)
+        return cls(contract.reward.goal, tuple((rock.centre, rock.radius) for rock in contract.balls))
 
 
 class Pilots:
@@ -90,8 +93,30 @@ class Pilots:
         return angle
 
     def _places(self, count: int) -> np.ndarray:
-        return self._rng.uniform(self._chart.low, self._chart.high, (count, 2))
+        return self._rng.uniform(LOW, HIGH, (count, 2))
 
 
 def _angle(vector: np.ndarray) -> np.ndarray:
     return np.arctan2(vector[:, 1], vector[:, 0])
+
+
+class Pilot(Scripted):
+    """One boat's pilot as a controller.
+
+    Args:
+        kind: name in PILOTS; empty: another one with each episode, in turn.
+    """
+
+    def __init__(self, kind: str, contract: Contract) -> None:
+        self._kinds = [PILOTS.index(kind)] if kind else list(range(len(PILOTS)))
+        self._chart, self._episodes = Chart.of(contract), 0
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode with a skill and errors of its own."""
+        kind = self._kinds[self._episodes % len(self._kinds)]
+        self._episodes += 1
+        self._pilots = Pilots(self._chart, np.array([kind]), rng)
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the action (2,) at a position (2,)."""
+        return self._pilots.act(observation[np.newaxis])[0].copy()

@@ -1,1 +1,52 @@
-"""The Minitaur: a quadruped of eight motors (TASKS: walk without falling)."""
+"""The Minitaur: a quadruped of eight motors that is to walk without falling."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ssql_ros.robots.minitaur.body import MinitaurBody
+from ssql_ros.robots.minitaur.trot import GAITS, ScriptedTrot
+from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
+from ssql_ros.robots.noise import Noise
+from ssql_ros.robots.plug import Robot
+from ssql_ros.robots.tasks import Task
+
+# Falls in about nine of ten episodes when nothing protects the robot.
+WILD = Noise("A", sigma=0.3, rho=0.85)
+
+
+def _world(**options: Any) -> Any:
+    from ssql_sim import MinitaurEnv
+
+    return MinitaurEnv(**options)
+
+
+def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = "", **finetune: Any) -> Task:
+    return Task(
+        name=name,
+        robot="minitaur",
+        pretrain={"goal_velocity": goal},
+        finetune={"goal_velocity": goal, **finetune},
+        untrusted=WILD,
+        bundle=bundle,
+        first_bundle=first_bundle,
+        behaviour={"kind": "trot_mixture", "gaits": ["A", "G4", "G5"], "bound": 0.15, "context": 8},
+    )
+
+
+ROBOT = Robot(
+    name="minitaur",
+    make_world=_world,
+    tasks=(
+        _task("minitaur", bundle="minitaur_critic.safetensors"),
+        _task("minitaur_velocity", goal_velocity=0.4),
+        _task("minitaur_friction", foot_friction=1.25),
+        _task("minitaur_physics", randomise="physics"),
+        # Learned from safe trots, the fastest of which makes 0.41 m/s: there is nothing to pre-train on.
+        _task("minitaur_trots", 0.4, "minitaur_critic.safetensors", "minitaur_trots.safetensors"),
+    ),
+    behaviours={"trot_mixture": TrotMixture},
+    controllers={name: partial(ScriptedTrot, name) for name in GAITS},
+    body=MinitaurBody,
+)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssql_ros.contract import Contract
+from ssql_ros.robots.noise import Scripted
+
 CONTROL_PERIOD = 0.02  # s
 RAMP_STEPS = 25
 # Front left, back left, front right, back right: the diagonals move together.
@@ -51,3 +54,23 @@ GAITS = {
     "G4": Trot(3.5345, 0.1781, 0.1901, -0.7784, 0.088, -0.1326),
     "G5": Trot(2.4548, 0.2703, 0.1497, -0.8456, 0.0845, -0.1963),
 }
+
+
+class ScriptedTrot(Scripted):
+    """One gait of the family as a controller.
+
+    Args:
+        gait: name in `GAITS`.
+    """
+
+    def __init__(self, gait: str, _: Contract) -> None:
+        self.gait, self._step = GAITS[gait], 0
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self._step = 0
+
+    def best(self, observation: np.ndarray) -> np.ndarray:
+        """Return the trot's action (8,), whatever is observed, and move on by one step."""
+        self._step += 1
+        return self.gait.action(self._step - 1)

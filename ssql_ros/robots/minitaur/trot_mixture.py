@@ -80,6 +80,10 @@ class TrotMixture:
         """Return the weights (M,) of the gaits."""
         return self.weights
 
+    def start_names(self) -> tuple[str, ...]:
+        """Return the names of the gaits."""
+        return self.gaits
+
     def with_start_weights(self, weights: np.ndarray) -> TrotMixture:
         """Return the same mixture with other weights (M,) of the gaits."""
         return TrotMixture(self.gaits, weights.tolist(), self.bound, self.holds)

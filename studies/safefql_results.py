@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes docs/results/safefql.csv: every figure of docs/safefql.md, of one run folder a seed.
 
-    scripts/safefql_results.py runs/boat_safefql_0 runs/half_cheetah_velocity_safefql_0 ...
+    studies/safefql_results.py runs/boat_safefql_0 runs/half_cheetah_velocity_safefql_0 ...
 
 Each run of SafeFQL is calibrated first; of IQL with a Lagrangian the policy alone is judged. Columns as in summary.csv:
 experiment, method, task, seed, figure, value.
