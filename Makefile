@@ -71,7 +71,7 @@ $(PIP_STAMP): requirements.lock
 	@$(VENV)/bin/python scripts/install_requirements.py requirements.lock $(PIP_ARGS)
 	@echo '$(PREFIX)' > $@
 
-$(BUILD_STAMP): $(PIP_STAMP) CMakeLists.txt package.xml scripts/build_package.sh $(wildcard msg/*.msg cmake/* src/kernels/*)
+$(BUILD_STAMP): $(PIP_STAMP) CMakeLists.txt package.xml setup.py scripts/build_package.sh $(wildcard msg/*.msg cmake/* src/kernels/*)
 	@rm -f $@ $(LINK_STAMP)
 	@echo "Building the messages and kernels (log: $(BUILD)/build.log)"
 	@scripts/build_package.sh $(PREFIX) $(BUILD) $(JOBS)

@@ -23,7 +23,7 @@ from ssql_ros.cli import (
     train,
 )
 from ssql_ros.processes import interrupts
-from ssql_ros.processes.missing import explained
+from ssql_ros.processes.missing import explained, need
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
@@ -67,6 +67,7 @@ def run_verbs(
     options = parser.parse_args(arguments)
     try:
         with interrupts.raising():
+            need(*getattr(options, "needs", ()))
             return options.run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
