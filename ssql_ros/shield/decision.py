@@ -147,7 +147,7 @@ class _Scores:
     def choose(self, actions: np.ndarray, logits: np.ndarray, riskiest: bool) -> int | None:
         """Take in scores (k,) of actions (k, n_action); return the index of the first or the riskiest safe one."""
         self.scored += len(logits)
-        best = logits.argmin()
+        best = int(logits.argmin())
         least = logits.item(best)
         # A NaN is the first that argmin finds, -inf the next: a least one that is finite says that all are numbers.
         if math.isfinite(least) and least > self.threshold:
