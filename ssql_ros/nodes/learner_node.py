@@ -30,7 +30,6 @@ from ssql_ros.model.policy import behaviour_of
 from ssql_ros.nodes.learner_inputs import LearnerInputs
 from ssql_ros.nodes.offers import Offers
 from ssql_ros.nodes.worker_process import WorkerProcess
-from ssql_ros.processes.missing import need
 from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.announcer import Announcer
 from ssql_ros.ros.diagnostics import Diagnostics
@@ -66,8 +65,6 @@ class LearnerNode(Node):
     """Listens, keeps, and announces; the worker learns."""
 
     def __init__(self) -> None:
-        # What its worker, another process, would miss.
-        need("torch")
         super().__init__("learner_node")
         self.value_of = declare(self, PARAMETERS)
         self.contract = load_contract(find_contract(self.value_of("contract")))
