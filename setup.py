@@ -38,7 +38,7 @@ setup(
     description=" ".join(PACKAGE.findtext("description").split()),
     license="Apache-2.0",
     author="ssql_ros contributors",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     package_dir={"ssql_sim": "sim", "ssql_ros": "ssql_ros"},
     packages=[*packages("ssql_ros", "ssql_ros"), *packages("ssql_sim", "sim")],
     package_data={"": ["*.yaml", "*.html", "*.css", "*.js", "py.typed"]},

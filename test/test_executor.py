@@ -6,7 +6,7 @@ import sys
 import pytest
 from robot_helpers import Robot
 
-# An rclpy without EventsExecutor, as of Humble and of early releases of Jazzy.
+# An rclpy without EventsExecutor, as of early releases of Jazzy.
 OLDER = """
 import sys
 sys.modules["rclpy.experimental.events_executor"] = None
