@@ -1,4 +1,4 @@
-"""`pip install .`: algorithms, shield and worlds for users without ROS.
+"""`pip install .`: the shield for users without ROS; its extras add learning, worlds and reports.
 
 With ROS, CMakeLists.txt installs the same modules together with the messages.
 """
@@ -23,37 +23,40 @@ def packages(name: str, folder: str) -> list[str]:
     return [name, *(f"{name}.{sub}" for sub in find_packages(folder))]
 
 
+# ssql_ros/processes/missing.py tells who lacks one of these which extra to install.
+EXTRAS = {
+    "learn": ["gymnasium>=1.0", "tensorboardX>=2.6", "torch>=2.4"],
+    "sim": ["gymnasium>=1.0", "pybullet>=3.2.6"],
+    # The velocity-limited tasks; everything else does without.
+    "mujoco": ["gymnasium[mujoco]>=1.4", "mujoco>=3.3,<4"],
+    "report": ["matplotlib>=3.8"],
+}
+
 setup(
     name="ssql_ros",
     version=PACKAGE.findtext("version"),
     description=" ".join(PACKAGE.findtext("description").split()),
     license="Apache-2.0",
     author="ssql_ros contributors",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     package_dir={"ssql_sim": "sim", "ssql_ros": "ssql_ros"},
     packages=[*packages("ssql_ros", "ssql_ros"), *packages("ssql_sim", "sim")],
     package_data={"": ["*.yaml", "*.html", "*.css", "*.js", "py.typed"]},
     data_files=share_files("config"),
-    # Lower bounds that the code needs; requirements.lock has the versions that are tested.
+    # What serves a robot: shield, policy and recorder. Lower bounds that the code needs; requirements.lock has the
+    # versions that are tested.
     install_requires=[
-        "gymnasium>=1.0",
-        "matplotlib>=3.8",
+        "cryptography>=41",
         "mcap>=1.2,<2",
         "numpy>=1.26",
         "onnx>=1.16",
         "onnxruntime>=1.18",
-        "pybullet>=3.2.6",
         "PyYAML>=6.0",
         "rosbags>=0.11,<0.12",
         "safetensors>=0.4",
-        "cryptography>=41",
-        "tensorboardX>=2.6",
-        "torch>=2.4",
         "tqdm>=4.66",
-        "transforms3d>=0.4.2",
     ],
-    # The velocity-limited tasks; everything else does without.
-    extras_require={"mujoco": ["gymnasium[mujoco]>=1.4", "mujoco>=3.3,<4"]},
+    extras_require={**EXTRAS, "all": sorted({name for names in EXTRAS.values() for name in names})},
     # The command, and the robots: CMakeLists.txt installs the same file.
     entry_points=(ROOT / "entry_points.txt").read_text(),
 )

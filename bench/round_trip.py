@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
 from ssql_ros.contract.messages import fill_joint_state, fill_quaternion, fill_vector3, set_stamp, stamp_of
+from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.process import COMMAND, EVENT
 
 
@@ -64,8 +64,7 @@ class RoundTrips:
     def __init__(self, namespaces: Sequence[str]) -> None:
         rclpy.init()
         self._node = Node("round_trips")
-        self._executor = EventsExecutor()
-        self._executor.add_node(self._node)
+        self._executor = executor_for(self._node)
         self._arrived: tuple[float, JointState] | None = None
         self._publishers = {
             name: (

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import rclpy
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
 from bench.round_trip import RoundTripError, Step
 from ssql_ros.contract.messages import set_stamp
 from ssql_ros.msg import ModelStatus, Proposal, ShieldedAction, ShieldState
+from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.ros.process import ANSWERS, EVENT, LATCHED, raise_priority
 
@@ -46,8 +46,7 @@ class SwapDriver:
         self._node = Node("swap_driver")
         if priority:
             raise_priority(self._node, priority)
-        self._executor = EventsExecutor()
-        self._executor.add_node(self._node)
+        self._executor = executor_for(self._node)
         self._period, self._due = period, time.monotonic()
         self.record = Record()
         self.states: list[ShieldState] = []

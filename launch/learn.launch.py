@@ -15,6 +15,7 @@ from launch import LaunchDescription
 from ssql_ros.graph.launching import (
     CONTRACT,
     NAMESPACE,
+    PARAMS_FILE,
     USE_SIM_TIME,
     LaunchArgumentError,
     bundle_with,
@@ -39,6 +40,7 @@ ARGUMENTS = (
     *OWN,
     NAMESPACE,
     USE_SIM_TIME,
+    PARAMS_FILE,
 )
 
 

@@ -10,6 +10,7 @@ from launch import LaunchDescription
 from ssql_ros.graph.launching import (
     CONTRACT,
     NAMESPACE,
+    PARAMS_FILE,
     USE_SIM_TIME,
     bundle_with,
     check_topics,
@@ -29,6 +30,7 @@ ARGUMENTS = (
     *OWN,
     NAMESPACE,
     USE_SIM_TIME,
+    PARAMS_FILE,
     Parameter(
         "commands_out",
         "joint_commands",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from launch import LaunchDescription
 from ssql_ros.graph.launching import (
     NAMESPACE,
+    PARAMS_FILE,
     SHIELD,
     USE_SIM_TIME,
     described,
@@ -29,6 +30,7 @@ ARGUMENTS = (
     *SHIELD,
     NAMESPACE,
     replace(USE_SIM_TIME, default=True),
+    PARAMS_FILE,
     Parameter("simulator", True, "false: a driver publishes the sensors instead"),
     Parameter("real_time", True, "false: lock-step, as fast as possible"),
     Parameter("controller", True, "false: yours publishes joint_commands_raw"),

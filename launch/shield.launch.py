@@ -6,7 +6,16 @@ Remap your controller's output to `joint_commands_raw` and let the driver listen
 """
 
 from launch import LaunchDescription
-from ssql_ros.graph.launching import CONTRACT, NAMESPACE, SHIELD, USE_SIM_TIME, check_topics, described, shield
+from ssql_ros.graph.launching import (
+    CONTRACT,
+    NAMESPACE,
+    PARAMS_FILE,
+    SHIELD,
+    USE_SIM_TIME,
+    check_topics,
+    described,
+    shield,
+)
 from ssql_ros.ros.parameters import Parameter
 
 ARGUMENTS = (
@@ -14,6 +23,7 @@ ARGUMENTS = (
     *SHIELD,
     NAMESPACE,
     USE_SIM_TIME,
+    PARAMS_FILE,
     Parameter("commands_in", "joint_commands_raw", "topic on which the controller publishes"),
     Parameter("commands_out", "joint_commands", "topic to which the driver listens"),
 )

@@ -21,13 +21,13 @@ ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("shield", {"contract", "bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "commands_in"}),
-        ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "namespace", "use_sim_time"}),
+        ("shield", {"contract", "bundle", "mode", "epsilon", "record", "output", "commands_in", "commands_out"}),
+        ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "commands_out"}),
         (
             "robot",
-            {"task", "bundle", "mode", "epsilon", "namespace", "use_sim_time", "record", "simulator", "real_time"},
+            {"task", "bundle", "mode", "epsilon", "record", "output", "simulator", "real_time", "controller"},
         ),
-        ("learn", {"contract", "bundle", "folder", "goal", "announce", "settings", "namespace", "use_sim_time"}),
+        ("learn", {"contract", "bundle", "folder", "goal", "announce", "settings"}),
     ],
 )
 def test_launch_file_loads_and_declares_its_arguments(name, arguments):
@@ -35,13 +35,13 @@ def test_launch_file_loads_and_declares_its_arguments(name, arguments):
 
     description = get_launch_description_from_python_launch_file(str(LAUNCH / f"{name}.launch.py"))
     declared = {argument.name: argument for argument in description.get_launch_arguments()}
-    assert arguments <= set(declared)
+    assert arguments | {"namespace", "use_sim_time", "params_file"} <= set(declared)
     assert all(argument.description for argument in declared.values())
 
 
 WRONG = [
-    ("robot", "epsilon:=abc", "argument epsilon: expected a number"),
-    ("robot", "epsilon:=nan", "argument epsilon: expected a finite number"),
+    ("robot", "epsilon:=abc", "argument epsilon:=abc: epsilon: expected above 0 and below 1"),
+    ("robot", "epsilon:=nan", "argument epsilon:=nan: epsilon: expected above 0 and below 1"),
     ("robot", "use_sim_time:=maybe", "argument use_sim_time: expected true or false, got 'maybe'"),
     ("robot", "mode:=foo", "argument mode: expected one of enforce, monitor; got 'foo'"),
     ("robot", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
@@ -54,7 +54,9 @@ WRONG = [
     ("shield", "contract:=bot", "argument contract:=bot: no contract 'bot'"),
     ("shield", "contract:=swimmer", "no bundle with a safety critic of swimmer is shipped"),
     ("shield", "commands_in:=a b", "argument commands_in: expected a topic name"),
-    ("shield", "epsilon:=0", "argument epsilon: expected above 0 and below 1"),
+    ("shield", "epsilon:=0", "argument epsilon:=0: epsilon: expected above 0 and below 1"),
+    ("shield", "params_file:=/nope", "argument params_file:=/nope: /nope: cannot be read"),
+    ("robot", "params_file:=/dev/null", "argument params_file:=/dev/null: /dev/null: the file: expected node names"),
     ("policy", "best:=maybe", "argument best: expected true or false"),
     ("policy", "bundle:=/nope", "argument bundle:=/nope: /nope: cannot be read"),
     ("learn", "", "argument bundle: expected the path of a bundle, got none"),
@@ -101,6 +103,23 @@ def test_end_of_a_required_node_ends_the_launch_with_an_error(domain, tmp_path):
     assert "sim_node has ended, and this launch with it" in text
     for node in ("shield_node", "behaviour_node"):
         assert re.search(rf"{node}-\d+\]: process has finished cleanly", text)
+
+
+@ros2
+def test_parameter_file_goes_to_the_nodes_and_an_argument_goes_before_it(domain, tmp_path):
+    file, log = tmp_path / "mine.yaml", tmp_path / "log"
+    file.write_text("shield_node:\n  ros__parameters: {mode: monitor, candidates: 7}\n")
+    launched = begin(log, "shield", "contract:=boat", f"params_file:={file}", "mode:=enforce", "namespace:=one")
+    try:
+        wait_for("shield_node]: bundle .* for boat-", log)
+        for name, value in (("candidates", "7"), ("mode", "enforce")):
+            command = ["ros2", "param", "get", "--hide-type", "/one/shield_node", name]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.stdout.split() == [value], done.stderr
+        launched.send_signal(signal.SIGINT)
+        assert launched.wait(90) == 0
+    finally:
+        launched.kill()
 
 
 @ros2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def _info(options: argparse.Namespace) -> int:
         return DAMAGED if bag.problem else 0
     print(f"{options.bag}: {size / 1e6:.1f} MB in {len(files_of(options.bag))} files")
     if bag.end:
-        begin = datetime.fromtimestamp(bag.begin / 1e9, timezone.utc)
+        begin = datetime.fromtimestamp(bag.begin / 1e9, UTC)
         print(f"  {seconds:.1f} s from {begin:%Y-%m-%d %H:%M:%S} UTC, by the recorder's clock")
     for name, topic in sorted(bag.topics.items()):
         for kind, count in (topic.types or {topic.type: topic.count}).items():

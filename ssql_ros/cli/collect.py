@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     )
     add_quiet(parser)
     add_json(parser)
-    parser.set_defaults(run=_collect)
+    parser.set_defaults(run=_collect, needs=("gymnasium",))
 
 
 def _collect(options: argparse.Namespace) -> int:

@@ -40,13 +40,17 @@ def add_parser(verbs: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    from ssql_ros.processes.missing import need, need_ros
+
+    # What its nodes and its report would miss, after half a minute.
+    need("gymnasium", "matplotlib")
     if options.story == "learn":
+        need("torch")
         from ssql_ros.cli.demo_learn import learn
 
         return learn(options.task, options.minutes, options.seed, options.out)
     from ssql_ros.contract import find_nodes_file
     from ssql_ros.graph.processes import Graph, isolate
-    from ssql_ros.processes.missing import need_ros
     from ssql_ros.robots.tasks import find_task
 
     need_ros("ssql demo")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("eval", help="judge in simulation", description="Judge in simulation, with intervals.")
+    parser.set_defaults(needs=("gymnasium",))
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     shield = subjects.add_parser(
         "shield",

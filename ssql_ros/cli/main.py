@@ -23,7 +23,7 @@ from ssql_ros.cli import (
     train,
 )
 from ssql_ros.processes import interrupts
-from ssql_ros.processes.missing import explained
+from ssql_ros.processes.missing import explained, need
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
@@ -75,6 +75,7 @@ def run_verbs(parser: argparse.ArgumentParser, arguments: list[str] | None = Non
     options = parser.parse_args(arguments)
     try:
         with interrupts.raising():
+            need(*getattr(options, "needs", ()))
             return options.run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -51,11 +51,13 @@ def _run(options: argparse.Namespace) -> int:
     from ssql_ros.model.bundle import load_bundle
     from ssql_ros.model.critic import shielding_critic
     from ssql_ros.model.shipped import find_shipped_bundle
-    from ssql_ros.processes.missing import need_ros
+    from ssql_ros.processes.missing import need, need_ros
     from ssql_ros.robots.plug import find_behaviour
     from ssql_ros.robots.tasks import find_task
 
     need_ros("ssql run")
+    if not options.no_simulator:
+        need("gymnasium")
     from ssql_ros.ros.watch import Watch
 
     task = find_task(options.task)

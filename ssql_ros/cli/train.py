@@ -19,6 +19,7 @@ from ssql_ros.robots import DEFAULT
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("train", help="learn in simulation", description="Learn in simulation; ends in a bundle.")
+    parser.set_defaults(needs=("torch",))
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     critic = subjects.add_parser(
         "critic",

@@ -20,6 +20,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from launch import Action, LaunchContext, LaunchDescription
 from ssql_ros.contract import Contract, find_contract, find_nodes_file, load_contract
+from ssql_ros.graph.params_file import ParamsFile
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import shielding_critic
 from ssql_ros.model.shipped import find_shipped_bundle
@@ -42,6 +43,11 @@ def open_arguments(table: Sequence[Parameter], *names: str) -> tuple[Open, ...]:
 CONTRACT = Parameter("contract", DEFAULT, "robot name or path of its contract YAML")
 NAMESPACE = Parameter("namespace", "", "namespace of all nodes")
 USE_SIM_TIME = Parameter("use_sim_time", False, "true when a simulator publishes /clock")
+PARAMS_FILE = Parameter(
+    "params_file",
+    "",
+    "YAML with parameters of the nodes; arguments go before it; empty: nodes.yaml of the robot",
+)
 SHIELD = (
     Parameter("bundle", "", "path of the bundle with the safety critic; empty: the one shipped for the robot"),
     Open(
@@ -96,9 +102,9 @@ def required(executable: str, values: dict[str, Any], remap: dict[str, str] | No
     """Return a node whose end ends the launch, with a status that is not 0.
 
     Args:
-        values: of the launch arguments: contract, namespace and use_sim_time are used.
+        values: of the launch arguments: contract, namespace, use_sim_time and params_file are used.
         remap: topic names, from and to.
-        parameters: of the node, above those of nodes.yaml; what is None is not set.
+        parameters: of the node, above those of the parameter file; what is None is not set.
     """
 
     def on_exit(context: LaunchContext) -> None:
@@ -112,7 +118,6 @@ def required(executable: str, values: dict[str, Any], remap: dict[str, str] | No
 def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[str, Any], **options: Any) -> Node:
     sim_time = {"use_sim_time": values["use_sim_time"]} if executable != "sim_node" else {}
     given = {name: value for name, value in {**parameters, **sim_time}.items() if value is not None}
-    config = find_nodes_file(values["contract"])
     return Node(
         package="ssql_ros",
         executable=executable,
@@ -120,9 +125,20 @@ def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[
         namespace=values["namespace"],
         output="screen",
         remappings=list((remap or {}).items()),
-        parameters=[*([str(config)] if config else []), given],
+        # One set of values: of two files rcl may prefer the one of a wildcard to the one of the node's name.
+        parameters=[{**_from_file(values, executable), **given}],
         **options,
     )
+
+
+def _from_file(values: dict[str, Any], node: str) -> dict[str, Any]:
+    """Return what the parameter file says of a node. Raises LaunchArgumentError."""
+    given = values["params_file"]
+    path = Path(given) if given else find_nodes_file(values["contract"])
+    if path is None:
+        return {}
+    file = _named("params_file", given, lambda: ParamsFile(path))
+    return file.values(node, values["namespace"])
 
 
 def contract_of(values: dict[str, Any]) -> Contract:
@@ -148,7 +164,8 @@ def check_topics(values: dict[str, Any], *names: str) -> None:
 
 def shield(values: dict[str, Any], remap: dict[str, str] | None = None) -> list[Node]:
     """Return the shield, and the recorder where one is asked for; raise LaunchArgumentError before either starts."""
-    contract, given = contract_of(values), values["bundle"]
+    contract = contract_of(values)
+    given = values["bundle"] or str(_from_file(values, "shield_node").get("bundle", ""))
     path = _named("bundle", given, lambda: Path(given) if given else find_shipped_bundle(contract.robot))
     _named("bundle", given, lambda: shielding_critic(load_bundle(path, contract)))
     epsilon = _named("epsilon", values["epsilon"], lambda: epsilon_of(values["epsilon"]))

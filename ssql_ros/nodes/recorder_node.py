@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class RecorderNode(Node):
         # By full name: two names may mean one topic.
         resolved = {self.resolve_topic_name(name): name for name in names}
         self._topics = [Topic(name, full_name) for full_name, name in resolved.items()]
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         output = value_of("output") or f"bags/{contract.robot}_{now:%Y%m%dT%H%M%SZ}"
         writer = BagWriter(Path(output).expanduser().absolute(), {"robot": contract.robot, "contract_id": contract.id})
         self._recording = Recording(writer, value_of("queue_megabytes") * 1_000_000, self._report)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -31,6 +30,7 @@ from ssql_ros.msg import Episode, Incident
 from ssql_ros.nodes.sensors import MESSAGES
 from ssql_ros.robots import DEFAULT
 from ssql_ros.robots.tasks import Task, find_task
+from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.inputs import INPUT_TYPES
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
@@ -220,8 +220,7 @@ REPEAT = 0.02  # s, how often a robot that nobody has commanded yet says where i
 
 def drive(node: SimNode, stopped: Any) -> None:
     """Step `node`'s world until `stopped()`: in lock-step with its commands, or in real time."""
-    executor = EventsExecutor()
-    executor.add_node(node)
+    executor = executor_for(node)
     real_time, period = node.value_of("real_time"), node.contract.control_period
     due = time.monotonic() + period
     try:

@@ -11,6 +11,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.processes.missing import need
+
+# The worker imports it; this process does without, but is of no use where there is none.
+need("torch")
+
 PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # s, before a worker that has died again and again is started again
 LIVED = 120.0  # s, after which its death is the first one again
 ANSWER = 30.0  # s, that a worker may take to export

@@ -12,8 +12,17 @@ _ROS = {
     "rclpy", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "nav_msgs", "rcl_interfaces",
     "rosgraph_msgs", "rosidl_parser", "rosidl_runtime_py", "sensor_msgs", "std_msgs", "std_srvs", "trajectory_msgs",
 }  # fmt: skip
+# The extra of setup.py that brings a module.
+EXTRAS = {
+    "torch": "learn",
+    "tensorboardX": "learn",
+    "gymnasium": "sim",
+    "pybullet": "sim",
+    "pybullet_data": "sim",
+    "mujoco": "mujoco",
+    "matplotlib": "report",
+}
 _DISTRIBUTIONS = {
-    "mujoco": "'ssql_ros[mujoco]'",
     "yaml": "PyYAML",
     "stable_baselines3": "stable-baselines3",
     "mcap_ros2": "mcap-ros2-support",
@@ -38,6 +47,13 @@ def need_ros(what: str) -> None:
             raise MissingROS(f"{what} needs ROS 2: no module {module!r}; {HOW}")
 
 
+def need(*modules: str) -> None:
+    """Make sure that libraries are there. Raises ModuleNotFoundError of the first that is not."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
 def explained(error: ImportError, what: str) -> str:
     """Return in one line what an import error means.
 
@@ -51,5 +67,6 @@ def explained(error: ImportError, what: str) -> str:
     if package in _ROS or name.startswith("ssql_ros.msg") or "rclpy" in str(error):
         return f"{what} needs ROS 2: {error}; {HOW}"
     if isinstance(error, ModuleNotFoundError) and name and package not in ("ssql_ros", "ssql_sim"):
-        return f"{what} needs the library {package}: pip install {_DISTRIBUTIONS.get(package, package)}"
+        wanted = f"'ssql_ros[{EXTRAS[package]}]'" if package in EXTRAS else _DISTRIBUTIONS.get(package, package)
+        return f"{what} needs {package}, which is not installed; pip install {wanted}"
     return f"{what}: {error}"

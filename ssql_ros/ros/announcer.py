@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 
 from ssql_ros.contract.messages import fill, set_stamp, stamp_of
 from ssql_ros.model.announcement import Offer, Purpose
 from ssql_ros.model.signing import read_private_key
 from ssql_ros.msg import ModelAnnouncement, ModelStatus
+from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.ros.process import ANSWERS, LATCHED
 
@@ -94,8 +94,7 @@ class AnnouncerNode:
     def __init__(self, source: str, key: str | Path | None = None) -> None:
         rclpy.init()
         self.node = Node("announcer")
-        self._executor = EventsExecutor()
-        self._executor.add_node(self.node)
+        self._executor = executor_for(self.node)
         self.announcer = Announcer(self.node, source, key)
 
     def spin(self, seconds: float) -> None:

@@ -11,7 +11,6 @@ import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -19,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.msg import Episode, ShieldedAction
+from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.process import EVENT, LATCHED
 
 
@@ -52,8 +52,7 @@ class Conductor:
         # Signals are the command's: it ends the graph in order.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("conductor")
-        self._executor = EventsExecutor()
-        self._executor.add_node(self.node)
+        self._executor = executor_for(self.node)
         self._ended: list[Episode] = []
         self._heard, self._stamp, self._active = EpisodeHeard(), 0, False
         self.node.create_subscription(Episode, "episode", self._ended.append, LATCHED)

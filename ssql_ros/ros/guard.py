@@ -9,8 +9,9 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from ssql_ros.ros.executor import executor_for
 
 
 class Guard:
@@ -61,10 +62,8 @@ class Guard:
 
     def spin(self, node: Any, stopped: Callable[[], bool]) -> None:
         """Serve a node's callbacks until `stopped()`; a message that cannot even be decoded ends nothing either."""
-        executor = EventsExecutor()
-        executor.add_node(node)
+        executor = executor_for(node)
         try:
-            # EventsExecutor.spin() delivers nothing in these wheels; spin_once() with a time-out does.
             while rclpy.ok() and not stopped():
                 try:
                     executor.spin_once(timeout_sec=0.1)

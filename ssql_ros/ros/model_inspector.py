@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
@@ -31,6 +30,7 @@ from ssql_ros.model.critic import SafetyCritic, shielding_critic
 from ssql_ros.model.policy import make_policy
 from ssql_ros.model.probes import check_critic, check_policy
 from ssql_ros.msg import ModelAnnouncement
+from ssql_ros.ros.executor import executor_for
 
 # Room for a flood while this process, of low priority, waits for its turn: one announcement in it may be good.
 WAITING = QoSProfile(
@@ -181,8 +181,7 @@ def main() -> int:
         start_parameter_services=False,
         enable_rosout=False,
     )
-    executor = EventsExecutor()
-    executor.add_node(node)
+    executor = executor_for(node)
     node.create_subscription(ModelAnnouncement, settings["topic"], inspector.receive, WAITING, raw=True)
     while not inspector.done and _memory() < MAX_MEMORY:
         executor.spin_once(timeout_sec=0.2)

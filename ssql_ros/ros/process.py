@@ -77,7 +77,7 @@ def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]],
         arguments.initialise()
         node = make()
     except (ValueError, OSError, ImportError, lifeline.ParentGone) as error:
-        text = explained(error, "this node") if isinstance(error, ImportError) else str(error)
+        text = explained(error, make.__module__.rpartition(".")[2]) if isinstance(error, ImportError) else str(error)
         print(f"error: {text}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import rclpy
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.msg import Episode, ShieldedAction, ShieldState
+from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.process import EVENT, LATCHED
 from ssql_ros.shield.decision import Decision
 from ssql_ros.shield.tick import Mode
@@ -43,8 +43,7 @@ class Watch:
         self._state, self._told, self._told_at = ShieldState(mode=ShieldState.INACTIVE), ShieldState(), time.monotonic()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("watch")
-        self._executor = EventsExecutor()
-        self._executor.add_node(self.node)
+        self._executor = executor_for(self.node)
         self.node.create_subscription(Episode, "episode", self._on_episode, LATCHED)
         self.node.create_subscription(ShieldState, "shield_node/state", self._on_state, LATCHED)
         self.node.create_subscription(ShieldedAction, "shield_node/interventions", self._on_intervention, EVENT)
