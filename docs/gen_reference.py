@@ -216,7 +216,7 @@ def _owners(modules: list[str]) -> str:
         "shield_control": "shield_node",
         "shield_report": "shield_node",
         "model_receiver": "shield_node, policy_node",
-        "announcer": "learner_node, `ssql announce`",
+        "announcer": "learner_node, `ssql bundle announce`",
         "diagnostics": "every node that has something to tell",
     }
     return ", ".join(dict.fromkeys(said.get(name, name) for name in modules))

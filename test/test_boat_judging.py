@@ -68,7 +68,7 @@ def test_evaluation_begins_where_it_is_told_and_counts_what_the_world_says(bundl
 @pytest.mark.slow
 def test_certificate_is_stored_read_back_and_true(bundle, capsys):
     path = bundle.path
-    assert main(["calibrate", path, "--states", "1500", "--epsilon-s", "0.05", "--quiet", "--json"]) == 0
+    assert main(["certify", path, "--states", "1500", "--epsilon-s", "0.05", "--quiet", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
     found = load_bundle(path, CONTRACT)
     assert found.critic.delta == figures["delta"] <= 0.0
@@ -86,7 +86,7 @@ def test_certificate_is_stored_read_back_and_true(bundle, capsys):
 
 
 def test_dry_run_leaves_the_bundle(bundle):
-    assert main(["calibrate", bundle.path, "--states", "300", "--epsilon-s", "0.2", "--dry-run", "--quiet"]) == 0
+    assert main(["certify", bundle.path, "--states", "300", "--epsilon-s", "0.2", "--dry-run", "--quiet"]) == 0
     assert load_bundle(bundle.path, CONTRACT).id == bundle.id
 
 

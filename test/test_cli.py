@@ -147,7 +147,7 @@ sys.exit(main())
         ["demo"],
         ["demo", "learn"],
         ["collect", "--task", "boat", "--bag", "--out", "bag"],
-        ["announce", str(find_task("minitaur").bundle_path())],
+        ["bundle", "announce", str(find_task("minitaur").bundle_path())],
         ["bench", "ros"],
     ],
     ids=" ".join,
@@ -162,3 +162,29 @@ def test_without_ros_one_line_says_so_and_how_to_get_it(tmp_path, words):
     assert "make setup" in done.stderr
     assert done.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_spellings_of_before_say_what_replaces_them(capsys):
+    for before, now in (
+        ("export served", "bundle export"),
+        ("announce X", "bundle announce"),
+        ("eval rivals", "rivals"),
+    ):
+        assert main(before.split()) == 2
+        assert f"is `ssql {now}` now" in capsys.readouterr().err
+
+
+def test_contract_is_checked_and_said_in_words(capsys, tmp_path):
+    assert main(["contract", "check", "boat"]) == 0
+    said = capsys.readouterr().out
+    assert "odom: nav_msgs/msg/Odometry" in said
+    assert "begins frames" in said
+    assert main(["contract", "check", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_critics_of_margins_are_certified_and_others_calibrated(capsys):
+    assert main(["calibrate", str(find_task("boat").bundle_path()), "--dry-run", "--quiet"]) == 2
+    assert "`ssql certify`" in capsys.readouterr().err
+    assert main(["certify", str(find_task("minitaur").bundle_path()), "--dry-run", "--quiet", "--states", "10"]) == 2
+    assert "`ssql calibrate`" in capsys.readouterr().err

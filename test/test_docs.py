@@ -63,7 +63,7 @@ def fault(words: list[str]) -> str:
         except SystemExit as end:
             return "" if end.code == 0 else said.getvalue().strip().splitlines()[-1]
     names = {getattr(options, "task", None)} if options.verb != "experiment" else set(options.names)
-    unknown = names - {None, "1"} - ({*tasks(), *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys())
+    unknown = names - {None, "1", "crawl"} - ({*tasks(), *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys())
     return f"unknown: {unknown}" if unknown else ""
 
 
@@ -98,7 +98,7 @@ def test_paths_exist(page):
     for path in PATH.findall(TEXTS[page]):
         if message := re.fullmatch(r"ssql_ros/(?:msg/)?([A-Z]\w+)", path):
             path = f"msg/{message[1]}.msg"
-        elif re.search(r"[A-Z]{3}", Path(path).name):
+        elif re.search(r"[A-Z]{3}", path):
             continue
         if not list(ROOT.glob(path)) and path not in generated():
             missing.append(path)

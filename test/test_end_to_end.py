@@ -65,8 +65,8 @@ def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(domain: int, t
     path = run / "bundle.safetensors"
     trained = tmp_path / "trained.safetensors"
     trained.write_bytes(path.read_bytes())
-    calibrate = ["calibrate", str(path), "--states", "6", "--epsilon-s", "0.5", "--beta-s", "0.2", "--quiet"]
-    assert main(calibrate) == 0
+    certify = ["certify", str(path), "--states", "6", "--epsilon-s", "0.5", "--beta-s", "0.2", "--quiet"]
+    assert main(certify) == 0
     # What six states allow to say depends on the walk; that it is said does not.
     assert "stored in" in capfd.readouterr().out
     bundle = load_bundle(path, TASK.contract())

@@ -1,4 +1,4 @@
-"""`ssql export served`: what a robot needs of a bundle, and nothing else."""
+"""`ssql bundle export served`: what a robot needs of a bundle, and nothing else."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ BUNDLE = find_task("minitaur").bundle_path().parent / "spider_sqrl.safetensors"
 def test_served_bundle_acts_and_shields_as_the_whole_one(tmp_path, capsys):
     whole = load_bundle(BUNDLE, TASK.contract())
     out = tmp_path / "served.safetensors"
-    assert main(["export", "served", str(BUNDLE), "--out", str(out)]) == 0
+    assert main(["bundle", "export", "served", str(BUNDLE), "--out", str(out)]) == 0
     served = load_bundle(out, TASK.contract())
     assert served.id in capsys.readouterr().out
     assert whole.reward is not None
@@ -31,12 +31,14 @@ def test_served_bundle_acts_and_shields_as_the_whole_one(tmp_path, capsys):
 def test_nothing_is_written_over_and_a_bundle_without_a_policy_or_task_is_refused(tmp_path, capsys):
     out = tmp_path / "served.safetensors"
     out.write_text("mine")
-    assert main(["export", "served", str(BUNDLE), "--out", str(out)]) != 0
+    assert main(["bundle", "export", "served", str(BUNDLE), "--out", str(out)]) != 0
     assert out.read_text() == "mine"
     assert "--overwrite" in capsys.readouterr().err
     whole = load_bundle(BUNDLE, TASK.contract())
     for changed, told in ((replace(whole, policy=None), "policy"), (replace(whole, provenance={}), "task")):
         save_bundle(changed, tmp_path / "other.safetensors")
-        assert main(["export", "served", str(tmp_path / "other.safetensors"), "--out", str(tmp_path / "x")]) != 0
+        assert (
+            main(["bundle", "export", "served", str(tmp_path / "other.safetensors"), "--out", str(tmp_path / "x")]) != 0
+        )
         assert told in capsys.readouterr().err
         assert not (tmp_path / "x").exists()

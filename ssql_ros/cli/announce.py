@@ -1,4 +1,4 @@
-"""`ssql announce`: offer a bundle to the running nodes, and hear what each made of it."""
+"""`ssql bundle announce`: offer a bundle to the running nodes, and hear what each made of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import contract_of
 
 SETTLE = 2.0  # s, after a receiver is found, for others to be found: the offer is there for them meanwhile
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
+def add_parser(kinds: Any) -> None:
+    """Add what `ssql bundle` does by it."""
+    parser = kinds.add_parser(
         "announce",
         help="offer a bundle to the running shield and policy nodes, and print what each made of it",
         description="Publishes one announcement in the caller's ROS domain and waits for the answers. Each node "
@@ -42,20 +43,12 @@ def add_parser(verbs: Any) -> None:
 
 
 def _announce(options: argparse.Namespace) -> int:
-    from ssql_ros.contract import find_contract, load_contract
-    from ssql_ros.model.bundle import load_bundle, read_provenance
-    from ssql_ros.robots.tasks import tasks
+    from ssql_ros.model.bundle import load_bundle
     from ssql_ros.ros.announcer import AnnouncerNode
 
-    robot = options.contract
-    if not robot:
-        task = read_provenance(options.bundle).get("task")
-        if task not in tasks():
-            raise ValueError(f"{options.bundle}: its provenance names no task; name its robot with --contract")
-        robot = tasks()[task].robot
-    contract = load_contract(find_contract(robot))
+    contract = contract_of(options.bundle, options.contract)
     load_bundle(options.bundle, contract)  # what does not load here need not be sent
-    with AnnouncerNode("ssql announce", options.key) as node:
+    with AnnouncerNode("ssql bundle announce", options.key) as node:
         answers = _ask(node, options, contract.id)
         counts = {"answers": len(answers), "accepted": 0, "refused": 0, "ignored": 0}
         notes = []

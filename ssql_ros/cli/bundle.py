@@ -1,4 +1,4 @@
-"""`ssql bundle`: what a bundle file holds and whether it is whole; keys and signatures for announcements."""
+"""`ssql bundle`: what a bundle file holds and whether it is complete; exports, keys, signatures, announcements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssql_ros.cli import announce, export
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.options import contract_of
 
 if TYPE_CHECKING:
     from ssql_ros.model.bundle import Bundle
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("bundle", help="check bundle files; make keys and signatures for announcing them")
+    parser = verbs.add_parser("bundle", help="check, export, sign and announce bundle files")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     verify = kinds.add_parser(
         "verify",
@@ -45,21 +47,16 @@ def add_parser(verbs: Any) -> None:
     upgrade.add_argument("bundles", type=Path, nargs="+", help=".safetensors files")
     upgrade.add_argument("--contract", default="", help="robot or contract YAML (default: each bundle's task)")
     upgrade.set_defaults(run=_upgrade)
+    export.add_parser(kinds)
+    announce.add_parser(kinds)
 
 
 def _loaded(path: Path, robot: str) -> tuple[Bundle, Any]:
     """Return a bundle and its contract, its probes checked."""
-    from ssql_ros.contract import find_contract, load_contract
-    from ssql_ros.model.bundle import load_bundle, read_provenance
+    from ssql_ros.model.bundle import load_bundle
     from ssql_ros.model.probes import check_probes
-    from ssql_ros.robots.tasks import tasks
 
-    if not robot:
-        task = read_provenance(path).get("task")
-        if task not in tasks():
-            raise ValueError(f"{path}: its provenance names no task; name its robot with --contract")
-        robot = tasks()[task].robot
-    contract = load_contract(find_contract(robot))
+    contract = contract_of(path, robot)
     bundle = load_bundle(path, contract)
     check_probes(bundle)
     return bundle, contract

@@ -1,18 +1,14 @@
-"""`ssql calibrate`: is Q_safe what it says it is? And below which margin does a policy keep its promise?"""
+"""`ssql calibrate`: is Q_safe, the probability of an incident, what it says it is? And Q the return?"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssql_ros.cli.figures import add_json, report
-from ssql_ros.cli.options import add_quiet, add_task
+from ssql_ros.cli.options import add_quiet, add_task, task_of
 
-if TYPE_CHECKING:
-    from ssql_ros.robots.tasks import Task
-
-SAFETY_FIGURES = ("ece", "auc", "bias", "n", "incidents")
 Q_FIGURES = (
     "q_bias",
     "q_rmse",
@@ -32,17 +28,15 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "calibrate",
-        help="hold a bundle's critics against what happens; store figures or a certificate in it",
-        description="A critic of probabilities: runs the bundle's policy behind its own mask (the task's untrusted "
+        help="hold a bundle's probabilities and values against what happens; store the figures in it",
+        description="Runs the bundle's policy behind its own mask (the task's untrusted "
         "controller where it has no policy), and compares Q_safe with gamma_safe^(steps to the incident), per decile: "
         "ece is the mean gap, bias the mean difference (above 0: pessimistic), auc how well it ranks. Where the "
         "objective is known, Q is held against its return too: of SSQL, r - lambda KL(pi* || b) under the induced "
         "policy; of SAC, SQRL, E-SAC and CQL, r - alpha log pi under the policy alone; of IQL, r. Figures: q_bias, "
         "q_rmse (over the returns' range), q_rank (rank correlation), q_share (of the steps, those that see their "
         "discounted rest), v_bias (V at its M draws against 4096). The figures are stored in the bundle. A critic of "
-        "margins (SafeFQL): split conformal calibration. The policy alone runs from held-out initial states, and "
-        "delta becomes the largest threshold below which at most epsilon_s of its episodes are unsafe, with confidence "
-        "1 - beta_s, by an exact binomial test. Delta and certificate are stored in the bundle.",
+        "margins (SafeFQL) is certified instead: `ssql certify`.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
     add_task(parser, "which world (default: the one that the bundle was made for)")
@@ -50,11 +44,6 @@ def add_parser(verbs: Any) -> None:
         "--phase", choices=("pretrain", "finetune"), help="which world (default: that of its training; else finetune)"
     )
     parser.add_argument("--episodes", type=int, default=100, help="(default: %(default)s)")
-    parser.add_argument("--states", type=int, default=20_000, help="margins: held-out states (default: %(default)s)")
-    parser.add_argument(
-        "--epsilon-s", type=float, default=0.001, help="margins: bound on unsafe episodes (default: %(default)s)"
-    )
-    parser.add_argument("--beta-s", type=float, default=0.01, help="margins: 1 - confidence (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=10_000, help="of the first episode (default: %(default)s)")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="picture of Q against its return (.png), where it has"
@@ -69,14 +58,10 @@ def _calibrate(options: argparse.Namespace) -> int:
     from ssql_ros.evaluation.bundle_evaluation import calibrate
     from ssql_ros.evaluation.q_calibration import plot_reliability
     from ssql_ros.model.bundle import Rule, load_bundle, read_provenance, save_bundle
-    from ssql_ros.robots.tasks import find_task
 
-    name = options.task or read_provenance(options.bundle).get("task")
-    if not isinstance(name, str):
-        raise ValueError(f"{options.bundle}: its provenance names no task; name it with --task")
-    task = find_task(name)
+    task = task_of(options.bundle, options.task)
     if load_bundle(options.bundle, task.contract()).rule is Rule.MARGIN:
-        return _certify(options, task)
+        raise ValueError(f"{options.bundle}: its critic is one of margins; `ssql certify` finds its threshold")
     plan = read_provenance(options.bundle).get("plan")
     phase = options.phase or (plan.get("phase", "finetune") if isinstance(plan, dict) else "finetune")
     made = calibrate(options.bundle, task, task.world(phase), options.episodes, options.seed, show=not options.quiet)
@@ -103,30 +88,4 @@ def _calibrate(options: argparse.Namespace) -> int:
         saved = save_bundle(made, options.bundle)
         notes.append(f"stored in {saved.path}, which is bundle {load_bundle(saved.path, task.contract()).id} now")
     report(shown, options.seed, options.json, notes=notes)
-    return 0
-
-
-def _certify(options: argparse.Namespace, task: Task) -> int:
-    from ssql_ros.evaluation.certificates import certify
-    from ssql_ros.model.bundle import load_bundle, save_bundle
-
-    bundle = load_bundle(options.bundle, task.contract())
-    made, certificate = certify(
-        bundle, task, options.states, options.epsilon_s, options.beta_s, options.seed, show=not options.quiet
-    )
-    notes = [made.margin_critic().certificate["statement"]]
-    if not options.dry_run:
-        saved = save_bundle(made, options.bundle)
-        notes.append(f"stored in {saved.path}, which is bundle {saved.id} now")
-    figures = {
-        "delta": certificate.delta,
-        "epsilon_s": certificate.epsilon,
-        "beta_s": certificate.beta,
-        "n": float(certificate.n),
-        "below_delta": float(certificate.below),
-        "unsafe_below_delta": float(certificate.unsafe),
-        "tail": certificate.tail,
-        "bound": certificate.bound,
-    }
-    report(figures, options.seed, options.json, notes=notes)
     return 0

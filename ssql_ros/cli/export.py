@@ -1,4 +1,4 @@
-"""`ssql export`: bundles made without training."""
+"""`ssql bundle export`: bundles made without training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ssql_ros.cli.figures import command_line, versions
 from ssql_ros.cli.options import add_task
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser("export", help="write a bundle without training", description="Write a bundle.")
+def add_parser(kinds: Any) -> None:
+    """Add what `ssql bundle` does by it."""
+    parser = kinds.add_parser("export", help="write a bundle without training", description="Write a bundle.")
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     behaviour = subjects.add_parser(
         "behaviour",

@@ -9,15 +9,15 @@ from typing import Any
 
 import ssql_ros
 from ssql_ros.cli import (
-    announce,
     bag,
     bundle,
     calibrate,
+    certify,
     collect,
+    contract,
     demo,
     doors,
     evaluate,
-    export,
     report,
     run,
     train,
@@ -29,12 +29,19 @@ _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
   ssql train critic --task minitaur            learn the Minitaur's safety critic, minutes on two cores
   ssql eval shield --task minitaur             falls with and without the shield, same seeds
-  ssql announce BUNDLE                         let the running nodes take it, without missing a command
+  ssql bundle announce BUNDLE                  let the running nodes take it, without missing a command
   ssql bench shield                            how long one decision takes, next to torch
 """
 
 
-VERBS = (demo, run, collect, train, evaluate, calibrate, export, announce, bundle, bag, report, doors)
+VERBS = (run, demo, collect, bag, train, evaluate, calibrate, certify, bundle, contract, report, doors)
+# Spellings of before, and what replaces them.
+REPLACED = {
+    ("export",): "ssql bundle export",
+    ("announce",): "ssql bundle announce",
+    ("eval", "feasible"): "ssql feasible",
+    ("eval", "rivals"): "ssql rivals",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +56,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 failed, 2 wrong use or bad input, 128 + a signal's number."""
+    words = tuple(sys.argv[1:] if arguments is None else arguments)
+    for before, now in REPLACED.items():
+        if words[: len(before)] == before:
+            print(f"error: `ssql {' '.join(before)}` is `{now}` now", file=sys.stderr)
+            return 2
     return run_verbs(make_parser(), arguments)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssql_ros.contract import Contract
+    from ssql_ros.robots.tasks import Task
 
 
 class _StoreTask(argparse.Action):
@@ -84,3 +88,36 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Add --results, the folder of tables and pictures."""
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")
+
+
+def contract_of(bundle: Path, robot: str) -> Contract:
+    """Return the contract of --contract, or else that of the task that a bundle was made for.
+
+    Raises:
+        ValueError: no such contract, or the bundle's provenance names no task.
+    """
+    from ssql_ros.contract import find_contract, load_contract
+    from ssql_ros.model.bundle import read_provenance
+    from ssql_ros.robots.tasks import tasks
+
+    if not robot:
+        task = read_provenance(bundle).get("task")
+        if task not in tasks():
+            raise ValueError(f"{bundle}: its provenance names no task; name its robot with --contract")
+        robot = tasks()[task].robot
+    return load_contract(find_contract(robot))
+
+
+def task_of(bundle: Path, name: str | None) -> Task:
+    """Return the task of --task, or else the one that a bundle was made for.
+
+    Raises:
+        ValueError: no such task, or the bundle's provenance names none.
+    """
+    from ssql_ros.model.bundle import read_provenance
+    from ssql_ros.robots.tasks import find_task
+
+    name = name or read_provenance(bundle).get("task")
+    if not isinstance(name, str):
+        raise ValueError(f"{bundle}: its provenance names no task; name it with --task")
+    return find_task(name)

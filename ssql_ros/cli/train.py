@@ -103,9 +103,9 @@ _LEARNERS = {
     "rs": _Learner("RS: the risk as a priced cost in the reward; begins from SQRL's pre-training"),
     "safefql": _Learner(
         "SafeFQL: from a log alone; a policy of one forward pass, gated by reachability",
-        "The bundle has policy and safety critic; `ssql calibrate` then certifies it.",
+        "The bundle has policy and safety critic; `ssql certify` then certifies it.",
         "example: ssql collect --task boat --out data/boat; "
-        "ssql train safefql --data data/boat --task boat --out runs/boat; ssql calibrate runs/boat/bundle.safetensors; "
+        "ssql train safefql --data data/boat --task boat --out runs/boat; ssql certify runs/boat/bundle.safetensors; "
         "or straight from what a robot has recorded: ssql train safefql --bag bags/monday --task minitaur",
         log="must",
     ),

@@ -96,7 +96,7 @@ class MarginCritic(Network):
     Attributes:
         delta: in the margin's unit; None: it was calibrated and no threshold could be certified, so nothing is safe.
         gamma_safe: its discount, 0 < gamma_safe < 1.
-        certificate: what is promised below its `delta`, and on what data (see `ssql calibrate`); empty: nothing.
+        certificate: what is promised below its `delta`, and on what data (see `ssql certify`); empty: nothing.
     """
 
     rule: ClassVar[Rule] = Rule.MARGIN

@@ -44,7 +44,7 @@ class ShieldModels:
         limits, own = self.limits_of(bundle), bundle.critic
         limits.check()
         if isinstance(own, MarginCritic) and not own.certified:
-            self._logger.warning(f"{path}: delta {own.delta:g} is not certified; `ssql calibrate` does that")
+            self._logger.warning(f"{path}: delta {own.delta:g} is not certified; `ssql certify` does that")
         return critic, limits
 
     def limits_of(self, own: Bundle) -> CriticLimits:

@@ -92,7 +92,7 @@ class CriticLimits:
         self.check_rule(bundle)
         if isinstance(critic, MarginCritic) and not critic.certified:
             raise BundleError(
-                f"{bundle.path}: certificate: expected one for delta {critic.delta}, got none; run ssql calibrate"
+                f"{bundle.path}: certificate: expected one for delta {critic.delta}, got none; run ssql certify"
             )
 
     def check_rule(self, bundle: Bundle) -> None:

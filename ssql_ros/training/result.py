@@ -47,7 +47,7 @@ def served(
         behaviour: that the policy keeps to, or is where nothing else was learned (see `Learner`); empty: none.
     """
     if isinstance(settings, SafeFQLSettings):
-        # It asks for margins below 0, until `ssql calibrate` has moved the threshold.
+        # It asks for margins below 0, until `ssql certify` has moved the threshold.
         margins = MarginCritic.of(networks["critic"], 0.0, settings.gamma_safe)
         kind, policy, reward = "one_step_flow", networks["policy"], networks["reward"]
         return Bundle(contract.id, margins, policy=policy, reward=reward, policy_kind=kind), {}
