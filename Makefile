@@ -71,9 +71,9 @@ $(PIP_STAMP): requirements.lock
 	@$(VENV)/bin/python scripts/install_requirements.py requirements.lock $(PIP_ARGS)
 	@echo '$(PREFIX)' > $@
 
-$(BUILD_STAMP): $(PIP_STAMP) CMakeLists.txt package.xml scripts/build_package.sh $(wildcard msg/*.msg cmake/* src/kernels/*)
+$(BUILD_STAMP): $(PIP_STAMP) CMakeLists.txt package.xml scripts/build_package.sh $(wildcard msg/*.msg cmake/*)
 	@rm -f $@ $(LINK_STAMP)
-	@echo "Building the messages and kernels (log: $(BUILD)/build.log)"
+	@echo "Building the messages (log: $(BUILD)/build.log)"
 	@scripts/build_package.sh $(PREFIX) $(BUILD) $(JOBS)
 	@touch $@
 

@@ -6,7 +6,7 @@ With ROS, CMakeLists.txt installs the same modules together with the messages.
 from pathlib import Path
 from xml.etree import ElementTree
 
-from setuptools import Extension, find_packages, setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 PACKAGE = ElementTree.parse(ROOT / "package.xml").getroot()
@@ -34,17 +34,6 @@ setup(
     packages=[*packages("ssql_ros", "ssql_ros"), *packages("ssql_sim", "sim")],
     package_data={"": ["*.yaml", "*.html", "*.css", "*.js", "py.typed"]},
     data_files=share_files("config"),
-    # The learner's kernels; where they do not compile, torch does their work.
-    ext_modules=[
-        Extension(
-            "ssql_ros._kernels",
-            sorted(str(path.relative_to(ROOT)) for path in (ROOT / "src" / "kernels").glob("*.cpp")),
-            language="c++",
-            extra_compile_args=["-std=c++17", *(ROOT / "src" / "kernels" / "flags.txt").read_text().split()],
-            extra_link_args=["-pthread"],
-            optional=True,
-        )
-    ],
     # Lower bounds that the code needs; requirements.lock has the versions that are tested.
     install_requires=[
         "gymnasium>=1.0",

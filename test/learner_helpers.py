@@ -67,11 +67,9 @@ def standardised(observation: torch.Tensor) -> np.ndarray:
     return np.clip((observation.double().numpy() - MEAN) / SCALE, -1.5, 1.5)
 
 
-def drawn(learner: SAC, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The action (N, n_action) that the policy will draw next, and its log-probability (N,)."""
-    generator = torch.Generator()
-    generator.set_state(learner.generator.get_state())
-    z = torch.randn((len(state), N_ACTION), generator=generator).double().numpy()
+def drawn(learner: SAC, state: np.ndarray, z: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The action (N, n_action) that the policy draws by z, and its log-probability (N,)."""
+    z = z.double().numpy()
     mean, log_std = np.split(outputs(plain(learner.actor), state)[0], 2, axis=1)
     log_std = np.clip(log_std, -5.0, 2.0)
     u = mean + np.exp(log_std) * z

@@ -44,12 +44,12 @@ def bandit_learner(price: float = 0.0, **changed) -> IQLLagrangian:
 
 @pytest.mark.parametrize(("cost", "limit", "goes"), [(0.3, 0.1, 1.2), (0.1, 0.3, 0.8), (0.2, 0.2, 1.0)])
 def test_the_price_rises_above_the_limit_falls_below_it_and_rests_on_it(cost, limit, goes):
-    assert ascended(1.0, cost, limit, rate=1.0, most=10.0) == pytest.approx(goes)
+    assert ascended(torch.tensor(1.0), torch.tensor(cost), limit, rate=1.0, most=10.0).item() == pytest.approx(goes)
 
 
 def test_the_price_stays_between_nothing_and_its_ceiling():
-    assert ascended(0.05, 0.0, 0.3, rate=1.0, most=10.0) == 0.0
-    assert ascended(9.9, 0.3, 0.0, rate=1.0, most=10.0) == 10.0
+    assert ascended(torch.tensor(0.05), torch.tensor(0.0), 0.3, rate=1.0, most=10.0) == 0.0
+    assert ascended(torch.tensor(9.9), torch.tensor(0.3), 0.0, rate=1.0, most=10.0) == 10.0
 
 
 def test_the_budget_is_discounted_as_the_cost_is():

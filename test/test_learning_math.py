@@ -61,7 +61,8 @@ def test_target_is_the_pessimistic_soft_value_and_ends_at_terminals(kind):
     chosen = {SAC: SACSettings(**COMMON), ESAC: ESACSettings(**COMMON), RS: SQRLSettings(**COMMON, initial_nu=2.5)}
     learner, batch = made(kind, chosen[kind]), some_batch()
     following = standardised(batch.following)
-    action, log_pi = drawn(learner, following)
+    noise = learner.noise(N)
+    action, log_pi = drawn(learner, following, noise["following"])
     q = judged(learner.target, following, action)
     value = np.percentile(q, 30.0, axis=0) if kind is ESAC else q.min(axis=0)
     y = batch.reward.numpy() + 0.9 * (1.0 - batch.terminal.numpy()) * (value - 0.3 * log_pi)
@@ -69,18 +70,19 @@ def test_target_is_the_pessimistic_soft_value_and_ends_at_terminals(kind):
         risk = sigmoid(judged(learner.safety, standardised(batch.observation), batch.action.numpy())[0])
         # Dual ascent comes first: Adam's first step is one learning rate long.
         y -= 2.5 * math.exp(math.copysign(1e-3, risk.mean() - 0.1)) * risk
-    close(learner.target_value(learner.standardise(batch.following), batch), y)
+    close(learner.target_value(learner.standardise(batch.following), batch, noise), y)
 
 
 def test_sac_losses_and_gradients():
     learner, batch = made(SAC, SACSettings(**COMMON)), some_batch()
     state, rows = learner.standardise(batch.observation), standardised(batch.observation)
     y = np.linspace(-1.0, 1.0, N)
-    critic_loss = learner.critic_loss(state, batch, torch.tensor(y, dtype=FLOAT32))
+    noise = learner.noise(N)
+    critic_loss = learner.critic_loss(state, batch, torch.tensor(y, dtype=FLOAT32), noise)
     q = judged(learner.critics, rows, batch.action.numpy())
     close(critic_loss, 0.5 * ((q - y) ** 2).mean(axis=1).sum())
-    action, log_pi = drawn(learner, rows)
-    actor_loss, returned = learner.actor_loss(state)
+    action, log_pi = drawn(learner, rows, noise["state"])
+    actor_loss, returned = learner.actor_loss(state, noise)
     close(returned, log_pi)
     close(actor_loss, (0.3 * log_pi - judged(learner.critics, rows, action).min(axis=0)).mean())
     # H = -n_action; alpha rises where entropy is under it.
@@ -116,7 +118,7 @@ def test_actors_gradient_is_the_slope_of_its_loss(kind, chosen):
     observations = torch.randn((500, 2), generator=torch.Generator().manual_seed(4))
     if kind is WCPG:
         learner._level = torch.linspace(0.1, 1.0, 500)
-    states = learner.standardise(observations)
+    states, noise = learner.standardise(observations), learner.noise(500)
 
     def loss_at(distance: float) -> tuple[float, float]:
         """Loss, and its gradient along one direction, some way along it; every call draws the same actions."""
@@ -125,7 +127,7 @@ def test_actors_gradient_is_the_slope_of_its_loss(kind, chosen):
         direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
         with torch.no_grad():
             parameter.add_(direction, alpha=distance)
-        loss, _ = moved.actor_loss(states)
+        loss, _ = moved.actor_loss(states, noise)
         loss.backward()
         return loss.item(), float((parameter.grad * direction).sum())
 
@@ -185,7 +187,8 @@ def test_true_moments_are_the_fixed_point_of_wcpgs_loss(factor):
     learner, batch = wcpg_of(mean, factor * variance), some_batch()
     batch.reward.copy_(torch.tensor([1.0, 3.0] * (N // 2)))
     batch.terminal.zero_()
-    y, added = target = learner.target_value(learner.standardise(batch.following), batch)
+    noise = learner.noise(N)
+    y, added = target = learner.target_value(learner.standardise(batch.following), batch, noise)
     close(y, batch.reward.numpy() + 0.9 * mean)
     assert y.mean().item() == pytest.approx(mean, rel=1e-6)
     close(added, np.full(N, 0.81 * factor * variance))
@@ -194,7 +197,7 @@ def test_true_moments_are_the_fixed_point_of_wcpgs_loss(factor):
         moved = copy.deepcopy(learner)
         with torch.no_grad():
             moved.critics.biases[-1][..., 1].add_(change)
-        return moved.critic_loss(moved.standardise(batch.observation), batch, target).item()
+        return moved.critic_loss(moved.standardise(batch.observation), batch, target, noise).item()
 
     slope = (loss_at(0.05) - loss_at(-0.05)) / 0.1
     # Off the fixed point the variance is pulled towards it.
@@ -206,7 +209,7 @@ def test_true_moments_are_the_fixed_point_of_wcpgs_loss(factor):
 def test_wcpgs_terminals_add_neither_value_nor_variance():
     learner, batch = wcpg_of(7.0, 3.0), some_batch()
     batch.terminal.fill_(1.0)
-    y, added = learner.target_value(learner.standardise(batch.following), batch)
+    y, added = learner.target_value(learner.standardise(batch.following), batch, learner.noise(N))
     assert (y.tolist(), added.tolist()) == (batch.reward.tolist(), [0.0] * N)
 
 

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from learner_helpers import COMMON, CPU, FLOAT32, close, drawn, judged, made, sigmoid, some_batch, standardised
+from learner_helpers import COMMON, CPU, FLOAT32, N, close, drawn, judged, made, sigmoid, some_batch, standardised
 
 from ssql_ros.critic import logit
 from ssql_ros.learning.replay import Replay, Transition
@@ -197,46 +197,47 @@ def test_episodes_of_the_safety_critic_go_into_the_replay_where_asked_for(kept):
 # Eq. 4: fine-tuning
 
 
-def gradient(learner: SAC) -> np.ndarray:
-    """Slopes of the actor's loss; the next draw of actions stays the next."""
+def gradient(learner: SAC, noise: dict[str, torch.Tensor]) -> np.ndarray:
+    """Slopes of the actor's loss."""
     moved = copy.deepcopy(learner)
-    loss, _ = moved.actor_loss(moved.standardise(some_batch().observation))
+    loss, _ = moved.actor_loss(moved.standardise(some_batch().observation), noise)
     (slopes,) = torch.autograd.grad(loss, list(moved.actor.parameters()))
     return slopes.numpy()
 
 
-def risk(learner: SQRLFineTuning) -> torch.Tensor:
-    """Mean Q_safe of the actions that `actor_loss` would draw, with its graph."""
-    state, generator = learner.standardise(some_batch().observation), torch.Generator()
-    generator.set_state(learner.generator.get_state())
-    return learner.q_safe(state, learner.actor.sample(state, generator)[0]).mean()
+def risk(learner: SQRLFineTuning, noise: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean Q_safe of the actions that `actor_loss` draws, with its graph."""
+    state = learner.standardise(some_batch().observation)
+    return learner.q_safe(state, learner.actor.sample(state, noise["state"])[0]).mean()
 
 
 def test_actors_objective_has_the_priced_risk():
     learner = made(SQRLFineTuning, replace(SETTINGS, initial_nu=2.5))
     rows = standardised(some_batch().observation)
-    action, log_pi = drawn(learner, rows)
+    noise = learner.noise(N)
+    action, log_pi = drawn(learner, rows, noise["state"])
     q, q_risk = judged(learner.critics, rows, action).min(axis=0), sigmoid(judged(learner.safety, rows, action)[0])
-    loss, _ = learner.actor_loss(learner.standardise(some_batch().observation))
+    loss, _ = learner.actor_loss(learner.standardise(some_batch().observation), noise)
     close(loss, (0.3 * log_pi - q - 2.5 * (0.1 - q_risk)).mean())
 
 
 def test_price_of_risk_reaches_the_actor_and_lowers_the_risk():
     free, priced = (made(SQRLFineTuning, replace(SETTINGS, initial_nu=nu)) for nu in (1e-12, 50.0))
-    (slopes,) = torch.autograd.grad(risk(priced), list(priced.actor.parameters()))
+    noise = free.noise(N)
+    (slopes,) = torch.autograd.grad(risk(priced, noise), list(priced.actor.parameters()))
     assert slopes.abs().max() > 1e-3
-    np.testing.assert_allclose(gradient(priced) - gradient(free), 50.0 * slopes.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(gradient(priced, noise) - gradient(free, noise), 50.0 * slopes.numpy(), rtol=1e-3, atol=1e-4)
     # Down the slope of the whole loss, which the price dominates, there is less risk.
-    before, downhill = risk(priced).item(), gradient(priced)
+    before, downhill = risk(priced, noise).item(), gradient(priced, noise)
     with torch.no_grad():
         for parameter in priced.actor.parameters():
             parameter.sub_(torch.from_numpy(downhill), alpha=0.01)
-    assert risk(priced).item() < before - 2e-4
+    assert risk(priced, noise).item() < before - 2e-4
 
 
 def test_nothing_but_the_actor_learns_from_the_actors_objective():
     learner = made(SQRLFineTuning, SETTINGS)
-    loss, _ = learner.actor_loss(learner.standardise(some_batch().observation))
+    loss, _ = learner.actor_loss(learner.standardise(some_batch().observation), learner.noise(N))
     loss.backward()
     untouched = [*learner.safety.parameters(), *learner.critics.parameters()]
     assert [parameter.grad for parameter in untouched] == [None, None]
@@ -310,13 +311,13 @@ def test_value_behind_the_mask_is_that_of_safe_actions(kind):
     learner.safety = lambda rows: 100.0 * rows[None, :, 2:3]
     learner._serving = object()
     learner.mask(9)
-    worth = (learner.target_value(following, batch) - batch.reward)[batch.terminal == 0.0] / settings.gamma
+    value = learner.target_value(following, batch, learner.noise(N))
+    worth = (value - batch.reward)[batch.terminal == 0.0] / settings.gamma
     assert (worth <= 0.0).all()
     assert (worth < -0.05).any()
     # One candidate is the policy's own draw, safe or not.
     learner.settings = replace(settings, target_candidates=1)
-    before = learner.generator.get_state()
-    one = learner.target_value(following, batch)
-    learner.generator.set_state(before)
+    noise = learner.noise(N)
+    one = learner.target_value(following, batch, noise)
     learner.settings = replace(settings, masked_value=False)
-    torch.testing.assert_close(one, learner.target_value(following, batch))
+    torch.testing.assert_close(one, learner.target_value(following, batch, noise))

@@ -72,7 +72,7 @@ def test_the_conservative_term_is_the_equation() -> None:
     batch = bandit(np.random.default_rng(0))
     q = 2.0 * batch.action[:, 0]
     with torch.no_grad():
-        loss = float(cql.critic_loss(torch.zeros(64, 1), batch, torch.zeros(64)))
+        loss = float(cql.critic_loss(torch.zeros(64, 1), batch, torch.zeros(64), cql.noise(64)))
     # Both critics are the same; the sum over actions of exp(2 a) on [-1, 1] is sinh(2).
     expected = 2.0 * (0.5 * q.square() + 2.0 * (np.log(np.sinh(2.0)) - q)).mean()
     assert loss == pytest.approx(float(expected), abs=0.1)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from ssql_ros.behaviour.learned import LOG_STD_HIGH, LOG_STD_LOW, LearnedDensity, encoded
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, default_device
+from ssql_ros.nn.adam import Adam
 
 # Rows of one episode that stay together where there are too few episodes to split by.
 BLOCK, LEAST_GROUPS = 200, 10
@@ -73,7 +73,7 @@ class MixtureDensity:
             self.network.weights[-1].mul_(0.1)
             self.network.biases[-1][0, 0, k : k + k * n_action].uniform_(-1.0, 1.0, generator=weights)
         self.network = self.network.to(self.device)
-        self.optimiser = torch.optim.Adam([self.network.flat], lr=settings.learning_rate, fused=True)
+        self.optimiser = Adam([self.network.flat], settings.learning_rate)
 
     def log_density(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Return log p(a|s) (batch,) of states (batch, n_state) and actions (batch, n_action)."""
@@ -92,9 +92,7 @@ class MixtureDensity:
     def update(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Make one gradient step; return the negative log-likelihood of the batch."""
         loss = -self.log_density(state, action).mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
+        self.optimiser.descend(loss)
         return loss.detach()
 
     def policy(self, floor: float) -> LearnedDensity:
@@ -232,7 +230,7 @@ class DensityLearner:
         """Return everything that a checkpoint must hold."""
         return {
             "weights": self._network.network.flat.detach(),
-            "optimiser": optimiser_state(self._network.optimiser),
+            "optimiser": self._network.optimiser.state(),
             "draws": self._draws.get_state(),
             # JSON has no infinity.
             "best": self._best if math.isfinite(self._best) else None,
@@ -243,7 +241,7 @@ class DensityLearner:
         """Take the state of a checkpoint."""
         with torch.no_grad():
             self._network.network.flat.copy_(state["weights"])
-        restore_optimiser(self._network.optimiser, state["optimiser"])
+        self._network.optimiser.restore(state["optimiser"])
         self._draws.set_state(state["draws"])
         self._best = -math.inf if state["best"] is None else state["best"]
         self._kept = state["kept"].to(self._network.device)

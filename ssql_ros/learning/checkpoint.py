@@ -91,20 +91,3 @@ def _put_together(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, list):
         return [_put_together(part, tensors) for part in value]
     return value
-
-
-def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Return the state of each parameter of an optimiser, in order; an empty one where it has not moved yet."""
-    return [dict(optimiser.state.get(p, {})) for group in optimiser.param_groups for p in group["params"]]
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, state: list[dict[str, Any]]) -> None:
-    """Take the state that `optimiser_state` returned."""
-    owners = [(p, group) for group in optimiser.param_groups for p in group["params"]]
-    for (parameter, group), values in zip(owners, state, strict=True):
-        # torch keeps the count of steps on the CPU, except where the step is one fused operation on the device.
-        stays = () if group.get("fused") else ("step",)
-        if values:
-            optimiser.state[parameter] = {
-                name: value if name in stays else value.to(parameter.device) for name, value in values.items()
-            }

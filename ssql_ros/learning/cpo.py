@@ -24,8 +24,6 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported
 from ssql_ros.learning.on_policy import OnPolicyBuffer, Steps, generalised_advantage
 from ssql_ros.learning.policy import SquashedGaussian
@@ -33,6 +31,7 @@ from ssql_ros.learning.replay import Transition
 from ssql_ros.learning.sac import Mask
 from ssql_ros.learning.trust_region import FLAT, GaussianPolicy, conjugate_gradient
 from ssql_ros.learning.work import Work
+from ssql_ros.nn.adam import Adam
 from ssql_ros.shield import Proposal
 
 
@@ -123,7 +122,7 @@ class CPO:
         self.actor = SquashedGaussian(n, n_action, settings.hidden, weights).to(self.device)
         # V of the reward and V of the cost, one network each.
         self.values = Ensemble((n, *settings.hidden, 1), 2, weights).to(self.device)
-        self.optimiser = Adam(self.values.parameters(), lr=settings.learning_rate)
+        self.optimiser = Adam(self.values.parameters(), settings.learning_rate)
         self.buffer = OnPolicyBuffer(settings.batch_steps, n, n_action)
 
     def standardise(self, observation: np.ndarray) -> torch.Tensor:
@@ -309,10 +308,10 @@ class CPO:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold; the steps of the batch that is not complete too."""
-        return {**self.learned(), "optimiser": optimiser_state(self.optimiser), "buffer": self.buffer.state()}
+        return {**self.learned(), "optimiser": self.optimiser.state(), "buffer": self.buffer.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         self.take_learned(state)
-        restore_optimiser(self.optimiser, state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
         self.buffer.restore(state["buffer"])

@@ -37,16 +37,23 @@ class CQL(SAC):
 
     settings: CQLSettings
 
-    def critic_loss(self, state: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
+    def noise(self, count: int) -> dict[str, torch.Tensor]:
+        """Return what an update draws, actions that the critics are pressed down at included."""
+        rows = count * self.settings.conservative_samples
+        uniform = torch.rand((rows, self.n_action), generator=self.generator, device=self.device)
+        return {**super().noise(count), "drawn": self._normal(rows), "uniform": 2.0 * uniform - 1.0}
+
+    def critic_loss(
+        self, state: torch.Tensor, batch: Batch, target: torch.Tensor, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return J(Q), summed over critics."""
         count, n_action = self.settings.conservative_samples, batch.action.shape[1]
         rows = state.repeat_interleave(count, dim=0)
         with torch.no_grad():
-            drawn, log_pi = self.actor.sample(rows, self.generator)
-            uniform = 2.0 * torch.rand(drawn.shape, generator=self.generator, device=drawn.device) - 1.0
+            drawn, log_pi = self.actor.sample(rows, noise["drawn"])
         # One pass for all: the log's actions, the policy's, uniform ones.
         states = torch.cat([state, rows, rows])
-        q = self.critics(torch.cat([states, torch.cat([batch.action, drawn, uniform])], dim=1))[..., 0]
+        q = self.critics(torch.cat([states, torch.cat([batch.action, drawn, noise["uniform"]])], dim=1))[..., 0]
         logged, of_policy, of_uniform = q.split([len(state), len(rows), len(rows)], dim=1)
         weighted = torch.cat(
             [

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, update_average
 from ssql_ros.learning.ssql import induced_log_policy, soft_value
+from ssql_ros.nn.adam import Adam
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ class DiscreteQ:
         self._cells = torch.eye(n)
         self.q = Ensemble((n, *settings.hidden, m), 1, torch.Generator().manual_seed(seed))
         self.target = copy.deepcopy(self.q).requires_grad_(False)
-        self.optimiser = torch.optim.Adam([self.q.flat], lr=settings.learning_rate, fused=True)
+        self.optimiser = Adam([self.q.flat], settings.learning_rate)
 
     def update(
         self,
@@ -92,9 +92,7 @@ class DiscreteQ:
         y = self.target_value(reward, following, terminal)
         q = self.q(self._cells[state])[0].gather(1, action.unsqueeze(1))[:, 0]
         loss = 0.5 * (q - y).square().mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
+        self.optimiser.descend(loss)
         update_average(self.target, self.q, self.settings.tau)
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
 
@@ -116,14 +114,14 @@ class DiscreteQ:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {"networks": [self.q.flat, self.target.flat], "optimiser": optimiser_state(self.optimiser)}
+        return {"networks": [self.q.flat, self.target.flat], "optimiser": self.optimiser.state()}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         for ensemble, flat in zip((self.q, self.target), state["networks"], strict=True):
             ensemble.flat.copy_(flat)
-        restore_optimiser(self.optimiser, state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
 
 
 @dataclass

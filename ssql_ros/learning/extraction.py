@@ -22,6 +22,8 @@ from ssql_ros.learning.policy import SquashedGaussian, log_probability
 # Where an action of b lies on the edge of its box, its u would be infinite.
 EDGE = 0.99
 
+# What a loss draws at random, by name.
+Noise = dict[str, torch.Tensor]
 # Q (batch, count) of actions (batch, count, n_action) in the states of a batch, with gradients for actions alone.
 Judge = Callable[[torch.Tensor], torch.Tensor]
 
@@ -39,8 +41,11 @@ class Extraction(Protocol):
     ensembles: list[Ensemble]
     kind: str
 
-    def loss(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
-        """Return the loss in standardised states (batch, n_state), in which b has this support."""
+    def noise(self, support: Support) -> Noise:
+        """Return what the loss draws where b has this support; everything that is not torch's is done here."""
+
+    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        """Return the loss in standardised states (batch, n_state)."""
 
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
         """Return the action (n_action,), squashed to [-1, 1], of standard normal z in one state (1, n_state)."""
@@ -60,23 +65,31 @@ class Draws:
     def __init__(self, samples: int, temperature: float, rng: np.random.Generator, device: torch.device) -> None:
         self.samples, self.temperature, self._rng, self.device = samples, temperature, rng, device
 
-    def weighed(self, support: Support, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return actions in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
+    def noise(self, support: Support) -> Noise:
+        """Return draws of b (batch, samples, n_action), and the hull of its support (batch, 1, n_action)."""
+        low, high = (self.tensor(edge).unsqueeze(1) for edge in support.hull())
+        return {"actions": self.tensor(support.sample(self.samples, self._rng)), "low": low, "high": high}
+
+    def weighed(self, noise: Noise, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return these draws in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
         from ssql_ros.learning.ssql import induced_log_policy
 
-        actions = self.tensor(support.sample(self.samples, self._rng))
+        actions, low, high = noise["actions"], noise["low"], noise["high"]
         with torch.no_grad():
             judged = q(actions)
             weights = induced_log_policy(judged, torch.zeros_like(judged), self.temperature).exp()
-        low, high = (self.tensor(edge).unsqueeze(1) for edge in support.hull())
         return 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0, weights
+
+    def normal(self, count: int, n_action: int, generator: torch.Generator) -> torch.Tensor:
+        """Return z (count, n_action) of a standard normal."""
+        return torch.randn((count, n_action), generator=generator, device=self.device)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """Return an array on the device, float32."""
         return torch.as_tensor(array, dtype=torch.float32, device=self.device)
 
 
-def uniform_box(support: Support, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+def uniform_box(support: Support, draws: Draws) -> Noise:
     """Return low and high (batch, n_action) of the box that b is uniform in.
 
     Raises:
@@ -85,7 +98,7 @@ def uniform_box(support: Support, draws: Draws) -> tuple[torch.Tensor, torch.Ten
     if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
         raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
     low, high = support.hull()
-    return draws.tensor(low), draws.tensor(high)
+    return {"low": draws.tensor(low), "high": draws.tensor(high)}
 
 
 class GaussianExtraction:
@@ -101,22 +114,29 @@ class GaussianExtraction:
         self.actor, self.ensembles = actor, [actor]
         self._draws, self._generator, self._reverse = draws, generator, reverse
 
-    def loss(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
-        """Return the loss."""
-        return self._reverse_kl(state, support, q) if self._reverse else self._forward_kl(state, support, q)
+    def noise(self, support: Support) -> Noise:
+        """Return what the loss draws."""
+        if not self._reverse:
+            return self._draws.noise(support)
+        box = uniform_box(support, self._draws)
+        return {**box, "z": self._draws.normal(*box["low"].shape, self._generator)}
 
-    def _forward_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        """Return the loss."""
+        return self._reverse_kl(state, noise, q) if self._reverse else self._forward_kl(state, noise, q)
+
+    def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return -E_{a~pi*} log pi_theta(a|s): weighted maximum likelihood on draws of b."""
-        squashed, weights = self._draws.weighed(support, q)
+        squashed, weights = self._draws.weighed(noise, q)
         u = torch.atanh(squashed.clamp(-EDGE, EDGE))
         mean, log_std = (part.unsqueeze(1) for part in self.actor.distribution(state))
         z = (u - mean) * (-log_std).exp()
         return -(weights * log_probability(u, z, log_std)).sum(dim=1).mean()
 
-    def _reverse_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+    def _reverse_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return lambda E_{a~pi_theta} [log pi_theta(a|s) - log b(a|s)] - Q(s,a): the same minimum for lambda > 0."""
-        low, high = uniform_box(support, self._draws)
-        squashed, log_pi = self.actor.sample(state, self._generator)
+        low, high = noise["low"], noise["high"]
+        squashed, log_pi = self.actor.sample(state, noise["z"])
         judged = q((low + (high - low) * 0.5 * (1.0 + squashed)).unsqueeze(1))[:, 0]
         # Density over the squashed range [-1, 1]: b's is 2^-n there.
         log_ratio = log_pi + squashed.shape[1] * math.log(2.0)
@@ -130,4 +150,5 @@ class GaussianExtraction:
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
         """Return a draw in each state."""
-        return self.actor.sample(state, self._generator)[0]
+        n_action = self.actor.shape.sizes[-1] // 2
+        return self.actor.sample(state, self._draws.normal(len(state), n_action, self._generator))[0]

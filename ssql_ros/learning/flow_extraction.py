@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ssql_ros.behaviour.support import Support
-from ssql_ros.learning.extraction import EDGE, Draws, Judge, uniform_box
+from ssql_ros.learning.extraction import EDGE, Draws, Judge, Noise, uniform_box
 from ssql_ros.learning.networks import Ensemble
 
 # Where the wall begins to be straight.
@@ -52,7 +52,7 @@ class FlowExtraction:
         self._draws, self._generator, self._reverse, self._n_action = draws, generator, reverse, n_action
 
         def network(n_in: int) -> Ensemble:
-            made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu", twice=reverse)
+            made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu")
             with torch.no_grad():
                 made.weights[-1].mul_(0.1)
             return made.to(draws.device)
@@ -60,24 +60,34 @@ class FlowExtraction:
         self.actor, self.teacher = network(n_state + n_action), network(n_state + n_action + 1)
         self.ensembles = [self.actor] if reverse else [self.actor, self.teacher]
 
-    def loss(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
+    def noise(self, support: Support) -> Noise:
+        """Return what the loss draws."""
+        if self._reverse:
+            box = uniform_box(support, self._draws)
+            return {**box, "z": self._normal(len(box["low"]))}
+        drawn = self._draws.noise(support)
+        states, samples = drawn["actions"].shape[:2]
+        time = torch.rand((states * samples, 1), generator=self._generator, device=self._draws.device)
+        return {**drawn, "from": self._normal(states * samples), "time": time, "z": self._normal(states)}
+
+    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return the loss."""
-        return self._reverse_kl(state, support, q) if self._reverse else self._forward_kl(state, support, q)
+        return self._reverse_kl(state, noise, q) if self._reverse else self._forward_kl(state, noise, q)
 
     def u(self, state: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Return mu(s, z) (batch, n_action), before tanh."""
         return z + self.actor(torch.cat([state, z], dim=1))[0]
 
-    def _forward_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
-        squashed, weights = self._draws.weighed(support, q)
+    def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        squashed, weights = self._draws.weighed(noise, q)
         u, rows = (
             torch.atanh(squashed.clamp(-EDGE, EDGE)).flatten(0, 1),
             state.repeat_interleave(len(weights[0]), dim=0),
         )
-        z, time = self._normal(len(u)), torch.rand((len(u), 1), generator=self._generator, device=u.device)
+        z, time = noise["from"], noise["time"]
         velocity = self._velocity(rows, (1.0 - time) * z + time * u, time)
         matching = (weights.flatten() * (velocity - (u - z)).square().sum(dim=1)).sum() / len(state)
-        z = self._normal(len(state))
+        z = noise["z"]
         with torch.no_grad():
             taught = self.teach(state, z)
         return matching + (self.u(state, z) - taught).square().sum(dim=1).mean()
@@ -94,9 +104,9 @@ class FlowExtraction:
     def _velocity(self, state: torch.Tensor, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         return self.teacher(torch.cat([state, x, time], dim=1))[0]
 
-    def _reverse_kl(self, state: torch.Tensor, support: Support, q: Judge) -> torch.Tensor:
-        low, high = uniform_box(support, self._draws)
-        z = self._normal(len(state)).requires_grad_()
+    def _reverse_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        low, high = noise["low"], noise["high"]
+        z = noise["z"].requires_grad_()
         u, log_determinant = self.with_log_determinant(state, z)
         slope = 2.0 * (math.log(2.0) - u - torch.nn.functional.softplus(-2.0 * u))
         log_normal = -0.5 * z.square() - 0.5 * math.log(2.0 * math.pi)
@@ -126,4 +136,4 @@ class FlowExtraction:
         return torch.tanh(self.u(state, self._normal(len(state))))
 
     def _normal(self, count: int) -> torch.Tensor:
-        return torch.randn((count, self._n_action), generator=self._generator, device=self._draws.device)
+        return self._draws.normal(count, self._n_action, self._generator)

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.learning.native import Adam
-from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
+from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
 from ssql_ros.learning.policy import SquashedGaussian, log_probability
 from ssql_ros.learning.replay import Batch
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.arithmetic import Arithmetic
+from ssql_ros.nn.update import Update
 
 # Of an action on the bound u would be infinite.
 EDGE = 0.999
@@ -68,7 +69,8 @@ class IQL:
         precision: torch.dtype | None = None,
     ) -> None:
         self.settings, self.device = settings, device or default_device()
-        precision = precision or native_precision(self.device, settings.hidden)
+        self.arithmetic = Arithmetic(self.device, settings.hidden, precision)
+        precision = self.arithmetic.precision
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         weights, n, hidden = torch.Generator().manual_seed(seed), len(mean), settings.hidden
@@ -77,12 +79,13 @@ class IQL:
         self.values = Ensemble((n, *hidden, 1), 1, weights, precision).to(self.device)
         self.actor = SquashedGaussian(n, n_action, hidden, weights, precision).to(self.device)
         parameters = [*self.critics.parameters(), *self.values.parameters(), *self.actor.parameters()]
-        self.optimiser = Adam(parameters, lr=settings.learning_rate)
+        self.optimiser = Adam(parameters, settings.learning_rate)
+        self._update = Update(self._updated, self.optimiser, self.arithmetic)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
         bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp_(-bound, bound)
+        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
 
     def squashed_from(self, batch: Batch) -> torch.Tensor:
         """Return u (batch, n_action), of which the log's actions are the hyperbolic tangent."""
@@ -90,6 +93,9 @@ class IQL:
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step on values, critics and policy; return their losses."""
+        return self._update(batch, self.squashed_from(batch))
+
+    def _updated(self, batch: Batch, u: torch.Tensor) -> dict[str, torch.Tensor]:
         s = self.settings
         state, following = self.standardise(batch.observation), self.standardise(batch.following)
         pair = torch.cat([state, batch.action], dim=1)
@@ -101,7 +107,6 @@ class IQL:
         value_loss = (torch.where(advantage > 0.0, s.expectile, 1.0 - s.expectile) * advantage.square()).mean()
         critic_loss = 0.5 * (self.critics(pair)[..., 0] - target).square().sum() / len(target)
         weights = (s.sharpness * advantage.detach()).exp().clamp_max(MOST_WEIGHT)
-        u = self.squashed_from(batch)
         mean, log_std = self.actor.distribution(state)
         actor_loss = -(weights * log_probability(u, (u - mean) * (-log_std).exp(), log_std)).mean()
         # The three have no parameter in common: one step serves all.
@@ -127,15 +132,17 @@ class IQL:
         """Return everything that a checkpoint must hold."""
         return {
             "networks": [ensemble.flat for ensemble in self._ensembles()],
-            "optimiser": optimiser_state(self.optimiser),
+            "optimiser": self.optimiser.state(),
+            "arithmetic": self.arithmetic.state(),
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
+        self.arithmetic.restore(state.get("arithmetic"), self._ensembles())
         for ensemble, flat in zip(self._ensembles(), state["networks"], strict=True):
             ensemble.flat.copy_(flat)
-        restore_optimiser(self.optimiser, state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
 
     def _ensembles(self) -> tuple[Ensemble, ...]:
         return self.critics, self.target, self.values, self.actor

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.iql import EDGE, MOST_WEIGHT
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
 from ssql_ros.learning.offline import OfflineBatch, OfflineData
 from ssql_ros.learning.policy import SquashedGaussian, log_probability
 from ssql_ros.learning.safefql import expectile_loss
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.arithmetic import Arithmetic
+from ssql_ros.nn.update import Update
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def discounted_budget(budget: float, length: float, gamma: float) -> float:
     return budget if gamma == 1.0 else budget / length * (1.0 - gamma**length) / (1.0 - gamma)
 
 
-def ascended(price: float, cost: float, limit: float, rate: float, most: float) -> float:
+def ascended(price: torch.Tensor, cost: torch.Tensor, limit: float, rate: float, most: float) -> torch.Tensor:
     """Return the next lambda: up where the cost is above its limit, down where below, from 0 to `most`."""
-    return min(max(price + rate * (cost - limit), 0.0), most)
+    return (price + rate * (cost - limit)).clamp(0.0, most)
 
 
 class IQLLagrangian:
@@ -87,9 +88,6 @@ class IQLLagrangian:
     Args:
         mean, scale: (n_observation,), the standardisation of observations.
         seed: of the weights and of what the updates draw.
-
-    Attributes:
-        price: lambda.
     """
 
     def __init__(
@@ -101,27 +99,40 @@ class IQLLagrangian:
         seed: int,
         device: torch.device | None = None,
     ) -> None:
-        self.settings, self.price = settings, 0.0
+        self.settings = settings
         self.device = device or default_device()
+        self._price = torch.zeros((), dtype=torch.float64, device=self.device)
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
+        self.arithmetic = Arithmetic(self.device, settings.hidden + settings.actor_hidden)
+        precision = self.arithmetic.precision
         weights = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         n, m = len(self.mean), n_action
 
         def critic(n_in: int, members: int) -> Ensemble:
-            return Ensemble((n_in, *settings.hidden, 1), members, weights).to(self.device)
+            return Ensemble((n_in, *settings.hidden, 1), members, weights, precision).to(self.device)
 
         self.q, self.v, self.q_c, self.v_c = critic(n + m, 2), critic(n, 1), critic(n + m, 1), critic(n, 1)
         self.q_target, self.q_c_target = (copy.deepcopy(q).requires_grad_(False) for q in (self.q, self.q_c))
-        self.actor = SquashedGaussian(n, m, settings.actor_hidden, weights).to(self.device)
+        self.actor = SquashedGaussian(n, m, settings.actor_hidden, weights, precision).to(self.device)
         learning = [e.flat for e in (self.q, self.v, self.q_c, self.v_c, self.actor)]
-        self._optimiser = Adam(learning, lr=settings.learning_rate)
+        self._optimiser = Adam(learning, settings.learning_rate)
+        self._update = Update(self._updated, self._optimiser, self.arithmetic)
+
+    @property
+    def price(self) -> float:
+        """Return lambda."""
+        return float(self._price)
+
+    @price.setter
+    def price(self, price: float) -> None:
+        self._price.fill_(price)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
         bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp_(-bound, bound)
+        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
 
     def losses(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Return J(V), J(Q), J(pi), J(V_c), J(Q_c)."""
@@ -131,7 +142,7 @@ class IQLLagrangian:
         with torch.no_grad():
             best, costs = self.q_target(pair)[..., 0].amin(dim=0), self.q_c_target(pair)[0, :, 0]
             discount = s.gamma**s.n_step * (1.0 - batch.terminal)
-            y = reward - self.price * s.cost_scale * cost + discount * self.v(following)[0, :, 0]
+            y = reward - (s.cost_scale * self._price).float() * cost + discount * self.v(following)[0, :, 0]
             y_c = s.cost_scale * cost + discount * self.v_c(following)[0, :, 0]
         advantage = best - self.v(state)[0, :, 0]
         weight = (s.sharpness * advantage.detach()).exp().clamp_max(MOST_WEIGHT)
@@ -145,41 +156,35 @@ class IQLLagrangian:
             "q_c": (self.q_c(pair)[0, :, 0] - y_c).square().mean(),
         }
 
-    def update(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
-        """Make one step of critics and policy; return the losses."""
+    def _updated(self, batch: OfflineBatch, starts: torch.Tensor, length: float) -> dict[str, torch.Tensor]:
+        """Make one step of critics and policy, then one of the price; return losses, price and cost, both unscaled."""
         losses = self.losses(batch)
         # They have no parameter in common: one step serves all.
         self._optimiser.descend(torch.stack(list(losses.values())).sum())
         update_average(self.q_target, self.q, self.settings.tau)
         update_average(self.q_c_target, self.q_c, self.settings.tau)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()} | self._ascend(starts, length)
 
     @torch.no_grad()
-    def ascend(self, starts: torch.Tensor, length: float) -> dict[str, torch.Tensor]:
-        """Make one step of the price; return it, and the discounted cost that it follows, both unscaled.
-
-        Args:
-            starts: (count, n_observation), where episodes begin.
-            length: H.
-        """
+    def _ascend(self, starts: torch.Tensor, length: float) -> dict[str, torch.Tensor]:
         s = self.settings
-        cost = float(self.v_c(self.standardise(starts))[0, :, 0].mean())
+        cost = self.v_c(self.standardise(starts))[0, :, 0].mean()
         limit = s.cost_scale * discounted_budget(s.cost_budget, length, s.gamma)
-        self.price = ascended(self.price, cost, limit, s.price_rate, s.most_price)
+        self._price.copy_(ascended(self._price, cost, limit, s.price_rate, s.most_price))
         return {
-            "price": torch.tensor(self.price * s.cost_scale / s.reward_scale),
-            "discounted_cost": torch.tensor(cost / s.cost_scale),
-            "discounted_budget": torch.tensor(limit / s.cost_scale),
+            "price": self._price * (s.cost_scale / s.reward_scale),
+            "discounted_cost": cost / s.cost_scale,
+            "discounted_budget": torch.full_like(cost, limit / s.cost_scale),
         }
 
     def learn(self, step: int, steps: int, data: OfflineData) -> dict[str, torch.Tensor]:
         """Make update `step`, from 0, of `steps`; return losses, price and cost."""
         s = self.settings
         left = (steps - step) / max(steps * (1.0 - s.decay_from), 1.0)
-        self._optimiser.param_groups[0]["lr"] = s.learning_rate * min(1.0, left)
-        losses = self.update(data.draw(s.batch, self.generator))
+        self._optimiser.set_rate(s.learning_rate * min(1.0, left))
+        batch = data.draw(s.batch, self.generator)
         drawn = torch.randint(len(data.starts), (s.starts,), generator=self.generator, device=self.device)
-        return losses | self.ascend(data.starts[drawn], data.length)
+        return self._update(batch, data.starts[drawn], data.length)
 
     def _named(self) -> dict[str, Ensemble]:
         names = ("q", "v", "q_c", "v_c", "q_target", "q_c_target", "actor")
@@ -189,17 +194,19 @@ class IQLLagrangian:
         """Return everything that a checkpoint must hold."""
         return {
             "networks": {name: ensemble.flat for name, ensemble in self._named().items()},
-            "optimiser": optimiser_state(self._optimiser),
+            "optimiser": self._optimiser.state(),
             "price": self.price,
             "generator": self.generator.get_state(),
+            "arithmetic": self.arithmetic.state(),
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
+        self.arithmetic.restore(state.get("arithmetic"), self._named().values())
         for name, ensemble in self._named().items():
             ensemble.flat.copy_(state["networks"][name])
-        restore_optimiser(self._optimiser, state["optimiser"])
+        self._optimiser.restore(state["optimiser"])
         self.price = float(state["price"])
         self.generator.set_state(state["generator"])
 

@@ -15,10 +15,10 @@ import torch
 from tqdm import tqdm
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, exported
 from ssql_ros.learning.offline import OfflineData
 from ssql_ros.learning.safefql import SafeFQL
+from ssql_ros.nn.adam import Adam
 from ssql_ros.rejection import betas
 
 REWARD_TEMPERATURE, SAFETY_TEMPERATURE, MOST = 30.0, 30.0, 100.0
@@ -47,11 +47,11 @@ def train_diffusion(learner: SafeFQL, data: OfflineData, steps: int, seed: int, 
     weights = torch.Generator().manual_seed(seed)
     sizes = (n + m + 1, *settings.actor_hidden, m)
     network = Ensemble(sizes, 1, weights, activation=settings.activation).to(learner.device)
-    optimiser = Adam([network.flat], lr=settings.learning_rate)
+    optimiser = Adam([network.flat], settings.learning_rate)
     generator = torch.Generator(learner.device).manual_seed(seed + 1)
     product = torch.as_tensor(np.cumprod(1.0 - betas()), dtype=torch.float32, device=learner.device)
     for step in tqdm(range(steps), unit="step", disable=not show, desc="diffusion"):
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, 2.0 * (1.0 - step / steps))
+        optimiser.set_rate(settings.learning_rate * min(1.0, 2.0 * (1.0 - step / steps)))
         batch = data.draw(settings.actor_batch, generator)
         state = learner.standardise(batch.observation)
         weight = feasible_weights(learner, state, batch.action)

@@ -7,7 +7,6 @@ import math
 import torch
 from torch.nn import functional
 
-from ssql_ros.learning import native
 from ssql_ros.learning.networks import Ensemble
 from ssql_ros.served_network import LOG_STD_HIGH, LOG_STD_LOW
 
@@ -34,20 +33,12 @@ class SquashedGaussian(Ensemble):
 
     def distribution(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log std of u, each (batch, n_action), for standardised observations."""
-        return self._moments(self(observation)[0])
-
-    @staticmethod
-    def _moments(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, log_std = raw.chunk(2, dim=-1)
+        mean, log_std = self(observation)[0].chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_LOW, LOG_STD_HIGH)
 
-    def sample(self, observation: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a reparametrised action (batch, n_action) and its log-probability (batch,)."""
-        raw = self(observation)[0]
-        z = torch.randn((len(raw), raw.shape[1] // 2), generator=generator, device=raw.device)
-        if native.serves(raw, z):
-            return native.draw(raw, z, LOG_STD_LOW, LOG_STD_HIGH)
-        mean, log_std = self._moments(raw)
+    def sample(self, observation: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the reparametrised action (batch, n_action) of standard normal z, and its log-probability (batch,)."""
+        mean, log_std = self.distribution(observation)
         u = torch.addcmul(mean, log_std.exp(), z)
         return torch.tanh(u), log_probability(u, z, log_std)
 

@@ -17,9 +17,9 @@ import torch
 
 from ssql_ros.bundle import Bundle
 from ssql_ros.learning.live_algorithms import LiveAlgorithm, make_live
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import update_average
 from ssql_ros.learning.replay import Batch
+from ssql_ros.nn.adam import Adam
 
 # Of the target's average: the fit is short.
 TAU = 0.02
@@ -81,7 +81,7 @@ def fitted_value(
     """
     critics, settings = copy.deepcopy(algorithm.critics), algorithm.settings
     target = copy.deepcopy(critics).requires_grad_(False)
-    optimiser = Adam([critics.flat], lr=settings.learning_rate)
+    optimiser = Adam([critics.flat], settings.learning_rate)
     for _ in range(updates):
         batch = batches()
         with torch.no_grad():
@@ -89,9 +89,7 @@ def fitted_value(
             y = batch.reward + settings.gamma * (1.0 - batch.terminal) * target(pair)[..., 0].mean(dim=0)
         q = critics(torch.cat([algorithm.standardise(batch.observation), batch.action], dim=1))[..., 0]
         loss = 0.5 * (q - y).square().sum() / len(y)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        optimiser.descend(loss)
         update_average(target, critics, TAU)
     with torch.no_grad():
         seen = algorithm.standardise(states)

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.learning.native import Adam
-from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
+from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
 from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.work import Work
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.arithmetic import Arithmetic
+from ssql_ros.nn.update import Update
 from ssql_ros.shield import Critic, ShieldSettings
 
 TAKEN_TEMPERATURE = 0.1
@@ -83,7 +84,7 @@ class SAC:
         mean, scale: (n_observation,), the standardisation of observations.
         seed: of the weights and of what the updates draw.
         device: default: the GPU where there is one.
-        precision: of hidden products; default: the device's native one.
+        precision: of hidden products; default: see `Arithmetic`.
 
     Attributes:
         replay: D_offline, what collection has seen; whoever collects fills it.
@@ -102,7 +103,8 @@ class SAC:
         self.settings = settings
         self.replay = Replay(1, len(mean), n_action)
         self.device = device or default_device()
-        self.precision = precision or native_precision(self.device, settings.hidden)
+        self.arithmetic = Arithmetic(self.device, settings.hidden, precision)
+        self.n_action = n_action
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         self.target_entropy = -float(n_action) if settings.target_entropy is None else settings.target_entropy
@@ -110,30 +112,41 @@ class SAC:
         weights = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed + 1)
         n, hidden = len(self.mean), settings.hidden
-        self.actor = SquashedGaussian(n, n_action, hidden, weights, self.precision).to(self.device)
+        self.actor = SquashedGaussian(n, n_action, hidden, weights, self.arithmetic.precision).to(self.device)
         self.critics = self._critics((n + n_action, *hidden, 1), weights)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = torch.tensor([math.log(settings.initial_temperature)], device=self.device, requires_grad=True)
         self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
         self.critic_optimiser = self._adam(list(self.critics.parameters()))
+        self._update = Update(self._updated, self.critic_optimiser, self.arithmetic)
 
     def _critics(self, sizes: tuple[int, ...], weights: torch.Generator) -> Ensemble:
-        return Ensemble(sizes, self.settings.critics, weights, self.precision).to(self.device)
+        return Ensemble(sizes, self.settings.critics, weights, self.arithmetic.precision).to(self.device)
 
     def _adam(self, parameters: list[torch.nn.Parameter] | list[torch.Tensor]) -> Adam:
-        return Adam(parameters, lr=self.settings.learning_rate)
+        return Adam(parameters, self.settings.learning_rate)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
         bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp_(-bound, bound)
+        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step on critics, actor and temperature; return their losses."""
+        return self._update(batch, self.noise(len(batch.reward)))
+
+    def noise(self, count: int) -> dict[str, torch.Tensor]:
+        """Return what an update of `count` transitions draws at random: z (count, n_action) of a' and of a."""
+        return {"following": self._normal(count), "state": self._normal(count)}
+
+    def _normal(self, count: int) -> torch.Tensor:
+        return torch.randn((count, self.n_action), generator=self.generator, device=self.device)
+
+    def _updated(self, batch: Batch, noise: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         state, following = self.standardise(batch.observation), self.standardise(batch.following)
-        critic_loss = self.critic_loss(state, batch, self.target_value(following, batch))
+        critic_loss = self.critic_loss(state, batch, self.target_value(following, batch, noise), noise)
         self.critic_optimiser.descend(critic_loss)
-        actor_loss, log_probability = self.actor_loss(state)
+        actor_loss, log_probability = self.actor_loss(state, noise)
         # Neither loss has a gradient for the other's parameters: one step serves both.
         self.actor_optimiser.descend(actor_loss + self.temperature_loss(log_probability))
         update_average(self.target, self.critics, self.settings.tau)
@@ -145,9 +158,9 @@ class SAC:
         return self.log_alpha.detach().exp()
 
     @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return y (batch,)."""
-        action, log_probability = self.actor.sample(following, self.generator)
+        action, log_probability = self.actor.sample(following, noise["following"])
         q = self.target(torch.cat([following, action], dim=1))[..., 0]
         soft = self.pessimistic(q) - self.alpha * log_probability
         return batch.reward + self.settings.gamma * (1.0 - batch.terminal) * soft
@@ -156,14 +169,16 @@ class SAC:
         """Return one value (batch,) of the critics' (M, batch): the least."""
         return q.amin(dim=0)
 
-    def critic_loss(self, state: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
+    def critic_loss(
+        self, state: torch.Tensor, batch: Batch, target: torch.Tensor, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return J(Q), summed over critics."""
         q = self.critics(torch.cat([state, batch.action], dim=1))[..., 0]
         return 0.5 * (q - target).square().sum() / len(target)
 
-    def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def actor_loss(self, state: torch.Tensor, noise: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return J(pi) and log pi of the actions drawn (batch,)."""
-        action, log_probability = self.actor.sample(state, self.generator)
+        action, log_probability = self.actor.sample(state, noise["state"])
         q = self.critics.frozen(torch.cat([state, action], dim=1))[..., 0]
         loss = (self.alpha * log_probability - self.pessimistic(q)).mean()
         return loss, log_probability.detach()
@@ -261,22 +276,24 @@ class SAC:
         """Return everything that a checkpoint must hold."""
         return {
             **self.learned(),
-            "optimisers": [optimiser_state(optimiser) for optimiser in self._optimisers()],
+            "optimisers": [optimiser.state() for optimiser in self._optimisers()],
             "generator": self.generator.get_state(),
+            "arithmetic": self.arithmetic.state(),
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
+        self.arithmetic.restore(state.get("arithmetic"), (e for ensembles in self._named().values() for e in ensembles))
         for name, ensembles in self._named().items():
             for ensemble, flat in zip(ensembles, state["networks"][name], strict=True):
                 ensemble.flat.copy_(flat)
         self.log_alpha.copy_(state["log_alpha"])
         for optimiser, values in zip(self._optimisers(), state["optimisers"], strict=True):
-            restore_optimiser(optimiser, values)
+            optimiser.restore(values)
         self.generator.set_state(state["generator"])
 
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
+    def _optimisers(self) -> list[Adam]:
         return [self.actor_optimiser, self.critic_optimiser]
 
     def networks(self) -> dict[str, Network]:

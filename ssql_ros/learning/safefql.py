@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
 from ssql_ros.learning.offline import OfflineBatch, OfflineData
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.arithmetic import Arithmetic
+from ssql_ros.nn.update import Update
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,12 @@ class SafeFQL:
         settings: SafeFQLSettings,
         seed: int,
         device: torch.device | None = None,
-        precision: torch.dtype = torch.float32,
+        precision: torch.dtype | None = None,
     ) -> None:
         self.settings, self.n_action = settings, n_action
         self.device = device or default_device()
+        self.arithmetic = Arithmetic(self.device, settings.hidden + settings.actor_hidden, precision)
+        precision = self.arithmetic.precision
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         weights = torch.Generator().manual_seed(seed)
@@ -125,17 +128,22 @@ class SafeFQL:
         self.teacher, self.actor = actor(n + m + 1), actor(n + m)
         self._critic_optimiser = self._adam([self.q_r, self.q_c, self.v_r, self.v_c])
         self._actor_optimiser = self._adam([self.teacher, self.actor])
+        self._update_critics = Update(self._critics_updated, self._critic_optimiser, self.arithmetic)
+        self._update_actors = Update(self._actors_updated, self._actor_optimiser, self.arithmetic)
 
     def _adam(self, ensembles: list[Ensemble]) -> Adam:
-        return Adam([e.flat for e in ensembles], lr=self.settings.learning_rate)
+        return Adam([e.flat for e in ensembles], self.settings.learning_rate)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""
         bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp_(-bound, bound)
+        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
 
     def update_critics(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Make one step of the critics."""
+        return self._update_critics(batch)
+
+    def _critics_updated(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         losses = self.critic_losses(batch, self.settings.n_step)
         self._critic_optimiser.descend(torch.stack(list(losses.values())).sum())
         update_average(self.q_r_target, self.q_r, self.settings.tau)
@@ -144,7 +152,16 @@ class SafeFQL:
 
     def update_actors(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Make one step of teacher and actor."""
-        losses = self.actor_losses(self.standardise(batch.observation), batch.action)
+        return self._update_actors(batch.observation, batch.action, self.noise(len(batch.action)))
+
+    def noise(self, count: int) -> dict[str, torch.Tensor]:
+        """Return what the actors' update draws: where flows begin (z), and at which time the teacher is asked."""
+        return {"flow": self._normal(count), "time": self._uniform(count), "actor": self._normal(count)}
+
+    def _actors_updated(
+        self, observation: torch.Tensor, action: torch.Tensor, noise: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        losses = self.actor_losses(self.standardise(observation), action, noise)
         self._actor_optimiser.descend(losses["flow"] + losses["actor"])
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -168,17 +185,18 @@ class SafeFQL:
             "q_c": (self.q_c(pair)[..., 0] - y_c).square().sum(dim=0).mean(),
         }
 
-    def actor_losses(self, state: torch.Tensor, action: torch.Tensor) -> dict[str, torch.Tensor]:
+    def actor_losses(
+        self, state: torch.Tensor, action: torch.Tensor, noise: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """Return J(v) and J(mu), and what share of states the gate leaves to the reward."""
-        s = self.settings
-        noise, time = self._noise(len(state)), self._uniform(len(state))
-        between = (1.0 - time) * noise + time * action
-        flow = (self.velocity(state, between, time) - (action - noise)).square().mean()
+        s, z, time = self.settings, noise["flow"], noise["time"]
+        between = (1.0 - time) * z + time * action
+        flow = (self.velocity(state, between, time) - (action - z)).square().mean()
 
-        noise = self._noise(len(state))
+        z = noise["actor"]
         with torch.no_grad():
-            taught = self.teach(state, noise)
-        proposed = self.act(state, noise)
+            taught = self.teach(state, z)
+        proposed = self.act(state, z)
         distillation = (proposed - taught).square().mean()
         pair = torch.cat([state, _Inside.apply(proposed)], dim=1)
         q_r = self.q_r.frozen(pair)[..., 0].amin(dim=0)
@@ -212,7 +230,7 @@ class SafeFQL:
         settings = self.settings
         left = (steps - step) / max(steps * (1.0 - settings.decay_from), 1.0)
         for optimiser in (self._critic_optimiser, self._actor_optimiser):
-            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, left)
+            optimiser.set_rate(settings.learning_rate * min(1.0, left))
         losses = self.update_critics(data.draw(settings.batch, self.generator))
         if step >= settings.actor_from * steps:
             losses |= self.update_actors(data.draw(settings.actor_batch, self.generator))
@@ -226,18 +244,20 @@ class SafeFQL:
         """Return everything that a checkpoint must hold."""
         return {
             "networks": {name: ensemble.flat for name, ensemble in self._named().items()},
-            "optimisers": [optimiser_state(o) for o in (self._critic_optimiser, self._actor_optimiser)],
+            "optimisers": [o.state() for o in (self._critic_optimiser, self._actor_optimiser)],
             "generator": self.generator.get_state(),
+            "arithmetic": self.arithmetic.state(),
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
+        self.arithmetic.restore(state.get("arithmetic"), self._named().values())
         for name, ensemble in self._named().items():
             ensemble.flat.copy_(state["networks"][name])
         optimisers = (self._critic_optimiser, self._actor_optimiser)
         for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
-            restore_optimiser(optimiser, values)
+            optimiser.restore(values)
         self.generator.set_state(state["generator"])
 
     def networks(self) -> dict[str, Network]:
@@ -246,7 +266,7 @@ class SafeFQL:
         named = {"policy": self.actor, "critic": self.q_c, "reward": self.q_r}
         return {name: exported(e, mean, scale, self.settings.observation_clip) for name, e in named.items()}
 
-    def _noise(self, count: int) -> torch.Tensor:
+    def _normal(self, count: int) -> torch.Tensor:
         return torch.randn((count, self.n_action), generator=self.generator, device=self.device)
 
     def _uniform(self, count: int) -> torch.Tensor:

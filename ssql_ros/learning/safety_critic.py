@@ -26,9 +26,11 @@ import torch
 from torch.nn import functional
 
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
 from ssql_ros.learning.networks import Ensemble, exported, update_average
 from ssql_ros.learning.rollout import Episode
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.arithmetic import Arithmetic
+from ssql_ros.nn.update import Update
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,12 @@ class SafetyCriticLearner:
         with torch.no_grad():
             self.online.weights[-1].mul_(0.1)
             self.online.biases[-1].fill_(math.log(settings.prior / (1.0 - settings.prior)))
-        self.target = copy.deepcopy(self.online)
-        self._fit: dict[str, Any] = {}  # of a fit that has begun and not ended; else empty
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.fitted = 0  # steps of a fit that has begun and not ended
+        # A score of safety is not worth rounding.
+        self._arithmetic = Arithmetic(torch.device("cpu"), settings.hidden, torch.float32)
+        self._optimiser = Adam(self.online.parameters(), settings.learning_rate)
+        self._update = Update(self._updated, self._optimiser, self._arithmetic)
 
     def _inputs(self, observations: np.ndarray, actions: np.ndarray) -> torch.Tensor:
         bound = self.settings.observation_clip
@@ -158,55 +164,47 @@ class SafetyCriticLearner:
         incident_value, bootstrap = torch.from_numpy(data.incident_value), torch.from_numpy(data.bootstrap)
         near = torch.from_numpy(np.flatnonzero(data.steps_to_incident < settings.near_steps))
         n_near = round(settings.batch * settings.near_fraction) if len(near) else 0
-        optimiser = torch.optim.Adam(self.online.parameters(), lr=settings.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
-        if self._fit:
-            restore_optimiser(optimiser, self._fit["optimiser"])
-            schedule.load_state_dict(self._fit["schedule"])
-            optimiser.param_groups[0]["lr"] = self._fit["schedule"]["_last_lr"][0]
-        for number in range(self._fit.get("done", 0), updates):
+        if not self.fitted:
+            self._optimiser.reset()
+        for number in range(self.fitted, updates):
+            self._optimiser.set_rate(0.5 * settings.learning_rate * (1.0 + math.cos(math.pi * number / updates)))
             index = torch.randint(len(now), (settings.members, settings.batch), generator=generator)
             if n_near:
                 drawn = torch.randint(len(near), (settings.members, n_near), generator=generator)
                 index[:, :n_near] = near[drawn]
-            with torch.no_grad():
-                q_following = torch.sigmoid(self.target(following[index])[..., 0])
-                target = bellman_target(incident_value[index], bootstrap[index], q_following)
-            loss = functional.binary_cross_entropy_with_logits(self.online(now[index])[..., 0], target)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            update_average(self.target, self.online, settings.tau)
-            self._fit = {"done": number + 1, "parts": (optimiser, schedule)}
-            yield loss.item()
-        self._fit = {}
+            losses = self._update(now[index], following[index], incident_value[index], bootstrap[index])
+            self.fitted = number + 1
+            yield losses["loss"].item()
+        self.fitted = 0
 
-    @property
-    def fitted(self) -> int:
-        """Return how many steps of a fit that has begun were made; 0: none has."""
-        return int(self._fit.get("done", 0))
+    def _updated(
+        self, now: torch.Tensor, following: torch.Tensor, incident_value: torch.Tensor, bootstrap: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            target = bellman_target(incident_value, bootstrap, torch.sigmoid(self.target(following)[..., 0]))
+        loss = functional.binary_cross_entropy_with_logits(self.online(now)[..., 0], target)
+        self._optimiser.descend(loss)
+        update_average(self.target, self.online, self.settings.tau)
+        return {"loss": loss.detach()}
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        fit = dict(self._fit)
-        if "parts" in fit:
-            optimiser, schedule = self._fit["parts"]
-            kept = {name: value for name, value in schedule.state_dict().items() if not callable(value)}
-            fit = {"done": self._fit["done"], "optimiser": optimiser_state(optimiser), "schedule": kept}
+        fit = {"done": self.fitted, "optimiser": self._optimiser.state(), "arithmetic": self._arithmetic.state()}
         networks = {name: list(getattr(self, name).parameters()) for name in ("online", "target")}
         standard = {"mean": self._mean, "scale": self._scale}
         return {**networks, **standard, "draws": self._generator.get_state(), "fit": fit}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
+        self._arithmetic.restore(state["fit"]["arithmetic"], (self.online, self.target))
         with torch.no_grad():
             for name in ("online", "target"):
                 for parameter, value in zip(getattr(self, name).parameters(), state[name], strict=True):
                     parameter.copy_(value)
         self._mean, self._scale = state["mean"].numpy(), state["scale"].numpy()
         self._generator.set_state(state["draws"])
-        self._fit = dict(state["fit"])
+        self.fitted = state["fit"]["done"]
+        self._optimiser.restore(state["fit"]["optimiser"])
 
     @torch.no_grad()
     def q_safe(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:

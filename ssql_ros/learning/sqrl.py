@@ -26,6 +26,8 @@ from ssql_ros.learning.replay import Batch, Replay, Transition, Unrolled, joined
 from ssql_ros.learning.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.learning.safety_critic import bellman_target
 from ssql_ros.learning.work import Work
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.update import Update
 from ssql_ros.shield import ShieldSettings
 
 
@@ -123,13 +125,14 @@ class SQRLPretraining(SAC):
         super().__init__(mean, scale, n_action, settings, seed, **options)
         weights = torch.Generator().manual_seed(seed + 2)
         sizes = (len(mean) + n_action, *settings.hidden, 1)
-        self.safety = Ensemble(sizes, settings.safety_members, weights, self.precision).to(self.device)
+        self.safety = Ensemble(sizes, settings.safety_members, weights, self.arithmetic.precision).to(self.device)
         with torch.no_grad():
             # Where nothing was seen yet the mask must not close, or nothing ever will be.
             self.safety.weights[-1].mul_(0.1)
             self.safety.biases[-1].fill_(logit(settings.prior))
         self.safety_target = copy.deepcopy(self.safety).requires_grad_(False)
         self.safety_optimiser = self._adam([*self.safety.parameters()])
+        self._safety_update = Update(self._safety_updated, self.safety_optimiser, self.arithmetic)
         self.safety_replay = Replay(settings.safety_replay, len(mean), n_action)
         self.draws = torch.Generator().manual_seed(seed + 3)
         self._contract_id, self._steps = contract_id, steps
@@ -170,14 +173,25 @@ class SQRLPretraining(SAC):
         self.serve()
         return losses
 
+    @property
+    def _values_mask(self) -> bool:
+        """Return whether a' of the reward critics' target is the masked policy's."""
+        return self.settings.masked_value and self._masked
+
+    def noise(self, count: int) -> dict[str, torch.Tensor]:
+        """Return what an update draws."""
+        if not self._values_mask:
+            return super().noise(count)
+        return {"following": self._normal(count * self.settings.target_candidates), "state": self._normal(count)}
+
     @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return y (batch,), a' of the masked policy where that is wanted."""
-        if not (self.settings.masked_value and self._masked):
-            return super().target_value(following, batch)
+        if not self._values_mask:
+            return super().target_value(following, batch, noise)
         count = self.settings.target_candidates
         rows = following.repeat_interleave(count, dim=0)
-        action, drawn = self._candidates(rows, count)
+        action, drawn = self._candidates(rows, noise["following"])
         logits = self.safety(torch.cat([rows, action], dim=1))[..., 0].mean(dim=0).view(-1, count)
         chosen = self._first_safe(logits) + count * torch.arange(len(following), device=self.device)
         q = self.target(torch.cat([following, action[chosen]], dim=1))[..., 0]
@@ -189,18 +203,28 @@ class SQRLPretraining(SAC):
     def _fit_safety(self) -> dict[str, torch.Tensor]:
         loss = torch.zeros(())
         for _ in range(self.settings.safety_updates):
-            loss = self._update_safety(self._safety_batch())
+            loss = self._learn_safety(self._safety_batch())
         return {"safety_loss": loss}
 
-    def _update_safety(self, batch: Batch | Unrolled) -> torch.Tensor:
+    def _learn_safety(self, batch: Batch | Unrolled) -> torch.Tensor:
+        return self._safety_update(batch, self.safety_noise(len(batch.observation)))["safety_loss"]
+
+    def safety_noise(self, count: int) -> torch.Tensor:
+        """Return what an update of Q_safe draws for the candidates of a': uniform actions, or z of the policy's."""
+        rows = count * self.settings.target_candidates
+        if not self.settings.target_uniform:
+            return self._normal(rows)
+        return torch.rand((rows, self.n_action), generator=self.generator, device=self.device) * 2.0 - 1.0
+
+    def _safety_updated(self, batch: Batch | Unrolled, noise: torch.Tensor) -> dict[str, torch.Tensor]:
         state = self.standardise(batch.observation)
         with torch.no_grad():
-            target = self._safety_target_value(batch)
+            target = self._safety_target_value(batch, noise)
         logits = self.safety(torch.cat([state, batch.action], dim=1))[..., 0]
         loss = functional.binary_cross_entropy_with_logits(logits, target)
         self.safety_optimiser.descend(loss)
         update_average(self.safety_target, self.safety, self.settings.safety_tau)
-        return loss.detach()
+        return {"safety_loss": loss.detach()}
 
     def finish(self) -> list[Work]:
         """Return the last fit of the safety critic to D_offline, where one is wanted, and its way behind the mask."""
@@ -208,17 +232,17 @@ class SQRLPretraining(SAC):
         return [Work("safety critic", count, self._final_safety), Work("mask", 1, self._serve)] if count else []
 
     def _final_safety(self) -> dict[str, torch.Tensor]:
-        return {"safety_loss": self._update_safety(self._offline_safety_batch())}
+        return {"safety_loss": self._learn_safety(self._offline_safety_batch())}
 
     def _serve(self) -> dict[str, torch.Tensor]:
         self.serve()
         return {}
 
-    def _safety_target_value(self, batch: Batch | Unrolled) -> torch.Tensor:
+    def _safety_target_value(self, batch: Batch | Unrolled, noise: torch.Tensor) -> torch.Tensor:
         """Return y (M, batch) of eq. 2, unrolled along the record where that is wanted."""
         following, gamma = self.standardise(batch.following), self.settings.gamma_safe
         # A policy that differs from what was executed counts only where nothing is recorded.
-        q = self._q_following(following)
+        q = self._q_following(following, noise)
         if isinstance(batch, Batch):
             return bellman_target(batch.incident, gamma * (1.0 - batch.terminal), q)
         executed = torch.sigmoid(self.safety_target(torch.cat([following, batch.next_action], dim=1))[..., 0])
@@ -226,25 +250,21 @@ class SQRLPretraining(SAC):
         bootstrap = gamma**batch.steps * (1.0 - batch.terminal) * (1.0 - batch.incident)
         return bellman_target(value, bootstrap, torch.where(batch.recorded > 0.0, executed, q))
 
-    def _q_following(self, following: torch.Tensor) -> torch.Tensor:
+    def _q_following(self, following: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return Qbar_safe(s', a') (M, batch) of each member."""
         count = self.settings.target_candidates
         rows = following.repeat_interleave(count, dim=0)
-        if self.settings.target_uniform:
-            shape = (len(rows), self.actor.shape.sizes[-1] // 2)
-            action = torch.rand(shape, generator=self.generator, device=self.device) * 2.0 - 1.0
-        else:
-            action, _ = self._candidates(rows, count)
+        action = noise if self.settings.target_uniform else self._candidates(rows, noise)[0]
         logits = self.safety_target(torch.cat([rows, action], dim=1))[..., 0].view(-1, len(following), count)
         chosen = self._first_safe(logits.mean(dim=0))
         return torch.sigmoid(logits.gather(2, chosen.expand(len(logits), -1).unsqueeze(-1))[..., 0])
 
-    def _candidates(self, rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return draws of actions (batch * count, n_action) and their log-probability, `count` rows for each state."""
+    def _candidates(self, rows: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the actions (batch * count, n_action) of z and their log-probability, `count` rows for each state."""
+        count = self.settings.target_candidates
         mean, log_std = self.actor.distribution(rows)
         # The scale grows from draw to draw, as the shield's does from round to round.
         wider = self.settings.growth ** torch.linspace(0.0, self.settings.rounds - 1.0, count, device=self.device)
-        z = torch.randn(mean.shape, generator=self.generator, device=self.device)
         z = z * wider.repeat(len(rows) // count).unsqueeze(-1)
         u = torch.addcmul(mean, log_std.exp(), z)
         return torch.tanh(u), log_probability(u, z, log_std)
@@ -296,7 +316,7 @@ class SQRLPretraining(SAC):
     def _named(self) -> dict[str, tuple[Ensemble, ...]]:
         return {**super()._named(), "critic": (self.safety, self.safety_target)}
 
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
+    def _optimisers(self) -> list[Adam]:
         return [*super()._optimisers(), self.safety_optimiser]
 
     def take(self, networks: dict[str, Network]) -> None:

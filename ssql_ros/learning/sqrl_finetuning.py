@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.replay import Transition
 from ssql_ros.learning.sac import Mask
 from ssql_ros.learning.sqrl import SQRLPretraining
 from ssql_ros.learning.work import Work
+from ssql_ros.nn.adam import Adam
 
 
 class SQRLFineTuning(SQRLPretraining):
@@ -26,7 +26,7 @@ class SQRLFineTuning(SQRLPretraining):
         super().__init__(*arguments, **options)
         start = math.log(self.settings.initial_nu)
         self.log_nu = torch.tensor([start], device=self.device, requires_grad=True)
-        self.nu_optimiser = Adam([self.log_nu], lr=self.settings.dual_rate)
+        self.nu_optimiser = Adam([self.log_nu], self.settings.dual_rate)
 
     @property
     def nu(self) -> torch.Tensor:
@@ -55,9 +55,9 @@ class SQRLFineTuning(SQRLPretraining):
             self._fit_safety()
             self.serve()
 
-    def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def actor_loss(self, state: torch.Tensor, noise: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return -J(pi) of eq. 4 and log pi of the actions drawn (batch,); move nu by dual ascent."""
-        action, log_probability = self.actor.sample(state, self.generator)
+        action, log_probability = self.actor.sample(state, noise["state"])
         q = self.critics.frozen(torch.cat([state, action], dim=1))[..., 0]
         q_safe = self.q_safe(state, action)
         slack = self.settings.epsilon - q_safe
@@ -65,7 +65,7 @@ class SQRLFineTuning(SQRLPretraining):
         self.nu_optimiser.descend((self.log_nu * slack.detach().mean()).sum())
         return loss, log_probability.detach()
 
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
+    def _optimisers(self) -> list[Adam]:
         return [*super()._optimisers(), self.nu_optimiser]
 
     def state(self) -> dict[str, Any]:

@@ -25,13 +25,14 @@ import torch
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support
 from ssql_ros.bundle import Network
-from ssql_ros.learning.checkpoint import optimiser_state, restore_optimiser
-from ssql_ros.learning.extraction import Draws, GaussianExtraction
+from ssql_ros.learning.extraction import Draws, GaussianExtraction, Noise
 from ssql_ros.learning.flow_extraction import FlowExtraction
-from ssql_ros.learning.native import Adam
-from ssql_ros.learning.networks import Ensemble, default_device, exported, native_precision, update_average
+from ssql_ros.learning.networks import Ensemble, default_device, exported, update_average
 from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.arithmetic import Arithmetic
+from ssql_ros.nn.update import Update
 
 # Stage 2 by a Gaussian or by a one-step flow, by the forward or by the reverse KL.
 EXTRACTIONS = ("forward", "reverse", "flow", "flow_reverse")
@@ -134,7 +135,8 @@ class SSQL:
     ) -> None:
         self.settings, self.behaviour = settings, behaviour
         self.device = device or default_device()
-        precision = precision or native_precision(self.device, settings.hidden)
+        self.arithmetic = Arithmetic(self.device, settings.hidden, precision)
+        precision = self.arithmetic.precision
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
         self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
         weights = torch.Generator().manual_seed(seed)
@@ -145,9 +147,11 @@ class SSQL:
         self.critics = self.critics.to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.extraction = self._extraction(n, n_action, weights, precision)
-        self.critic_optimiser = Adam(self.critics.parameters(), lr=settings.learning_rate)
+        self.critic_optimiser = Adam(self.critics.parameters(), settings.learning_rate)
         learning = [ensemble.flat for ensemble in self.extraction.ensembles]
-        self.actor_optimiser = Adam(learning, lr=settings.learning_rate)
+        self.actor_optimiser = Adam(learning, settings.learning_rate)
+        self._update = Update(self._updated, self.critic_optimiser, self.arithmetic)
+        self._extract = Update(self._extracted, self.actor_optimiser, self.arithmetic)
 
     def _extraction(
         self, n_state: int, n_action: int, weights: torch.Generator, precision: torch.dtype
@@ -167,32 +171,44 @@ class SSQL:
     def standardise(self, state: torch.Tensor) -> torch.Tensor:
         """Return states (batch, n_state) as the networks see them."""
         bound = self.settings.observation_clip
-        return ((state - self.mean) / self.scale).clamp_(-bound, bound)
+        return ((state - self.mean) / self.scale).clamp(-bound, bound)
 
     # Stage 1.
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step on the critics; return their loss."""
-        target = self.target_value(batch)
+        return self._update(batch, self._sampled(batch.following, self.settings.samples))
+
+    def _updated(self, batch: Batch, sampled: torch.Tensor) -> dict[str, torch.Tensor]:
+        target = self._target_value(batch, sampled)
         q = self._q(self.critics, self.standardise(batch.observation), batch.action.unsqueeze(1))[..., 0]
         loss = 0.5 * (q - target).square().sum() / len(target)
         self.critic_optimiser.descend(loss)
         update_average(self.target, self.critics, self.settings.tau)
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
 
-    @torch.no_grad()
     def target_value(self, batch: Batch) -> torch.Tensor:
         """Return y (batch,)."""
+        return self._target_value(batch, self._sampled(batch.following, self.settings.samples))
+
+    @torch.no_grad()
+    def _target_value(self, batch: Batch, sampled: torch.Tensor) -> torch.Tensor:
         s = self.settings
-        value = self.value(batch.following, s.samples, self.target)
+        value = self._value(batch.following, sampled, self.target)
         pessimistic = s.pessimism * value.amin(dim=0) + (1.0 - s.pessimism) * value.mean(dim=0)
         return batch.reward + s.gamma * (1.0 - batch.terminal) * pessimistic
 
-    def value(self, states: torch.Tensor, samples: int, critics: Ensemble | None = None) -> torch.Tensor:
+    def value(self, states: torch.Tensor, samples: int) -> torch.Tensor:
         """Return V (critics, batch) of states (batch, n_state) from `samples` draws of b: biased low where few."""
-        actions = self._on_device(self._support(states).sample(samples, self.rng))
-        q = self._q(critics or self.critics, self.standardise(states), actions)
-        return soft_value(q, torch.full_like(q, -math.log(samples)), self.settings.temperature)
+        return self._value(states, self._sampled(states, samples), self.critics)
+
+    def _value(self, states: torch.Tensor, sampled: torch.Tensor, critics: Ensemble) -> torch.Tensor:
+        q = self._q(critics, self.standardise(states), sampled)
+        return soft_value(q, torch.full_like(q, -math.log(sampled.shape[1])), self.settings.temperature)
+
+    def _sampled(self, states: torch.Tensor, samples: int) -> torch.Tensor:
+        """Return draws of b (batch, samples, n_action)."""
+        return self._on_device(self._support(states).sample(samples, self.rng))
 
     @torch.no_grad()
     def q(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -216,17 +232,18 @@ class SSQL:
 
     def extract(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step of pi_theta towards pi*; return its loss."""
-        state = self.standardise(batch.observation)
+        return self._extract(batch.observation, self.extraction.noise(self._support(batch.observation)))
+
+    def _extracted(self, observation: torch.Tensor, noise: Noise) -> dict[str, torch.Tensor]:
+        state = self.standardise(observation)
 
         def q(actions: torch.Tensor) -> torch.Tensor:
             rows = state.repeat_interleave(actions.shape[1], dim=0)
             judged = self.critics.frozen(torch.cat([rows, actions.flatten(0, 1)], dim=1))[..., 0]
             return judged.mean(dim=0).view(len(state), -1)
 
-        loss = self.extraction.loss(state, self._support(batch.observation), q)
-        self.actor_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.actor_optimiser.step()
+        loss = self.extraction.loss(state, noise, q)
+        self.actor_optimiser.descend(loss)
         return {"extraction_loss": loss.detach()}
 
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
@@ -282,17 +299,19 @@ class SSQL:
         """Return everything that a checkpoint must hold."""
         return {
             "networks": [ensemble.flat for ensemble in self._learned()],
-            "optimisers": [optimiser_state(o) for o in (self.critic_optimiser, self.actor_optimiser)],
+            "optimisers": [o.state() for o in (self.critic_optimiser, self.actor_optimiser)],
             "generator": self.generator.get_state(),
             "rng": self.rng.bit_generator.state,
+            "arithmetic": self.arithmetic.state(),
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
+        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
+        self.arithmetic.restore(state.get("arithmetic"), self._learned())
         for ensemble, flat in zip(self._learned(), state["networks"], strict=True):
             ensemble.flat.copy_(flat)
         for optimiser, values in zip((self.critic_optimiser, self.actor_optimiser), state["optimisers"], strict=True):
-            restore_optimiser(optimiser, values)
+            optimiser.restore(values)
         self.generator.set_state(state["generator"])
         self.rng.bit_generator.state = state["rng"]

@@ -23,11 +23,12 @@ import torch
 from torch.nn import functional
 
 from ssql_ros.bundle import Layer, Network
-from ssql_ros.learning.native import Adam
 from ssql_ros.learning.networks import Ensemble
 from ssql_ros.learning.policy import SquashedGaussian
 from ssql_ros.learning.replay import Batch
 from ssql_ros.learning.sac import SAC, SACSettings
+from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.update import Update
 
 TRAINING_LEVELS, SERVED_LEVEL = (0.1, 1.0), 0.2
 
@@ -51,11 +52,13 @@ class WCPG(SAC):
         super().__init__(mean, scale, n_action, settings, seed, **options)
         weights = torch.Generator().manual_seed(seed)
         n, hidden = len(mean) + 1, settings.hidden
-        self.actor = SquashedGaussian(n, n_action, hidden, weights, self.precision).to(self.device)
-        self.critics = Ensemble((n + n_action, *hidden, 2), settings.critics, weights, self.precision).to(self.device)
+        self.actor = SquashedGaussian(n, n_action, hidden, weights, self.arithmetic.precision).to(self.device)
+        sizes = (n + n_action, *hidden, 2)
+        self.critics = Ensemble(sizes, settings.critics, weights, self.arithmetic.precision).to(self.device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
-        self.critic_optimiser = Adam(self.critics.parameters(), lr=settings.critic_rate)
+        self.critic_optimiser = Adam(self.critics.parameters(), settings.critic_rate)
+        self._update = Update(self._updated, self.critic_optimiser, self.arithmetic)
         self._level = torch.ones(1, device=self.device)
         self._episode_level = SERVED_LEVEL
 
@@ -86,15 +89,17 @@ class WCPG(SAC):
         return super().update(batch)
 
     @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return targets (2, batch): mean, and what the variance adds to (y - Q)^2."""
-        action, log_probability = self.actor.sample(following, self.generator)
+        action, log_probability = self.actor.sample(following, noise["following"])
         mean, variance = _moments(self.target(torch.cat([following, action], dim=1)))
         discount = self.settings.gamma * (1.0 - batch.terminal)
         y = batch.reward + discount * (mean.amin(dim=0) - self.alpha * log_probability)
         return torch.stack([y, discount.square() * variance.amax(dim=0)])
 
-    def critic_loss(self, state: torch.Tensor, batch: Batch, target: torch.Tensor) -> torch.Tensor:
+    def critic_loss(
+        self, state: torch.Tensor, batch: Batch, target: torch.Tensor, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return the Wasserstein distance to the targets."""
         mean, variance = _moments(self.critics(torch.cat([state, batch.action], dim=1)))
         y, added = target
@@ -102,9 +107,9 @@ class WCPG(SAC):
         distance = (mean - y).square() + variance + wanted - 2.0 * (variance * wanted + 1e-8).sqrt()
         return distance.sum() / len(y)
 
-    def actor_loss(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def actor_loss(self, state: torch.Tensor, noise: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return -CVaR with the entropy's term, and log pi (batch,)."""
-        action, log_probability = self.actor.sample(state, self.generator)
+        action, log_probability = self.actor.sample(state, noise["state"])
         mean, variance = _moments(self.critics.frozen(torch.cat([state, action], dim=1)))
         value = mean.amin(dim=0) - tail(self._level) * variance.amax(dim=0).sqrt()
         return (self.alpha * log_probability - value).mean(), log_probability.detach()
