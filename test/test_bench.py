@@ -173,9 +173,11 @@ def offline_side(name, **changed):
     return Side(name, sys.executable, "offline_worker.py", ["0", "1", json.dumps(shape)])
 
 
-def test_updates_of_sides_are_compared_in_turn():
+def test_updates_of_sides_are_compared_in_turn(monkeypatch):
     """The same learner as `ours` and as a peer would share a name; SAC stands in for one."""
-    sac = Side("ours", sys.executable, "sac_worker.py", ["0", "1", "3", "2"])
+    # Compilation takes a minute, and changes nothing here.
+    monkeypatch.setenv("SSQL_ROS_COMPILE", "0")
+    sac = Side("ours", sys.executable, "sac_worker.py", ["0", "1", "3", "2", "float32"])
     for side in (offline_side("ours"), sac):
         figures = compare([side], rounds=2, updates=2, threads=1)
         assert set(figures) == {"updates_per_s_ours"}

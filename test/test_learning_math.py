@@ -115,10 +115,10 @@ def test_update_moves_the_target_networks_by_tau():
 def test_actors_gradient_is_the_slope_of_its_loss(kind, chosen):
     learner = made(kind, chosen)
     # Many states: the kinks of ReLU and of the order of critics are spread.
-    observations = torch.randn((500, 2), generator=torch.Generator().manual_seed(4))
+    observations = torch.randn((4000, 2), generator=torch.Generator().manual_seed(4))
     if kind is WCPG:
-        learner._level = torch.linspace(0.1, 1.0, 500)
-    states, noise = learner.standardise(observations), learner.noise(500)
+        learner._level = torch.linspace(0.1, 1.0, 4000)
+    states, noise = learner.standardise(observations), learner.noise(4000)
 
     def loss_at(distance: float) -> tuple[float, float]:
         """Loss, and its gradient along one direction, some way along it; every call draws the same actions."""

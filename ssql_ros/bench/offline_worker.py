@@ -9,6 +9,7 @@ Run as a program: `python offline_worker.py ours|fql|authors SEED THREADS SHAPE 
 """
 
 import json
+import os
 import sys
 from itertools import pairwise
 
@@ -35,6 +36,7 @@ def ours(seed, threads, shape):
     import numpy as np
     import torch
 
+    os.environ.setdefault("SSQL_ROS_COMPILE", "1")
     from ssql_ros.learning.offline import Log, OfflineData
     from ssql_ros.learning.safefql import SafeFQL, SafeFQLSettings
 

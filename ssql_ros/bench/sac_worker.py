@@ -1,10 +1,15 @@
 """One side of `ssql bench train`: makes as many SAC updates as it is told, and says how long they took.
 
-Run as a program: `python sac_worker.py ours|sb3|sbx SEED THREADS OBSERVATION ACTION`. It reads a number of updates per
-line and answers each with seconds, after a line `ready`. It imports nothing of this package unless it is `ours`, so
-that the peers' environment needs none of it.
+Run as a program: `python sac_worker.py ours|products|sb3|sbx SEED THREADS OBSERVATION ACTION PRECISION`. It reads a
+number of updates per line and answers each with seconds, after a line `ready`. It imports nothing of this package unless it is
+`ours`, so that the peers' environment needs none of it.
+
+    ours      this package's SAC, compiled from its first update on (SSQL_ROS_COMPILE=0: not compiled)
+    products  the matrix products of one such update and nothing else, of the same shapes and types
+    sb3, sbx  stable-baselines3's and SBX's SAC
 """
 
+import os
 import sys
 
 # Beside this program.
@@ -15,18 +20,19 @@ BATCH, HIDDEN, STEPS = 256, (256, 256), 5000
 SBX_UPDATES = 32  # a call: what SBX compiles into one
 
 
-def ours(seed, threads, n_observation, n_action):
+def ours(seed, threads, n_observation, n_action, precision):
     """Return a function that makes updates with this package's learner."""
     import numpy as np
     import torch
 
+    os.environ.setdefault("SSQL_ROS_COMPILE", "1")
     from ssql_ros.learning.replay import Replay, Transition
     from ssql_ros.learning.sac import SAC, SACSettings
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(seed)
     settings = SACSettings(batch=BATCH, hidden=HIDDEN)
-    learner = SAC(np.zeros(n_observation), np.ones(n_observation), n_action, settings, seed)
+    learner = SAC(np.zeros(n_observation), np.ones(n_observation), n_action, settings, seed, precision=getattr(torch, precision))
     replay, draws = Replay(STEPS, n_observation, n_action), torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         state, following = rng.normal(size=(2, n_observation))
@@ -41,7 +47,43 @@ def ours(seed, threads, n_observation, n_action):
     return updates
 
 
-def peer(name, seed, threads, n_observation, n_action):
+def products(seed, threads, n_observation, n_action, precision):
+    """Return a function that makes the products of updates: two critics, their targets and the actor.
+
+    Forwards: the actor at s' and at s; targets, critics and critics of the actor's actions. Backwards: the actor and the
+    critics to their weights, the critics once more to the actions.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(seed)
+    half, width, single = getattr(torch, precision), HIDDEN[0], torch.float32
+
+    def filled(*shape, precision=single):
+        return torch.randn(shape, generator=generator).to(precision)
+
+    def layers(members, n_in):
+        """Return inputs, hidden units and weights of the first two layers, and hidden units in float32."""
+        hidden, weight = (filled(members, n, width, precision=half) for n in (BATCH, width))
+        return filled(members, BATCH, n_in), hidden, filled(members, n_in, width), weight, hidden.float()
+
+    x, hidden, first, weight, last = layers(1, n_observation)
+    out, slope = filled(1, width, 2 * n_action), filled(1, BATCH, 2 * n_action)
+    pairs = [(x, first), (hidden, weight), (last, out)] * 2
+    pairs += [(last.mT, slope), (slope, out.mT), (hidden.mT, hidden), (hidden, weight.mT), (x.mT, last)]
+    x, hidden, first, weight, last = layers(2, n_observation + n_action)
+    pairs += [(x, first), (hidden, weight)] * 3
+    pairs += [(hidden.mT, hidden), (hidden, weight.mT), (x.mT, last), (hidden, weight.mT), (last, first.mT)]
+
+    def updates(count):
+        for _ in range(count):
+            for a, b in pairs:
+                torch.bmm(a, b)
+
+    return updates
+
+
+def peer(name, seed, threads, n_observation, n_action, _):
     """Return a function that makes updates with stable-baselines3 or SBX."""
     import gymnasium
     import numpy as np
@@ -81,10 +123,11 @@ def peer(name, seed, threads, n_observation, n_action):
 
 def main():
     """Serve updates until the input ends."""
-    name, seed, threads, n_observation, n_action = sys.argv[1], *map(int, sys.argv[2:])
+    name, *numbers, precision = sys.argv[1:]
+    seed, threads, n_observation, n_action = map(int, numbers)
     keep_to(threads)
-    make = ours if name == "ours" else lambda *shape: peer(name, *shape)
-    serve(make(seed, threads, n_observation, n_action), WARM_UP)
+    make = {"ours": ours, "products": products}.get(name, lambda *shape: peer(name, *shape))
+    serve(make(seed, threads, n_observation, n_action, precision), WARM_UP)
 
 
 if __name__ == "__main__":

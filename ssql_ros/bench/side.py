@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class _Process:
 
     def __init__(self, side: Side, threads: int) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-        if side.name != "ours":
+        if side.python != sys.executable:
             # The peers' environment must not see this one's packages.
             environment.pop("PYTHONPATH", None)
         environment |= {"OMP_NUM_THREADS": str(threads), "JAX_PLATFORMS": environment.get("JAX_PLATFORMS", "")}

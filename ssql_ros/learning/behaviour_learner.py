@@ -12,6 +12,7 @@ from ssql_ros.bundle import Network
 from ssql_ros.learning.replay import Batch, Replay, Transition
 from ssql_ros.learning.sac import Mask
 from ssql_ros.learning.work import Work
+from ssql_ros.nn.arithmetic import Arithmetic
 from ssql_ros.shield import Proposal
 
 
@@ -23,6 +24,10 @@ class Algorithm(Protocol):
     @property
     def device(self) -> torch.device:
         """Return where its batches are wanted."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Return how it computes."""
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step; return losses."""
@@ -102,7 +107,8 @@ class BehaviourLearner:
 
     def take_learned(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned."""
-        self.algorithm.restore(learned["algorithm"])
+        # Not how that run computed.
+        self.algorithm.restore({**learned["algorithm"], "arithmetic": None})
 
     def learned(self) -> dict[str, Any]:
         """Return what another run can begin from."""
@@ -111,6 +117,10 @@ class BehaviourLearner:
     def networks(self) -> dict[str, Network]:
         """Return what a bundle holds."""
         return self.algorithm.networks()
+
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how its algorithm computes."""
+        return self.algorithm.arithmetic.state()
 
     def figures(self) -> dict[str, float]:
         """Return what the monitor has counted."""

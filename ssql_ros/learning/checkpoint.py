@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 _KEY, _TENSOR = "ssql_ros_checkpoint", "__tensor__"
+# How updates are computed, to the bit: another number where a run of before would go on otherwise.
+_ROUNDING_KEY, _ROUNDING = "ssql_ros_rounding", "2"
 
 
 class CheckpointError(ValueError):
@@ -36,7 +38,7 @@ def save_checkpoint(path: Path, tree: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-        save_file(tensors, temporary, metadata={_KEY: document})
+        save_file(tensors, temporary, metadata={_KEY: document, _ROUNDING_KEY: _ROUNDING})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -67,6 +69,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return _put_together(json.loads(metadata[_KEY]), tensors)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged: {error}") from error
+
+
+def check_resumable(path: Path) -> None:
+    """Check that a run can go on from a checkpoint bit for bit; what was learned in it can be taken all the same.
+
+    Raises:
+        CheckpointError: it is of a version that computed otherwise, or not a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
+    if _KEY in metadata and metadata.get(_ROUNDING_KEY) != _ROUNDING:
+        raise CheckpointError(
+            f"{path}: is of another version of ssql_ros, which rounds otherwise, so the run would not go on as it began; "
+            "begin it anew in another folder"
+        )
 
 
 def _taken_apart(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

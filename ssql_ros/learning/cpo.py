@@ -264,6 +264,10 @@ class CPO:
         """Return nothing: the log of episodes says all."""
         return {}
 
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how it computes: a batch is one update, which is not compiled."""
+        return {"precision": "float32", "compiled_from": None}
+
     def behaves(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""
         return {}

@@ -21,7 +21,7 @@ from ssql_ros.behaviour.noisy_trot import NoiseSettings
 from ssql_ros.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.interrupts import Interrupted, Stop, noting
 from ssql_ros.learning.calibration import HORIZON, Outcomes, calibration, masked_outcomes, policy_outcomes
-from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.learning.checkpoint import CheckpointError, check_resumable, load_checkpoint, save_checkpoint
 from ssql_ros.learning.rollout import Episode, EpisodeJob, RolloutPool
 from ssql_ros.learning.sac import NO_CLOCK
 from ssql_ros.learning.safety_critic import CriticSettings, SafetyCriticLearner, Transitions, transitions_of
@@ -201,6 +201,7 @@ class CriticTraining:
         save_checkpoint(self._path, state)
 
     def _restore(self, path: Path) -> None:
+        check_resumable(path)
         state = load_checkpoint(path)
         try:
             if (found := state["config"]) != self._config():

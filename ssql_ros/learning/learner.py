@@ -47,6 +47,9 @@ class Learner(Protocol):
     def figures(self) -> dict[str, float]:
         """Return what it has counted itself."""
 
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how it computes, for the record of a run."""
+
     def behaves(self) -> dict[str, Any]:
         """Return the behaviour policy that its policy keeps to, for the bundle; empty: none."""
 
@@ -152,6 +155,10 @@ class OffPolicyLearner:
     def figures(self) -> dict[str, float]:
         """Return alpha of the objective r - alpha log pi, as it is now: what Q is held against."""
         return {"alpha": float(self.algorithm.alpha)}
+
+    def arithmetic(self) -> dict[str, Any]:
+        """Return how its algorithm computes."""
+        return self.algorithm.arithmetic.state()
 
     def behaves(self) -> dict[str, Any]:
         """Return that its policy keeps to no behaviour policy."""

@@ -1,6 +1,6 @@
 """A run of SSQL, CQL or IQL on a log alone: nothing is driven but the final policy, to judge it.
 
-config.json             algorithm, data set, task, steps, seed, every setting, command, versions
+config.json             algorithm, data set, task, steps, seed, every setting, arithmetic, command, versions
 checkpoint.safetensors  the newest one, replaced whole
 tensorboard/            losses
 bundle.safetensors      the policy and its reward critics, when the run has ended
@@ -89,10 +89,12 @@ def run_logged(plan: LoggedPlan, folder: Path, facts: dict[str, Any], show: bool
     }
     spread = (np.array(task.centre), np.array(task.spread)) if task.centre else log.spread()
     learner = LogLearner(plan, settings, log, spread, contract.action_size, behaviour)
+    config["arithmetic"] = learner.algorithm.arithmetic.state()
     # Only now: what cannot begin leaves no folder behind.
     claim(folder, config)
     title = f"{plan.algorithm} {plan.task}"
     step_through(learner, learner.step, learner.steps, folder, plan.checkpoint_every, title, show)
+    config["arithmetic"] = learner.algorithm.arithmetic.state()
     bundle, shield = served(contract, settings, learner.algorithm.networks(), learner.behaves(), task)
     config |= {"safety_critic": shield} if shield else {}
     env = task.make(**task.world("pretrain"))

@@ -1,6 +1,6 @@
 """A run of offline learning on disk: from a data set to a bundle, in one folder that `ssql report` reads.
 
-config.json             data set, task, steps, seed, every setting, command, versions
+config.json             data set, task, steps, seed, every setting, arithmetic, command, versions
 checkpoint.safetensors  the newest one, replaced whole
 tensorboard/            losses
 bundle.safetensors      policy, reward critics, and of SafeFQL the safety critic, when the run has ended
@@ -153,6 +153,7 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
         raise ValueError(f"{plan.data}: every episode begins in the failure set, so no price can keep to a cost budget")
     mean, scale = _standardisation(task, log)
     learner = learner_of(settings, mean, scale, contract.action_size, plan.seed, device)
+    config["arithmetic"] = learner.arithmetic.state()
     claim(folder, config, {"algorithm": "safefql"})
     losses = step_through(
         learner,
@@ -163,6 +164,7 @@ def run_offline(plan: OfflinePlan, folder: Path, facts: dict[str, Any], show: bo
         f"{plan.algorithm} {plan.task}",
         show,
     )
+    config["arithmetic"] = learner.arithmetic.state()
     figures = {"steps": float(plan.steps), "transitions": float(len(data)), **losses}
     provenance = {**config, "task": plan.task, "figures": figures}
     if isinstance(learner, SafeFQL):

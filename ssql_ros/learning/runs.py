@@ -1,6 +1,6 @@
 """A run on disk: its configuration, checkpoint, log, curves and what it made, in one folder that `ssql report` reads.
 
-config.json             algorithm, task, phase, steps, seed, every setting, command, versions
+config.json             algorithm, task, phase, steps, seed, every setting, arithmetic, command, versions
 checkpoint.safetensors  the newest one, replaced whole
 episodes.csv            one line per episode
 tensorboard/            losses and episodes
@@ -26,7 +26,7 @@ from ssql_ros.behaviour.promise import PromiseMonitor
 from ssql_ros.bundle import Bundle, Network, ProbabilityCritic, load_bundle, save_bundle, write_whole
 from ssql_ros.interrupts import Interrupted, noting
 from ssql_ros.learning.algorithms import FROM_BEHAVIOUR, Start, make_learner, settings_of
-from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.learning.checkpoint import CheckpointError, check_resumable, load_checkpoint, save_checkpoint
 from ssql_ros.learning.ssql import SSQLSettings, policy_kind
 from ssql_ros.learning.training import EpisodeRow, Training, evaluate
 from ssql_ros.policy import make_policy
@@ -108,11 +108,13 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
                 learner.take(source.networks())
         except ValueError as error:
             raise ValueError(f"{plan.source}: does not fit {plan.algorithm}: {error}") from error
+    config["arithmetic"] = learner.arithmetic()
     # Only now: what cannot begin leaves no folder behind.
     claim(folder, config, dataclasses.asdict(settings_of(plan.algorithm, task.robot, {})))
     training = Training(learner, lambda: task.make(**task.world(plan.phase)), contract, plan.steps, plan.seed)
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
+        check_resumable(checkpoint)
         state = load_checkpoint(checkpoint)
         try:
             training.restore(state)
@@ -124,6 +126,8 @@ def run_training(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) ->
             work.step()
     bundle, shield = served(contract, settings, learner.networks(), learner.behaves(), task)
     config |= {"safety_critic": shield} if shield else {}
+    # As a resumed run has it, and one whose updates could not be compiled.
+    config["arithmetic"] = learner.arithmetic()
     rows = evaluate(
         make_policy(bundle) if monitor is not None else learner,
         task.make(**task.world(plan.phase)),

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ssql_ros.interrupts import Interrupted, noting
-from ssql_ros.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ssql_ros.learning.checkpoint import CheckpointError, check_resumable, load_checkpoint, save_checkpoint
 
 LOSS_EVERY = 200
 CHECKPOINT = "checkpoint.safetensors"
@@ -44,11 +44,14 @@ def step_through(
         title: of the progress bar.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or cannot be written.
+        CheckpointError: the checkpoint is damaged, of another version, or cannot be written.
         Interrupted: a signal came; the checkpoint has all steps so far.
     """
     checkpoint = folder / CHECKPOINT
-    done = restored(learner, checkpoint) if checkpoint.exists() else 0
+    done = 0
+    if checkpoint.exists():
+        check_resumable(checkpoint)
+        done = restored(learner, checkpoint)
     losses: dict[str, torch.Tensor] = {}
     with (
         noting("this step") as stop,

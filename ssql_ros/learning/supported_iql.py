@@ -63,8 +63,8 @@ class SupportedIQL(IQL):
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
         """Return a draw of the policy in each standardised state (batch, n_action), squashed to [-1, 1]."""
-        n_action = self.actor.shape.sizes[-1] // 2
-        return self.actor.sample(state, torch.randn((len(state), n_action), generator=self.generator, device=self.device))[0]
+        shape = (len(state), self.actor.shape.sizes[-1] // 2)
+        return self.actor.sample(state, torch.randn(shape, generator=self.generator, device=self.device))[0]
 
     def extract(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Do nothing: the policy is learned beside the critics."""

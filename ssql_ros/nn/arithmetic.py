@@ -31,19 +31,20 @@ _NAMES = {precision: name for name, precision in _PRECISIONS.items()}
 @lru_cache(maxsize=None)
 def bfloat16_gain(device: str) -> float:
     """Return how much faster a batched product of 256 x 256 matrices is in bfloat16 than in float32 on this machine."""
-    seconds = {}
-    for precision in _PRECISIONS.values():
-        a = torch.ones((2, 256, 256), dtype=precision, device=device)
-        times = []
-        # The shortest of several: another program may have the processor for a while.
-        for _ in range(12):
+    matrices = {p: torch.ones((2, 256, 256), dtype=p, device=device) for p in _PRECISIONS.values()}
+    shortest = dict.fromkeys(matrices, float("inf"))
+    threads = torch.get_num_threads()
+    # Another program may have the processor for a while: in turn, on one thread, and the shortest of many.
+    torch.set_num_threads(1)
+    for _ in range(30):
+        for precision, a in matrices.items():
             begin = time.perf_counter()
             torch.bmm(a, a)
             if device == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - begin)
-        seconds[precision] = min(times)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+            shortest[precision] = min(shortest[precision], time.perf_counter() - begin)
+    torch.set_num_threads(threads)
+    return shortest[torch.float32] / shortest[torch.bfloat16]
 
 
 def _wanted_precision() -> torch.dtype | None:
