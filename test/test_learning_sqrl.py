@@ -43,7 +43,10 @@ def test_safety_target_is_one_after_an_incident_zero_after_a_success_and_discoun
     taken = step([0.3, -0.8], [0.5, -0.5], [1.0, -1.2], incident=ending == "incident", terminal=ending == "success")
     state, following = (standardised(torch.tensor(vector[None])) for vector in (taken.observation, taken.following))
     q = sigmoid(judged(learner.safety, state, taken.action[None])[0])
-    action, _ = drawn(learner, np.repeat(following, 4, axis=0))
+    before = learner.generator.get_state()
+    action, _ = drawn(learner, np.repeat(following, 4, axis=0), learner.safety_noise(4))
+    # The update draws the same.
+    learner.generator.set_state(before)
     bootstrap = GAMMA * sigmoid(judged(learner.safety_target, np.repeat(following, 4, axis=0), action)[0])
     y = {"incident": np.ones(4), "success": np.zeros(4), "none": bootstrap}[ending]
     found = learner.learn_safety([[taken]])["safety_loss"]
@@ -255,7 +258,8 @@ def test_price_rises_above_epsilon_and_falls_below(kind, q_safe_everywhere, dire
 
 def test_rs_pays_for_risk_in_its_critics_alone_and_masks_nothing():
     free, priced = (made(RS, replace(SETTINGS, initial_nu=nu)) for nu in (1e-12, 50.0))
-    assert gradient(priced).tolist() == gradient(free).tolist()
+    noise = free.noise(N)
+    assert gradient(priced, noise).tolist() == gradient(free, noise).tolist()
     priced.serve()
     assert priced.mask(0) is None
     assert priced.rollouts_due(1000) == []
