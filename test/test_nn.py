@@ -59,9 +59,9 @@ def test_an_ensemble_and_its_gradients_are_those_of_float64(sizes, shared, activ
         made = Ensemble(sizes, members, draws, activation=activation)
         with torch.no_grad():
             made.flat.add_(torch.randn(made.flat.shape, generator=draws), alpha=0.02)
-        shape = (40, sizes[0]) if shared else (members, 40, sizes[0])
+        shape = (256, sizes[0]) if shared else (members, 256, sizes[0])
         x = torch.randn(shape, generator=draws).requires_grad_()
-        weights = torch.randn((members, 40, sizes[-1]), generator=draws)
+        weights = torch.randn((members, 256, sizes[-1]), generator=draws)
         exact = [t.detach().double().requires_grad_() for t in (x, made.flat)]
         expected = layer_by_layer(*exact, sizes, members, getattr(torch.nn.functional, activation))
         slopes = torch.autograd.grad(expected, exact, weights.double())
@@ -134,7 +134,7 @@ def test_adam_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
     other.descend(slopes_of([again], 3))
     assert torch.equal(p, again)
     other.reset()
-    assert (float(other.step), float(other.first[0].abs().sum()), other.count) == (0.0, 0.0, 0)
+    assert (other.count, float(other.state()[0]["exp_avg"].abs().sum())) == (0, 0.0)
 
 
 def test_adam_refuses_a_loss_that_leaves_a_parameter_out():
@@ -219,7 +219,7 @@ def counted(first):
         optimiser.descend(loss)
         return {"loss": loss.detach()}
 
-    return Update(function, optimiser, kept), optimiser, kept, calls
+    return Update(function, [optimiser], kept), optimiser, kept, calls
 
 
 def test_an_update_is_compiled_when_enough_were_made_in_this_process_or_before(monkeypatch):
@@ -228,19 +228,20 @@ def test_an_update_is_compiled_when_enough_were_made_in_this_process_or_before(m
     def whole(function, device):
         def run(x):
             calls.append("compiled")
-            return function(x)
+            return {"loss": x.sum()}
 
         return run
 
     monkeypatch.setattr(update, "whole", whole)
     for _ in range(5):
         made(torch.ones(2))
-    assert calls == ["eager"] * 3 + ["compiled", "eager"] * 2
+    assert calls == ["eager"] * 3 + ["compiled"] * 2
+    assert optimiser.count == 5
     state = copy.deepcopy(optimiser.state())
     made, optimiser, _, calls = counted(first=3)
     optimiser.restore(state)
     made(torch.ones(2))
-    assert calls == ["compiled", "eager"]
+    assert calls == ["compiled"]
 
 
 def test_without_a_compiler_updates_go_on_eagerly_with_one_line(tmp_path):
@@ -251,7 +252,7 @@ from ssql_ros.learning.sac import SAC, SACSettings
 made = SAC(np.zeros(2), np.ones(2), 1, SACSettings(hidden=(8, 8)), 0)
 batch = Batch(torch.ones(4, 2), torch.zeros(4, 1), torch.ones(4), torch.ones(4, 2), torch.zeros(4), torch.zeros(4))
 losses = [float(made.update(batch)["critic_loss"]) for _ in range(4)]
-print(made.arithmetic.compiled_from, made.critic_optimiser.count, float(made.critic_optimiser.step), losses)
+print(made.arithmetic.compiled_from, made.critic_optimiser.count, made.actor_optimiser.count, losses)
 """
     found = []
     for first, compiler in (("1", "no-such-compiler"), ("0", "g++")):
@@ -267,7 +268,7 @@ print(made.arithmetic.compiled_from, made.critic_optimiser.count, float(made.cri
                 timeout=250,
             )
         )
-    assert found[0].stdout.startswith("None 4 4.0 [")
+    assert found[0].stdout.startswith("None 4 4 [")
     assert found[0].stdout == found[1].stdout
     said = found[0].stderr.strip().splitlines()
     assert [line[:43] for line in said] == ["updates are not compiled, and slower for it"]

@@ -80,7 +80,7 @@ class IQL:
         self.actor = SquashedGaussian(n, n_action, hidden, weights, precision).to(self.device)
         parameters = [*self.critics.parameters(), *self.values.parameters(), *self.actor.parameters()]
         self.optimiser = Adam(parameters, settings.learning_rate)
-        self._update = Update(self._updated, self.optimiser, self.arithmetic)
+        self._update = Update(self._updated, [self.optimiser], self.arithmetic)
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return observations (batch, n_observation) as the networks see them."""

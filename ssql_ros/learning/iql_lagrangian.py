@@ -118,7 +118,7 @@ class IQLLagrangian:
         self.actor = SquashedGaussian(n, m, settings.actor_hidden, weights, precision).to(self.device)
         learning = [e.flat for e in (self.q, self.v, self.q_c, self.v_c, self.actor)]
         self._optimiser = Adam(learning, settings.learning_rate)
-        self._update = Update(self._updated, self._optimiser, self.arithmetic)
+        self._update = Update(self._updated, [self._optimiser], self.arithmetic)
 
     @property
     def price(self) -> float:

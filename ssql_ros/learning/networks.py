@@ -100,7 +100,7 @@ class Ensemble(nn.Module):
                 # Batched products with a single column are slow.
                 x = (x * weight.transpose(1, 2)).sum(dim=-1, keepdim=True) + bias
             else:
-                x = torch.baddbmm(bias, x, weight)
+                x = torch.bmm(x, weight) + bias
         return x
 
     @torch.no_grad()

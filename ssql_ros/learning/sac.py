@@ -118,7 +118,7 @@ class SAC:
         self.log_alpha = torch.tensor([math.log(settings.initial_temperature)], device=self.device, requires_grad=True)
         self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
         self.critic_optimiser = self._adam(list(self.critics.parameters()))
-        self._update = Update(self._updated, self.critic_optimiser, self.arithmetic)
+        self._update = Update(self._updated, [self.critic_optimiser, self.actor_optimiser], self.arithmetic)
 
     def _critics(self, sizes: tuple[int, ...], weights: torch.Generator) -> Ensemble:
         return Ensemble(sizes, self.settings.critics, weights, self.arithmetic.precision).to(self.device)

@@ -128,8 +128,8 @@ class SafeFQL:
         self.teacher, self.actor = actor(n + m + 1), actor(n + m)
         self._critic_optimiser = self._adam([self.q_r, self.q_c, self.v_r, self.v_c])
         self._actor_optimiser = self._adam([self.teacher, self.actor])
-        self._update_critics = Update(self._critics_updated, self._critic_optimiser, self.arithmetic)
-        self._update_actors = Update(self._actors_updated, self._actor_optimiser, self.arithmetic)
+        self._update_critics = Update(self._critics_updated, [self._critic_optimiser], self.arithmetic)
+        self._update_actors = Update(self._actors_updated, [self._actor_optimiser], self.arithmetic)
 
     def _adam(self, ensembles: list[Ensemble]) -> Adam:
         return Adam([e.flat for e in ensembles], self.settings.learning_rate)

@@ -146,7 +146,7 @@ class SafetyCriticLearner:
         # A score of safety is not worth rounding.
         self._arithmetic = Arithmetic(torch.device("cpu"), settings.hidden, torch.float32)
         self._optimiser = Adam(self.online.parameters(), settings.learning_rate)
-        self._update = Update(self._updated, self._optimiser, self._arithmetic)
+        self._update = Update(self._updated, [self._optimiser], self._arithmetic)
 
     def _inputs(self, observations: np.ndarray, actions: np.ndarray) -> torch.Tensor:
         bound = self.settings.observation_clip

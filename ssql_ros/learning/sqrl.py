@@ -132,7 +132,7 @@ class SQRLPretraining(SAC):
             self.safety.biases[-1].fill_(logit(settings.prior))
         self.safety_target = copy.deepcopy(self.safety).requires_grad_(False)
         self.safety_optimiser = self._adam([*self.safety.parameters()])
-        self._safety_update = Update(self._safety_updated, self.safety_optimiser, self.arithmetic)
+        self._safety_update = Update(self._safety_updated, [self.safety_optimiser], self.arithmetic)
         self.safety_replay = Replay(settings.safety_replay, len(mean), n_action)
         self.draws = torch.Generator().manual_seed(seed + 3)
         self._contract_id, self._steps = contract_id, steps

@@ -17,6 +17,7 @@ from ssql_ros.learning.sac import Mask
 from ssql_ros.learning.sqrl import SQRLPretraining
 from ssql_ros.learning.work import Work
 from ssql_ros.nn.adam import Adam
+from ssql_ros.nn.update import Update
 
 
 class SQRLFineTuning(SQRLPretraining):
@@ -27,6 +28,8 @@ class SQRLFineTuning(SQRLPretraining):
         start = math.log(self.settings.initial_nu)
         self.log_nu = torch.tensor([start], device=self.device, requires_grad=True)
         self.nu_optimiser = Adam([self.log_nu], self.settings.dual_rate)
+        moving = [self.critic_optimiser, self.actor_optimiser, self.nu_optimiser]
+        self._update = Update(self._updated, moving, self.arithmetic)
 
     @property
     def nu(self) -> torch.Tensor:

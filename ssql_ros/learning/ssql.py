@@ -150,8 +150,8 @@ class SSQL:
         self.critic_optimiser = Adam(self.critics.parameters(), settings.learning_rate)
         learning = [ensemble.flat for ensemble in self.extraction.ensembles]
         self.actor_optimiser = Adam(learning, settings.learning_rate)
-        self._update = Update(self._updated, self.critic_optimiser, self.arithmetic)
-        self._extract = Update(self._extracted, self.actor_optimiser, self.arithmetic)
+        self._update = Update(self._updated, [self.critic_optimiser], self.arithmetic)
+        self._extract = Update(self._extracted, [self.actor_optimiser], self.arithmetic)
 
     def _extraction(
         self, n_state: int, n_action: int, weights: torch.Generator, precision: torch.dtype

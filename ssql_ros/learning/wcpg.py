@@ -58,7 +58,7 @@ class WCPG(SAC):
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.actor_optimiser = self._adam([*self.actor.parameters(), self.log_alpha])
         self.critic_optimiser = Adam(self.critics.parameters(), settings.critic_rate)
-        self._update = Update(self._updated, self.critic_optimiser, self.arithmetic)
+        self._update = Update(self._updated, [self.critic_optimiser, self.actor_optimiser], self.arithmetic)
         self._level = torch.ones(1, device=self.device)
         self._episode_level = SERVED_LEVEL
 

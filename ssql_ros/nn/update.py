@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,35 +21,32 @@ class Update:
     Args:
         function: makes one update from tensors alone; what is drawn at random is drawn before, and given to it. It moves
             parameters, moments and averages in place, and returns losses.
-        optimiser: one that steps in each of these updates, and counts them.
+        optimisers: all that step in it, once each; the first one's count is that of the updates.
     """
 
-    def __init__(self, function: Callable[..., Losses], optimiser: Adam, arithmetic: Arithmetic) -> None:
-        self._function, self._optimiser, self._arithmetic = function, optimiser, arithmetic
+    def __init__(self, function: Callable[..., Losses], optimisers: Sequence[Adam], arithmetic: Arithmetic) -> None:
+        self._function, self._optimisers, self._arithmetic = function, optimisers, arithmetic
         self._compiled: Callable[..., Losses] | None = None
 
     def __call__(self, *inputs: Any) -> Losses:
         """Make one update; return its losses."""
         first = self._arithmetic.compiled_from
-        if first is None or self._optimiser.count < first:
-            losses = self._function(*inputs)
-        elif self._compiled is not None:
-            losses = self._compiled(*inputs)
-        else:
-            losses = self._first_compiled(*inputs)
-        self._optimiser.count += 1
-        return losses
-
-    def _first_compiled(self, *inputs: Any) -> Losses:
-        """Compile, and make one update; where it cannot be compiled, none is from now on."""
-        compiled = whole(self._function, self._arithmetic.device)
+        if first is None or self._optimisers[0].count < first:
+            return self._function(*inputs)
+        compiled = self._compiled or whole(self._function, self._arithmetic.device)
+        for optimiser in self._optimisers:
+            optimiser.advance()
         try:
             losses = compiled(*inputs)
         except compile_errors() as error:
-            # Nothing was computed yet.
+            if self._compiled is not None:
+                raise
+            # Nothing was computed yet. From now on nothing is compiled.
             self._arithmetic.compiled_from = None
             reason = str(error).strip().splitlines() or [type(error).__name__]
             tqdm.write(f"updates are not compiled, and slower for it: {reason[0]}", file=sys.stderr)
+            for optimiser in self._optimisers:
+                optimiser.count -= 1
             return self._function(*inputs)
         self._compiled = compiled
         return losses
