@@ -229,7 +229,9 @@ def test_price_of_risk_reaches_the_actor_and_lowers_the_risk():
     noise = free.noise(N)
     (slopes,) = torch.autograd.grad(risk(priced, noise), list(priced.actor.parameters()))
     assert slopes.abs().max() > 1e-3
-    np.testing.assert_allclose(gradient(priced, noise) - gradient(free, noise), 50.0 * slopes.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        gradient(priced, noise) - gradient(free, noise), 50.0 * slopes.numpy(), rtol=1e-3, atol=1e-4
+    )
     # Down the slope of the whole loss, which the price dominates, there is less risk.
     before, downhill = risk(priced, noise).item(), gradient(priced, noise)
     with torch.no_grad():

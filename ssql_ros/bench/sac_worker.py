@@ -1,8 +1,8 @@
 """One side of `ssql bench train`: makes as many SAC updates as it is told, and says how long they took.
 
 Run as a program: `python sac_worker.py ours|products|sb3|sbx SEED THREADS OBSERVATION ACTION PRECISION`. It reads a
-number of updates per line and answers each with seconds, after a line `ready`. It imports nothing of this package unless it is
-`ours`, so that the peers' environment needs none of it.
+number of updates per line and answers each with seconds, after a line `ready`. It imports nothing of this package
+unless it is `ours`, so that the peers' environment needs none of it.
 
     ours      this package's SAC, compiled from its first update on (SSQL_ROS_COMPILE=0: not compiled)
     products  the matrix products of one such update and nothing else, of the same shapes and types
@@ -32,7 +32,9 @@ def ours(seed, threads, n_observation, n_action, precision):
     torch.set_num_threads(threads)
     rng = np.random.default_rng(seed)
     settings = SACSettings(batch=BATCH, hidden=HIDDEN)
-    learner = SAC(np.zeros(n_observation), np.ones(n_observation), n_action, settings, seed, precision=getattr(torch, precision))
+    learner = SAC(
+        np.zeros(n_observation), np.ones(n_observation), n_action, settings, seed, precision=getattr(torch, precision)
+    )
     replay, draws = Replay(STEPS, n_observation, n_action), torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         state, following = rng.normal(size=(2, n_observation))
@@ -50,8 +52,8 @@ def ours(seed, threads, n_observation, n_action, precision):
 def products(seed, threads, n_observation, n_action, precision):
     """Return a function that makes the products of updates: two critics, their targets and the actor.
 
-    Forwards: the actor at s' and at s; targets, critics and critics of the actor's actions. Backwards: the actor and the
-    critics to their weights, the critics once more to the actions.
+    Forwards: the actor at s' and at s; targets, critics and critics of the actor's actions. Backwards: the actor and
+    the critics to their weights, the critics once more to the actions.
     """
     import torch
 

@@ -24,8 +24,8 @@ def bench_train(rounds: int, threads: int, seed: int, peers: Path = PEERS) -> di
 
     Returns:
         updates_per_s of each, ratio_to_sb3 and ratio_to_sbx (above 1: this package's is faster); see `compare`.
-        ratio_to_products: how many times as long as its own bare matrix products an update takes; bfloat16: 1 where they
-        are in it.
+        ratio_to_products: how many times as long as its own bare matrix products an update takes; bfloat16: 1 where
+        they are in it.
 
     Raises:
         ValueError: no rounds, the peers are not installed, or a side does not start.

@@ -84,8 +84,8 @@ def check_resumable(path: Path) -> None:
         raise CheckpointError(f"{path}: is not a whole checkpoint: {error}") from error
     if _KEY in metadata and metadata.get(_ROUNDING_KEY) != _ROUNDING:
         raise CheckpointError(
-            f"{path}: is of another version of ssql_ros, which rounds otherwise, so the run would not go on as it began; "
-            "begin it anew in another folder"
+            f"{path}: is of another version of ssql_ros, which rounds otherwise, so the run would not go on as it "
+            "began; begin it anew in another folder"
         )
 
 

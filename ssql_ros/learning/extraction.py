@@ -71,7 +71,7 @@ class Draws:
         return {"actions": self.tensor(support.sample(self.samples, self._rng)), "low": low, "high": high}
 
     def weighed(self, noise: Noise, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return these draws in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
+        """Return them in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
         from ssql_ros.learning.ssql import induced_log_policy
 
         actions, low, high = noise["actions"], noise["low"], noise["high"]
@@ -119,7 +119,8 @@ class GaussianExtraction:
         if not self._reverse:
             return self._draws.noise(support)
         box = uniform_box(support, self._draws)
-        return {**box, "z": self._draws.normal(*box["low"].shape, self._generator)}
+        states, n_action = box["low"].shape
+        return {**box, "z": self._draws.normal(states, n_action, self._generator)}
 
     def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return the loss."""

@@ -1,1 +1,1 @@
-"""What makes updates of torch networks fast: their precision, one optimiser, and compilation. Nothing outside knows how."""
+"""What makes updates of torch networks fast: precision, one optimiser, compilation. Nothing outside knows how."""

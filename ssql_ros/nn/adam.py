@@ -61,9 +61,7 @@ class Adam:
     def state(self) -> list[dict[str, Any]]:
         """Return what a checkpoint must hold of each parameter, in order."""
         step = torch.tensor(float(self.count))
-        return [
-            {"step": step, "exp_avg": m, "exp_avg_sq": v} for m, v in zip(self._first, self._second, strict=True)
-        ]
+        return [{"step": step, "exp_avg": m, "exp_avg_sq": v} for m, v in zip(self._first, self._second, strict=True)]
 
     @torch.no_grad()
     def restore(self, state: list[dict[str, Any]]) -> None:

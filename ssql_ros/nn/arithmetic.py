@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NAMES = {precision: name for name, precision in _PRECISIONS.items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def bfloat16_gain(device: str) -> float:
     """Return how much faster a batched product of 256 x 256 matrices is in bfloat16 than in float32 on this machine."""
     matrices = {p: torch.ones((2, 256, 256), dtype=p, device=device) for p in _PRECISIONS.values()}
@@ -101,7 +101,8 @@ class Arithmetic:
         precision, wanted = _PRECISIONS[state["precision"]], _wanted_precision()
         if wanted not in (None, precision):
             raise ValueError(
-                f"it computes in {state['precision']}, and {PRECISION} asks for {_NAMES[wanted]}: unset it, or begin anew"
+                f"it computes in {state['precision']}, and {PRECISION} asks for {_NAMES[wanted]}: "
+                "unset it, or begin anew"
             )
         first = state["compiled_from"]
         if os.environ.get(COMPILE) and _wanted_compilation() != first:

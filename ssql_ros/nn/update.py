@@ -19,8 +19,8 @@ class Update:
     """An update that is called eagerly at first, and compiled once enough were made (see `Arithmetic`).
 
     Args:
-        function: makes one update from tensors alone; what is drawn at random is drawn before, and given to it. It moves
-            parameters, moments and averages in place, and returns losses.
+        function: makes one update from tensors alone; what is drawn at random is drawn before, and given to it. It
+            moves parameters, moments and averages in place, and returns losses.
         optimisers: all that step in it, once each; the first one's count is that of the updates.
     """
 
@@ -64,7 +64,7 @@ def whole(function: Callable[..., Losses], device: torch.device) -> Callable[...
 
 
 def compile_errors() -> tuple[type[Exception], ...]:
-    """Return what compilation raises where it cannot be done: no compiler, or a version of torch that lacks something."""
+    """Return what compilation raises where there is no compiler, or a version of torch that lacks something."""
     from torch._dynamo.exc import TorchDynamoException
 
     return (TorchDynamoException, AttributeError)
