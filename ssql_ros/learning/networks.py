@@ -1,8 +1,8 @@
 """Networks that the learners share.
 
 Several multilayer perceptrons of one shape are evaluated together by batched products. In bfloat16, where that is
-wanted, are the products of hidden layers with hidden layers alone: weights, inputs, biases, the first and the last layer
-are float32.
+wanted, are the products of hidden layers with hidden layers alone: weights, inputs, biases, the first and the last
+layer are float32.
 """
 
 from __future__ import annotations
