@@ -182,15 +182,14 @@ class OfflineData:
         def tensor(values: np.ndarray) -> torch.Tensor:
             return torch.as_tensor(values[keep], dtype=torch.float32, device=device)
 
-        self._columns = OfflineBatch(
-            tensor(log.observation),
-            tensor(log.action),
-            tensor(reward),
-            tensor(margin),
-            tensor(log.observation[np.minimum(rows + n_step, last)]),
-            tensor(ended),
+        following = tensor(log.observation[np.minimum(rows + n_step, last)])
+        columns = OfflineBatch(
+            tensor(log.observation), tensor(log.action), tensor(reward), tensor(margin), following, tensor(ended),
             tensor(cost),
-        )
+        )  # fmt: skip
+        # Packed, so that a draw is one operation.
+        self._widths = [column[0].numel() for column in vars(columns).values()]
+        self._rows = torch.cat([column.view(len(keep), -1) for column in vars(columns).values()], dim=1)
         firsts = np.append(0, ends[:-1] + 1)
         self.length = len(rows) / len(ends)
         self.starts = torch.as_tensor(
@@ -198,10 +197,11 @@ class OfflineData:
         )
 
     def __len__(self) -> int:
-        return len(self._columns.reward)
+        return len(self._rows)
 
     def draw(self, batch: int, generator: torch.Generator) -> OfflineBatch:
         """Return `batch` transitions, uniformly drawn."""
-        columns = self._columns
-        index = torch.randint(len(self), (batch,), generator=generator, device=columns.reward.device)
-        return OfflineBatch(*(getattr(columns, name)[index] for name in OfflineBatch.__dataclass_fields__))
+        index = torch.randint(len(self), (batch,), generator=generator, device=self._rows.device)
+        observation, action, reward, margin, following, *rest = self._rows[index].split(self._widths, dim=1)
+        terminal, cost = (column[:, 0] for column in rest)
+        return OfflineBatch(observation, action, reward[:, 0], margin[:, 0], following, terminal, cost)
