@@ -5,6 +5,7 @@ import pytest
 from bench.sim import bench_sim
 
 
+@pytest.mark.slow
 def test_replays_are_identical_and_the_ratio_is_that_of_the_two_speeds():
     figures = bench_sim("minitaur", seconds=3.0)
     assert figures["replay_identical"] == 1.0

@@ -53,6 +53,7 @@ def bundle(learner, tmp_path):
     return load_bundle(tmp_path / "boat.safetensors", CONTRACT)
 
 
+@pytest.mark.slow
 def test_evaluation_begins_where_it_is_told_and_counts_what_the_world_says(bundle):
     starts = np.array([[-0.5, 0.5], [0.8, 1.5]])  # inside a rock; past both
     figures = evaluate_policy(TASK, bundle, {}, 2, seed=0, shielded=False, starts=starts)
@@ -97,6 +98,7 @@ def test_certifying_needs_a_critic_of_margins_and_states(bundle):
         certify(replace(bundle, critic=ProbabilityCritic.of(bundle.critic, 0.1, 0.9)), TASK, 10, 0.01, 0.01, 0)
 
 
+@pytest.mark.slow
 def test_picture_of_one_set_over_the_other(bundle, tmp_path):
     figures = feasible_set(bundle, tmp_path / "sets.png", 0)
     assert (tmp_path / "sets.png").stat().st_size > 10_000
@@ -104,6 +106,7 @@ def test_picture_of_one_set_over_the_other(bundle, tmp_path):
     assert figures["learned_safe"] + 1.0 > figures["false_safe_share"] >= 0.0
 
 
+@pytest.mark.slow
 def test_rivals_are_judged_from_the_same_starts(bundle, learner):
     figures = rivals(bundle, teacher_of(learner), teacher_of(learner), [1, 2], episodes=4, seed=0, show=False)
     names = {"safefql_n1", "safeifql_n1", "safeifql_n2", "fisor_like_n1", "fisor_like_n2"}

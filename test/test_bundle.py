@@ -345,6 +345,7 @@ def test_flipped_bits_are_refused(tmp_path, fraction, flip, in_header):
         read_provenance(path)
 
 
+@pytest.mark.slow
 def test_every_single_bit_of_the_header_is_held_by_the_digest(tmp_path):
     path = tmp_path / "flipped.safetensors"
     save_bundle(with_probes(BUNDLE, CONTRACT), path)

@@ -49,6 +49,7 @@ def risk(delta: float) -> float:
     return 0.2 * (1.0 + delta) ** 2 / 3.0
 
 
+@pytest.mark.slow
 def test_certificate_holds_as_often_as_it_says_at_one_threshold():
     """Where the sequence is one threshold whose risk is exactly epsilon, it is certified with probability just <= beta.
 
@@ -82,6 +83,7 @@ def test_certificate_holds_as_often_as_it_says_over_a_sequence(beta):
     assert all(c.tail <= beta and c.bound <= epsilon + 1e-12 for c in found if math.isfinite(c.delta))
 
 
+@pytest.mark.slow
 def test_upper_bound_covers_as_often_as_it_says():
     """Of a fixed probability: coverage by simulation equals the exact sum over k."""
     rng, m, p, beta = np.random.default_rng(2), 200, 0.02, 0.1

@@ -139,6 +139,7 @@ def data_set(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_learns_what_rocks_cost_in_seconds():
     small = {"hidden": [64, 64], "batch": 128, "learning_rate": 2e-3, "sharpness": 3.0, "gamma": 0.99}
     settings = settings_of("iql_lagrangian", "boat", {**TINY, **small})

@@ -85,6 +85,7 @@ def true_log_density(states: np.ndarray, actions: np.ndarray) -> np.ndarray:
     return np.log(0.3 * normal(0.5 * states, 0.1) + 0.7 * normal(-0.5 * states - 0.1, 0.15))
 
 
+@pytest.mark.slow
 def test_a_known_mixture_is_recovered_and_its_floor_keeps_its_share() -> None:
     rng = np.random.default_rng(0)
     states, actions, episode = known(rng, 12_000)
@@ -180,6 +181,7 @@ def test_actions_out_of_range_are_refused() -> None:
         learn_density(np.zeros((100, 1)), np.full((100, 1), 2.0), np.arange(100), DensitySettings(), 1, 0)
 
 
+@pytest.mark.slow
 def test_from_a_log_to_a_policy_that_keeps_to_what_was_learned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_foreign_driver_gives_as_many_transitions_as_periods(tmp_path: Path, d
     assert rows["first"].tolist() == [1.0] + 98 * [0.0]
 
 
+@pytest.mark.ros
 @pytest.mark.timeout(300)
 def test_a_robot_that_is_put_elsewhere_is_told_and_no_transition_spans_it(tmp_path: Path, domain: int) -> None:
     bundle = with_uniform(tmp_path / "any.safetensors", "minitaur", BUNDLES / "minitaur_critic.safetensors")

@@ -46,6 +46,7 @@ def figures_of(text: str) -> dict[str, float]:
     return json.loads(text.splitlines()[-1])["figures"]
 
 
+@pytest.mark.slow
 def test_ssql_learns_from_a_bag_by_one_command(bag: Path, recorded, tmp_path: Path, capfd) -> None:
     small = ["--set", *SMALL, "extraction_updates=100", "samples=4", "extraction_samples=4"]
     command = train("ssql", bag, tmp_path / "run", "--steps", "300", "--episodes", "1", *small)

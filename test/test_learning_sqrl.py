@@ -118,6 +118,7 @@ def test_fixed_point_unrolled_along_the_record_is_the_risk_of_what_was_executed(
     assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
     before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     learner = learned(choice_episodes(), 2, target_candidates=16)
@@ -125,6 +126,7 @@ def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
     assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.slow
 def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
     before = np.array([1.0, 0.0])
     learner = learned(choice_episodes(), 2, target_uniform=True)
@@ -133,6 +135,7 @@ def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
     assert q_safe(learned(choice_episodes(), 2, target_uniform=True, target_candidates=16), before, 0.0) < 0.05
 
 
+@pytest.mark.slow
 def test_last_fit_teaches_the_mask_what_only_the_replay_has_seen():
     choice, there = np.array([0.0, 1.0]), np.array([0.0, 0.0])
     harmless = [[step(choice, [action], there, terminal=True)] for action in (-0.5, 0.5)]

@@ -243,6 +243,7 @@ def small_run(steps: int, seed: int = 0, **changed: object) -> WorldTraining:
     return WorldTraining(made, lambda: task.make(**task.world("pretrain")), task.contract(), steps, seed)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     path, whole = tmp_path / "checkpoint.safetensors", small_run(900)
     for _ in whole.run():

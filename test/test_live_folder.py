@@ -109,6 +109,7 @@ def test_the_oldest_whole_chunks_go_first_and_the_newest_never(
     assert [chunk.number for chunk in again.unread()] == list(range(writer.retired, len(sizes) + 1))
 
 
+@pytest.mark.slow
 def test_what_was_held_out_stays_so_when_the_oldest_go(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path)
     for episode in episodes:

@@ -163,6 +163,7 @@ def test_killed_it_goes_on_where_it_saved_and_the_buffer_is_whole(tmp_path: Path
     assert again.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_is_set_aside_and_counted(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path)
     for episode in episodes[:3]:
@@ -182,6 +183,7 @@ def test_a_damaged_chunk_is_set_aside_and_counted(tmp_path: Path, episodes: list
     shutil.rmtree(tmp_path / "buffer")
 
 
+@pytest.mark.slow
 def test_a_broken_configuration_is_told_and_ends_the_worker(tmp_path: Path) -> None:
     prepare(tmp_path, surprise=1)
     worker = Worker(tmp_path)
@@ -189,6 +191,7 @@ def test_a_broken_configuration_is_told_and_ends_the_worker(tmp_path: Path) -> N
     assert worker.process.wait(60) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offered", [None, b"damaged"])
 def test_the_return_is_judged_against_what_acts_also_where_that_cannot_be_read(
     tmp_path: Path, episodes: list, offered: bytes | None
@@ -236,6 +239,7 @@ def test_the_calibration_gate_refuses_what_no_optimum_can_be() -> None:
     assert not calibration_gate(returns, returns, returns, ~whole).passed
 
 
+@pytest.mark.slow
 def test_the_support_gate_refuses_a_policy_of_a_wider_support(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path)
     buffer.append(episodes[0])

@@ -120,6 +120,7 @@ def streams(draw) -> list[tuple[str, int, float]]:
     return [event[1:] for event in sorted(events, key=lambda event: event[0])]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(streams())
 def test_stream_gives_the_frames_and_histories_of_the_reference(stream):

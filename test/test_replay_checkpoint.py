@@ -211,6 +211,7 @@ except CheckpointError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 100, 4096, 399_999])
 def test_disk_that_fills_while_saving_leaves_the_last_checkpoint_whole_and_nothing_else(tmp_path, limit):
     path = tmp_path / "run.safetensors"

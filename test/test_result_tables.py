@@ -41,6 +41,7 @@ def test_tasks_of_one_experiment_are_told_apart_in_the_report(tmp_path: Path) ->
     assert "| lambda 0.5 | 1 | - | 0.500 |" in (tmp_path / "tables.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_experiment_of_one_phase_trains_calibrates_and_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ def test_too_short_episodes_are_refused():
         OfflineData(log_of([4, 3]), n_step=5, gamma=0.9, device=CPU)
 
 
+@pytest.mark.slow
 def test_flow_of_a_known_gaussian_has_its_moments():
     """Trained on a ~ N((0.3, -0.2), 0.1^2) everywhere, the teacher and the one-step actor draw from it."""
     made = learner(alpha=1.0, safety_weight=1e-3, learning_rate=3e-3, flow_steps=10)
@@ -226,6 +227,7 @@ def data_set(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_learns_where_the_rocks_are_in_seconds(data_set):
     """What lies ahead of the first rock is worse than what lies beside it, and V_r rises towards the goal."""
     made = learner(batch=128, hidden=[64, 64], learning_rate=2e-3)

@@ -215,6 +215,7 @@ def test_incident_rule(state, margin, cause):
     assert named == cause
 
 
+@pytest.mark.slow
 def test_wild_actions_end_in_an_incident_that_the_observation_shows(env):
     contract = load_contract(find_contract("minitaur"))
     causes, steps = set(), 0
