@@ -65,11 +65,13 @@ def test_an_ensemble_and_its_gradients_are_those_of_float64(sizes, shared, activ
         exact = [t.detach().double().requires_grad_() for t in (x, made.flat)]
         expected = layer_by_layer(*exact, sizes, members, getattr(torch.nn.functional, activation))
         slopes = torch.autograd.grad(expected, exact, weights.double())
-        for precision, limit in ((torch.float32, 3e-6), (torch.bfloat16, 8e-2)):
+        # A unit of ReLU that is nearly off may be on in the one alone.
+        exactly = 3e-6 if activation == "gelu" else 3e-3
+        for precision, limit in ((torch.float32, exactly), (torch.bfloat16, 8e-2)):
             made.precision = precision
             outputs = made(x)
             found = [outputs, *torch.autograd.grad(outputs, (x, made.flat), weights)]
-            limit = limit if len(sizes) > 3 else 3e-6  # without two hidden layers nothing is rounded
+            limit = limit if len(sizes) > 3 else exactly  # without two hidden layers nothing is rounded
             assert max(map(error, found, [expected, *slopes])) < limit
         assert made.frozen(x).grad_fn is not None
         assert torch.autograd.grad(made.frozen(x).sum(), made.flat, allow_unused=True) == (None,)

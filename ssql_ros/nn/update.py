@@ -58,7 +58,7 @@ def whole(function: Callable[..., Losses], device: torch.device) -> Callable[...
     torch._dynamo.config.trace_autograd_ops = True
     if device.type != "cuda":
         # Networks stay what they are once they are compiled: to look at each call whether they do takes 0.2 ms.
-        options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
         return torch.compile(function, fullgraph=True, dynamic=False, options=options)
     # One launch for the whole graph. What it returns lies where the next run will write.
     run = torch.compile(function, fullgraph=True, dynamic=False, mode="reduce-overhead")
