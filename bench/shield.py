@@ -163,7 +163,7 @@ def _decisions(task: Task, repeats: int, seed: int) -> dict[str, float]:
         loops[f"k{k}_torch"] = partial(in_torch, k)
     loops["safe_proposal"] = partial(ours, served)
     loops["products"] = _products(bundle.need("critic"), 100)
-    loops["ort"] = _bare_run(critic)
+    loops["ort"] = _bare_run(critic, contract)
     inputs = {name: itertools.cycle(passing if name == "safe_proposal" else pairs) for name in loops}
 
     times: dict[str, list[float]] = {name: [] for name in loops}
@@ -198,12 +198,15 @@ def _products(network: Network, k: int) -> Callable[[Pair], object]:
     return run
 
 
-def _bare_run(critic: SafetyCritic) -> Callable[[Pair], object]:
-    """Return a run of the critic's session on one action whose arrays are bound and filled."""
-    binding, *arrays = critic._bind(1)
+def _bare_run(critic: SafetyCritic, contract: Contract) -> Callable[[Pair], object]:
+    """Return a run of the critic's session on one action, as onnxruntime's own Python layer binds and runs it."""
+    session, binding = critic._session, critic._session.io_binding()
+    binding.bind_cpu_input("observation", np.zeros((1, contract.observation_size), np.float32))
+    binding.bind_cpu_input("actions", np.zeros((1, contract.action_size), np.float32))
+    binding.bind_output("logits")
 
-    def run(_: Pair, kept: list = arrays) -> None:
-        critic._session.run_with_iobinding(binding)
+    def run(_: Pair) -> None:
+        session.run_with_iobinding(binding)
 
     return run
 

@@ -63,7 +63,9 @@ def fault(words: list[str]) -> str:
         except SystemExit as end:
             return "" if end.code == 0 else said.getvalue().strip().splitlines()[-1]
     names = {getattr(options, "task", None)} if options.verb != "experiment" else set(options.names)
-    unknown = names - {None, "1", "crawl"} - ({*tasks(), *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys())
+    known = {*tasks(), *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys()
+    # A task of a robot that the page shows how to make.
+    unknown = names - {None, "1", "crawl"} - known
     return f"unknown: {unknown}" if unknown else ""
 
 

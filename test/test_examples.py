@@ -40,7 +40,7 @@ def test_read_bundle_judges_three_actions():
 def test_read_bag_to_data_set_finds_every_period_of_a_walk(walk, tmp_path):
     data = example("read_bag_to_data_set").main(walk, tmp_path / "data", "minitaur")
     assert len(data) == 499
-    assert data["observation"].shape == data["following"].shape == (499, 120)
+    assert data["observation"].shape == data["next_observation"].shape == (499, 120)
 
 
 def test_train_and_save_bundle_learns(tmp_path):

@@ -60,7 +60,7 @@ class Watched(Conductor):
 @pytest.fixture
 def graph(domain: int, tmp_path: Path) -> Iterator[Graph]:
     with Graph(tmp_path / "logs") as running:
-        running.start("sim_node", task=TASK.name, goal_velocity=0.4, auto_reset=False, max_steps=200)
+        running.start("sim_node", task=TASK.name, auto_reset=False, max_steps=200)
         offers = str(tmp_path / "learner")
         running.start("policy_node", bundle=str(GAITS), bundle_folder=offers, use_sim_time=True)
         running.start("shield_node", bundle=str(GAITS), bundle_folder=offers, autostart=False, use_sim_time=True)

@@ -86,15 +86,16 @@ def test_epsilon_005_goes_round_and_02_crosses_the_bridge(risk):
 
 def test_exact_ways_are_a_command(tmp_path, capsys):
     picture = tmp_path / "ways.png"
-    assert main(["report", "--exact", "0.05", "0.2", "--episodes", "50", "--out", str(picture), "--json"]) == 0
+    exact = ["report", "--task", "spider_threshold", "--exact"]
+    assert main([*exact, "0.05", "0.2", "--episodes", "50", "--out", str(picture), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)["figures"]
     assert picture.stat().st_size > 5000
     assert figures["exact, epsilon 0.05: round the pits"] > 0.9
     assert figures["exact, epsilon 0.2: round the pits"] < 0.15
-    assert main(["report", "--exact", "2"]) == 2
+    assert main([*exact, "2"]) == 2
     assert "epsilon: expected a number between 0 and 1, got 2" in capsys.readouterr().err
     assert main(["report", "--exact", "0.2", "--task", "spider"]) == 2
-    assert "task 'spider': expected normal noise, got uniform" in capsys.readouterr().err
+    assert "expected a world of normal noise, got uniform" in capsys.readouterr().err
 
 
 def test_grid_that_makes_no_sense_is_refused():

@@ -53,14 +53,21 @@ class ObservationAssembler:
             ContractError: the input has said otherwise at this stamp.
         """
         before = self._newest.stamp if self._newest is not None else -math.inf
+        if self.take(name, stamp, arrival, values):
+            before = -math.inf
+        newest = self._find_newest()
+        return newest is not None and newest.stamp > before
+
+    def take(self, name: str, stamp: int, arrival: float, values: np.ndarray) -> bool:
+        """Take in one reading, as `read`, without looking what has come of it; return whether time has begun anew."""
         restarts = self.frames.counts["restarts"]
         self._current, self._answer = False, None
         self.frames.read(name, stamp, arrival, values)
-        if self.frames.counts["restarts"] != restarts:
-            self._actions.begin_anew(stamp)
-            self._begun, before = None, -math.inf
-        newest = self._find_newest()
-        return newest is not None and newest.stamp > before
+        if self.frames.counts["restarts"] == restarts:
+            return False
+        self._actions.begin_anew(stamp)
+        self._begun = None
+        return True
 
     def repeat(self, name: str, stamp: int, arrival: float) -> None:
         """Note that a reading was told again while time stands still: see `FrameAligner.repeat`."""

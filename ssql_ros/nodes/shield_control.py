@@ -9,17 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.contract.contract import JOINT_STATE
 from ssql_ros.contract.messages import (
     fill,
-    fill_joint_command,
     set_stamp,
 )
-from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.msg import ShieldedAction
+from ssql_ros.nodes.command_writer import LATEST, CommandWriter
 from ssql_ros.nodes.shield_inputs import ShieldInputs
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import COMMAND, EVENT, raise_priority
@@ -28,7 +25,6 @@ from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.tick import Tick
 
 STOPPING = 1.0  # s, how long the way to the safe action may take when the shield stops
-LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say
 MANY = 2**31
 
 
@@ -60,9 +56,8 @@ class ShieldControl(ShieldInputs):
         self._thread: threading.Thread | None = None
         self._running = False
         self._accounts: list[tuple[Tick, float]] = []
-        # One message, filled anew each time: making one takes as long as filling it.
-        self._message = Float64MultiArray() if forward else JointState()
-        self._command = node.create_publisher(type(self._message), loop.contract.commanded.topic, COMMAND)
+        self._write = CommandWriter(loop.contract, forward)
+        self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
         self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
         super().__init__(node, loop, guard)
@@ -184,11 +179,7 @@ class ShieldControl(ShieldInputs):
             self._guard.note("command", error)
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
-        if isinstance(self._message, Float64MultiArray):
-            fill(self._message, data=joints)
-        else:
-            fill_joint_command(self._message, self._contract, joints, stamp if 0 <= stamp < LATEST else 0)
-        self._command.publish(self._message)
+        self._command.publish(self._write(joints, stamp))
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
         verdict = tick.verdict

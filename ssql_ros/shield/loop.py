@@ -119,7 +119,7 @@ class ShieldLoop:
         if stamp == 0:
             return  # not stamped: `inputs` says so
         try:
-            self.assembler.read(name, stamp, now, values)
+            self.assembler.take(name, stamp, now, values)
         except ContractError as error:
             self._contradiction = (str(error), now + CONTRADICTED)
             raise
