@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
 from ssql_ros.contract import find_contract, load_contract
@@ -18,9 +18,11 @@ JOINTS = st.lists(st.floats(allow_nan=False), min_size=8, max_size=8).map(np.arr
 
 @settings(deadline=None)
 @given(JOINTS, st.integers(0, LATEST - 1))
-def test_a_joint_command_has_the_bytes_that_rclpy_gives_it(joints, stamp):
-    expected = serialize_message(fill_joint_command(JointState(), CONTRACT, joints, stamp))
-    assert WRITERS[False](joints, stamp) == expected
+def test_a_joint_command_is_the_message_that_rclpy_would_send(joints, stamp):
+    # Not byte by byte: what lies between the fields to align them is not set.
+    assert deserialize_message(WRITERS[False](joints, stamp), JointState) == fill_joint_command(
+        JointState(), CONTRACT, joints, stamp
+    )
 
 
 @settings(deadline=None)

@@ -151,6 +151,33 @@ def test_node_ends_cleanly_by_itself(domain, tmp_path, node, number):
         assert process.wait(PATIENCE) == 0
 
 
+STORM = """
+import os, signal, threading
+from ssql_ros.ros.process import run_node
+
+class Node:
+    def destroy_node(self): pass
+
+def serve(node, stopped):
+    def send():
+        for _ in range(20000):
+            os.kill(os.getpid(), signal.SIGTERM)
+    sender = threading.Thread(target=send)
+    sender.start()
+    while sender.is_alive():
+        sender.join(0.001)
+    assert stopped()
+
+raise SystemExit(run_node(Node, serve))
+"""
+
+
+@pytest.mark.ros
+def test_node_ends_in_a_storm_of_signals(domain):
+    """A handler that waits for a lock would wait for ever where another signal has come in its midst."""
+    assert subprocess.run([sys.executable, "-c", STORM], timeout=60).returncode == 0
+
+
 @pytest.mark.ros
 def test_two_demos_at_once_have_domains_of_their_own_and_never_the_callers(tmp_path):
     robots = "37"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -63,9 +62,10 @@ def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]],
     one line, without a traceback, and the exit status is 2. So are arguments that no node knows. `--help` prints what
     the node can be told. Started by `ssql_ros.graph.processes`, it ends with whoever started it.
     """
-    stop = threading.Event()
+    # Not an Event: its lock would be waited for, for ever, by a signal that comes while another one is handled.
+    told: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _frame: told.append(number))
     try:
         alone = lifeline.tie()
         others = arguments.unknown(sys.argv)
@@ -82,7 +82,7 @@ def run_node(make: Callable[[], Any], serve: Callable[[Any, Callable[[], bool]],
         rclpy.try_shutdown()
         return 2
     try:
-        serve(node, lambda: stop.is_set() and alone())
+        serve(node, lambda: bool(told) and alone())
     finally:
         close = getattr(node, "close", None)
         if close is not None:
