@@ -188,7 +188,7 @@ class TransitionAssembler:
     def _read(self, name: str, stamp: int, values: np.ndarray) -> None:
         if name != self._trigger and self._is_pausing(stamp):
             self._settle_all()
-        self._assembler.read(name, stamp, 0.0, values)
+        self._assembler.take(name, stamp, 0.0, values)
         if name == self._trigger and (trigger := self._assembler.frames.newest_trigger) is not None:
             self._settle(trigger - WINDOW)
 
@@ -223,18 +223,13 @@ class TransitionAssembler:
         if at == len(frames) or frames[at].stamp >= until:
             return
         aligner.refresh()
-        for i in range(at, len(frames)):
-            frame = frames[i]
-            if frame.stamp >= until:
-                break
-            self._decide(frame, frames[i + 1].stamp if i + 1 < len(frames) else None)
+        while at < len(frames) and frames[at].stamp < until:
+            frame = frames[at]
+            at += 1
+            self._decide(frame, frames[at].stamp if at < len(frames) else None)
             self._settled = frame.stamp
         # Triggers of which none was a frame, of those that have been decided on.
-        self.counts["between"] = (
-            self.counts["triggers"]
-            - self.counts["frames"]
-            - sum(frame.stamp > (self._settled or 0) for frame in frames)
-        )
+        self.counts["between"] = self.counts["triggers"] - self.counts["frames"] - (len(frames) - at)
 
     def _drop_step(self) -> None:
         """The step that waits has no successor."""
