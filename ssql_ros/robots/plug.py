@@ -18,7 +18,6 @@ from ssql_ros.contract import Contract
 from ssql_ros.contract.plugs import plugs
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.policy import ActingBehaviour, ServedPolicy, behaviour_of
-from ssql_ros.model.probes import check_probes
 from ssql_ros.robots.body import Body, ObservedBody
 from ssql_ros.robots.tasks import Task
 
@@ -136,6 +135,8 @@ def find_behaviour(name: str, contract: Contract) -> ServedPolicy:
     """
     if Path(name).is_file() or name.endswith(".safetensors"):
         bundle = load_bundle(name, contract)
+        from ssql_ros.model.probes import check_probes  # brings onnxruntime, which only few who read a plug need
+
         check_probes(bundle)
         return ActingBehaviour(behaviour_of(bundle))
     robot: Robot | None = plugs().get(contract.robot)
