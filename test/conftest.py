@@ -4,8 +4,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ssql_ros.graph.processes import isolate
+
+# No test depends on how fast the machine is at the moment.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # A shell has what it runs in the background ignore Ctrl-C, and all that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
