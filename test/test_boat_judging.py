@@ -86,6 +86,7 @@ def test_certificate_is_stored_read_back_and_true(bundle, capsys):
     assert feasible_set(found, None, 0)["false_safe_share"] <= 0.05
 
 
+@pytest.mark.slow
 def test_dry_run_leaves_the_bundle(bundle):
     assert main(["certify", bundle.path, "--states", "300", "--epsilon-s", "0.2", "--dry-run", "--quiet"]) == 0
     assert load_bundle(bundle.path, CONTRACT).id == bundle.id

@@ -95,6 +95,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert np.array_equal(found[part], expected[part]), part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_interrupted_training_goes_on_with_the_same_command(tmp_path, logs, monkeypatch, capsys, name):
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"

@@ -72,6 +72,7 @@ def test_ssql_learns_from_a_bag_by_one_command(bag: Path, recorded, tmp_path: Pa
         assert behaviour.support(state[np.newaxis]).contains(action[np.newaxis, np.newaxis]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["cql", "iql"])
 def test_cql_and_iql_learn_from_a_bag_without_a_behaviour_policy(bag: Path, tmp_path: Path, algorithm, capfd) -> None:
     assert main(train(algorithm, bag, tmp_path / "run", "--steps", "100", "--episodes", "1", "--set", *SMALL)) == 0

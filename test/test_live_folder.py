@@ -268,6 +268,7 @@ def next_round(learner: LiveLearner) -> int:
     raise AssertionError(learner.progress())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "settings"])
 def test_rounds_that_were_offered_are_never_written_over(tmp_path: Path, episodes: list, damage: str) -> None:
     buffer = prepare(tmp_path, round_updates=50, first_steps=100)

@@ -55,6 +55,7 @@ def batches(rng: np.random.Generator):
     return draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("extraction", "u"), [("forward", 1.0), ("forward", -1.0), ("flow", 1.0)])
 def test_the_fitted_value_is_the_closed_form(extraction: str, u: float) -> None:
     algorithm, bundle, rng = learner(extraction), leaning(u, extraction), np.random.default_rng(0)
@@ -72,6 +73,7 @@ def test_the_fitted_value_is_the_closed_form(extraction: str, u: float) -> None:
     assert found == pytest.approx(0.0, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("candidate", "service", "passes"), [(1.0, None, True), (-0.7, None, False), (0.3, 1.0, False)]
 )

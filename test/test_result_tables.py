@@ -64,6 +64,7 @@ def test_an_experiment_of_one_phase_trains_calibrates_and_is_not_run_again(
     assert run_trials(trials, runs, 1, show=False) == []
 
 
+@pytest.mark.slow
 def test_final_policies_are_judged_by_their_draws_where_asked_for_behind_the_mask_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

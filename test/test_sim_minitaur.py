@@ -339,6 +339,7 @@ def test_wrapped_angle_is_the_same_angle_in_range(angle):
 # Walking and looking
 
 
+@pytest.mark.slow
 def test_trot_under_noise_walks_at_its_speed_and_never_falls(env):
     controller = find_task("minitaur").controller(Noise("A", sigma=0.05))
     speeds = []

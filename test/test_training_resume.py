@@ -103,6 +103,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "algorithm", "phase", "steps", "stop"), CASES)
 def test_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path, task, algorithm, phase, steps, stop):
     path = tmp_path / "checkpoint.safetensors"
@@ -126,6 +127,7 @@ def test_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path, t
         assert any(row.kind == "rollout" for row in training.rows) == (phase == "pretrain")
 
 
+@pytest.mark.slow
 def test_same_seed_is_the_same_run_and_another_seed_another():
     runs = [finished(training_of(learner_of("sqrl", "pretrain", 1100, s), "pretrain", 1100, s)) for s in (0, 0, 1)]
     assert runs[0][0] == runs[1][0]
