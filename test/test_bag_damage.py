@@ -28,6 +28,7 @@ from ssql_ros.cli.main import main
 from ssql_ros.data.data_set import DataSet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0.5, 0.9])
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize("form", [form for form in FORMS if form.files == 1 and form.version == 9], ids=str)

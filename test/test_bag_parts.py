@@ -78,6 +78,7 @@ def right(name: str) -> bool:
     return "_right" in name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("later", "first"), [(-500, 0.0), (200, -1.9064)])
 def test_a_second_node_that_says_0_is_named_and_never_becomes_rows(messages, tmp_path, later, first) -> None:
     zeros = [part(message, everything, later, 0.0) for message in joint_messages(messages)]
@@ -90,6 +91,7 @@ def test_a_second_node_that_says_0_is_named_and_never_becomes_rows(messages, tmp
     assert any("100 contradictions: " in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_contradiction_at_a_few_stamps_costs_these_and_is_named(messages, tmp_path, expected) -> None:
     zeros = [part(message, everything, -500, 0.0) for message in joint_messages(messages)[50:53]]
     lines, data = converted([*messages, *zeros], tmp_path, 3)
@@ -121,6 +123,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_parts_of_one_stamp_are_one_robot(messages, tmp_path, expected, parts) -> None:
     said = [part(message, where, later) for message in joint_messages(messages) for where, later, _ in parts]
@@ -129,6 +132,7 @@ def test_parts_of_one_stamp_are_one_robot(messages, tmp_path, expected, parts) -
     assert not any("between: " in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["left", "right"])
 def test_of_parts_at_different_rates_the_faster_begins_frames_and_the_slower_is_held(messages, tmp_path, slow) -> None:
     said = []

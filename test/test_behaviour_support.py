@@ -156,6 +156,7 @@ def test_a_broken_promise_is_told_in_its_first_episode(dishonest: str) -> None:
     assert other.breaches == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["spider", "minitaur_trots", "gridworld", "spider_grid"])
 def test_the_command_tells_honest_from_dishonest(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["eval", "promise", "--task", task, "--steps", "600", "--quiet", "--json"]

@@ -92,6 +92,7 @@ def test_dry_run_leaves_the_bundle(bundle):
     assert load_bundle(bundle.path, CONTRACT).id == bundle.id
 
 
+@pytest.mark.slow
 def test_certifying_needs_a_critic_of_margins_and_states(bundle):
     with pytest.raises(ValueError, match="at least 1"):
         certify(bundle, TASK, 0, 0.01, 0.01, 0)

@@ -163,6 +163,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_setup_names_what_is_missing_and_the_fix_in_one_line(run_setup, tmp_path, fault):
     arguments, what, fix = FAULTS[fault]

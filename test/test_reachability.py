@@ -49,6 +49,7 @@ def test_interpolation_is_exact_for_a_bilinear_function():
     )
 
 
+@pytest.mark.slow
 def test_boat_can_stay_safe_in_93_percent_of_its_box_and_make_minus_437():
     """TASKS: 93 % of the box, and about -438 for the best safe mean return."""
     solution = boat_solution()

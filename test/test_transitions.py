@@ -74,6 +74,7 @@ def test_every_step_becomes_a_row_with_the_right_parts() -> None:
     assert converter.counts["rows"] == 39
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     rate=st.sampled_from([50, 60, 100, 125, 250, 333, 500, 1000]),
