@@ -31,7 +31,8 @@ def bench_ros(task: str = "minitaur", messages: int = 3000, rate: float = 100.0,
 
     Three processes on this machine: this one is driver and controller, `shield_node` runs in one namespace and
     `relay_node` in another. This one publishes IMU, joint states and a stamped command, of a recorded noisy trot, and
-    waits for the command that comes back with the same stamp. Shield and relay take turns, message by message, so that
+    waits for the command that comes back with the same stamp, or with sensors at 500 Hz beside, with that of a frame
+    since the step before. Shield and relay take turns, message by message, so that
     neither loads the other and whatever else the machine does hits both; at the default rate each is fed at the
     Minitaur's own 50 Hz. Processes sleep between messages, as they do in service.
 

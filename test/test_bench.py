@@ -82,15 +82,16 @@ def _q_safe(critic, observation, action):
 @pytest.mark.ros
 def test_ros_figures_are_there_and_agree():
     figures = bench_ros(messages=60, rate=100.0)
+    assert finite(figures)
     for side in ("shield", "relay"):
-        # An answer that is lost, on a machine that has more to do, took for ever.
-        assert 0.0 < figures[f"{side}_p50_us"] <= figures[f"{side}_p99_us"]
+        assert 0.0 < figures[f"{side}_p50_us"] <= figures[f"{side}_p99_us"] < 1e5
     assert figures["ratio_p50"] == pytest.approx(figures["shield_p50_us"] / figures["relay_p50_us"])
-    if not figures["lost"]:
-        assert finite(figures)
-        assert figures["ratio_p99"] == pytest.approx(figures["shield_p99_us"] / figures["relay_p99_us"])
-        assert figures["not_passed"] <= 0.2
-    assert figures["lost"] < 60
+    assert figures["ratio_p99"] == pytest.approx(figures["shield_p99_us"] / figures["relay_p99_us"])
+    assert figures["lost"] <= 2
+    assert figures["not_passed"] <= 0.2
+    # Sensors at 500 Hz beside: the answers are stamped by other frames, and come all the same.
+    assert figures["lost_500hz"] <= 2
+    assert figures["not_passed_500hz"] <= 0.2
 
 
 def test_shield_node_imports_neither_torch_nor_a_simulator():

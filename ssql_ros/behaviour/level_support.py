@@ -55,10 +55,11 @@ class LevelSupport(Support):
         return np.any(self._modes[1] >= self.floor, axis=1)
 
     def contains(self, actions: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
-        """Return whether actions (N, count, n_action) are in A(s), (N, count); never where one is not finite."""
+        """Return whether actions (N, count, n_action) are in A(s), (N, count); never where one is not finite,
+        nor in a state where none is known that reaches the floor (see `somewhere`)."""
         within = (np.abs(actions) <= 1.0 + tolerance).all(axis=2)
         level = self.level(np.where(within[..., np.newaxis], actions, 0.0))
-        return np.logical_and(within, level >= self.floor - LOG_TOLERANCE)
+        return within & (level >= self.floor - LOG_TOLERANCE) & self.somewhere[:, np.newaxis]
 
     def log_density(self, actions: np.ndarray) -> np.ndarray:
         """Return log p(a|s) (N, count) in A(s), -inf outside: b's but for log P(A(s)), which is near 0."""
@@ -88,7 +89,7 @@ class LevelSupport(Support):
         these the nearest. Where no mode does, the highest mode.
         """
         found = np.clip(actions, -1.0, 1.0)
-        states, places = np.nonzero(self.level(found) < self.floor)
+        states, places = np.nonzero((self.level(found) < self.floor) | ~self.somewhere[:, np.newaxis])
         if not len(states):
             return found
         of = self._of(states)

@@ -84,6 +84,7 @@ class SafetyCritic:
         run, actions_in, logits_out = self._bound[k]
         self._observation[0] = observation
         actions_in[:] = actions
+        logits_out.fill(math.nan)  # a score that was not made is none
         run()
         return logits_out
 
@@ -100,8 +101,8 @@ class SafetyCritic:
 def _bare_run(session: ort.InferenceSession, binding: ort.IOBinding) -> Callable[[], Any]:
     """Return what runs a session on bound arrays, without what the Python layer asks each time of graphics cards.
 
-    In a process that has slept, those questions take a third as long as the network; where a release has no such inner
-    session, they are asked.
+    In a process that has slept those questions take 20 us of 240; where a release has no such inner session, they are
+    asked.
     """
     inner, bound = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
     if inner is None or bound is None:
