@@ -98,12 +98,14 @@ class Judge:
         return account.epsilon == epsilon and right.get(account.decision, False)
 
     def certain(self, stamp: int, answered: set[int], follows: bool) -> bool:
-        """Tell whether a node can have had only one history at `stamp`; arguments as of `observations`."""
+        """Tell whether a node can have had only one history at `stamp`; arguments as of `observations`.
+
+        A safe action that was held between two frames has the time at which it was sent, which no account tells.
+        """
         last = self.place[stamp]
         past = [sent for sent, _ in self._sent[max(0, last - WINDOW) : last]]
-        whole = all(sent in answered for sent in past)
-        once = all(len(self._executed.get(sent, [])) == 1 and sent not in self._held for sent in past)
-        return whole and (once or not follows)
+        whole = all(sent in answered and sent not in self._held for sent in past)
+        return whole and (not follows or all(len(self._executed.get(sent, [])) == 1 for sent in past))
 
     def proposes(self, proposal: Any, answered: set[int]) -> bool:
         """Tell whether the policy that a proposal names gives it."""

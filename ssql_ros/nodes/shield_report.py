@@ -46,7 +46,8 @@ class ShieldReport:
         self._counted: dict[Decision, int] = {}
         self._answered = self._unanswered = 0
         self._summary_at = self._reminded_at = 0.0
-        self._reminded = ""  # what it waited for, without its figures
+        self._reminded = ""  # what it waited for when that was last told, without its figures
+        self._waited = ""  # what it waited for at the last look
 
     def follow(self, control: ShieldControl | None, watch: GraphWatch | None) -> None:
         """Speak of another control from now on; None: of none."""
@@ -104,10 +105,15 @@ class ShieldReport:
         self._reminded, self._reminded_at = kind_of(self.waiting()), now
 
     def remind(self, now: float) -> None:
-        """Say on the console what an inactive shield waits for: at once, and again now and then."""
+        """Say on the console what an inactive shield waits for: at once, and again now and then.
+
+        Another reason is told when it stands for two looks: a sensor that is late once is no news.
+        """
         waiting = self.waiting()
         kind = kind_of(waiting)
-        if waiting and (kind != self._reminded or now - self._reminded_at > REMIND):
+        before, self._waited = self._waited, kind
+        changed = kind != self._reminded and (kind == before or not self._reminded)
+        if waiting and (changed or now - self._reminded_at > REMIND):
             self._reminded, self._reminded_at = kind, now
             self._node.get_logger().warning(f"not active: {waiting}")
 
