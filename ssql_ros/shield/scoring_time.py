@@ -13,7 +13,7 @@ from ssql_ros.shield.decision import FIRST_STAGE, STAGE
 # Of a control period, which scoring may take.
 SHARE = 0.5
 TRIED = 4  # sizes that are tried to tell how long a round takes
-REPEATS = 5
+REPEATS = 20
 
 
 def stage_sizes(candidates: int) -> tuple[int, ...]:
