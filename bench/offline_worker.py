@@ -21,14 +21,14 @@ LEARNING_RATE, GAMMA, TAU, ALPHA, FLOW_STEPS = 3e-4, 0.99, 0.005, 10.0, 10
 
 
 def columns(seed, shape):
-    """Return a log of noise: observation, action, reward, following, terminal."""
+    """Return a log of noise: observation, action, reward, next_observation, terminal."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    observation, following = rng.normal(size=(2, STEPS, shape["observation"])).astype(np.float32)
+    observation, next_observation = rng.normal(size=(2, STEPS, shape["observation"])).astype(np.float32)
     action = rng.uniform(-1, 1, (STEPS, shape["action"])).astype(np.float32)
     reward, terminal = rng.normal(size=STEPS).astype(np.float32), (rng.random(STEPS) < 0.01).astype(np.float32)
-    return observation, action, reward, following, terminal
+    return observation, action, reward, next_observation, terminal
 
 
 def ours(seed, threads, shape):
@@ -113,9 +113,9 @@ def fql(seed, shape):
 
     def loss(networks, target, key, batch, actor_batch):
         keys = jax.random.split(key, 4)
-        state, action, reward, following, terminal = batch
-        chosen = jnp.clip(act(networks["actor"], following, jax.random.normal(keys[0], action.shape)), -1, 1)
-        y = reward + GAMMA * (1 - terminal) * q(target, following, chosen).mean(0)
+        state, action, reward, next_observation, terminal = batch
+        chosen = jnp.clip(act(networks["actor"], next_observation, jax.random.normal(keys[0], action.shape)), -1, 1)
+        y = reward + GAMMA * (1 - terminal) * q(target, next_observation, chosen).mean(0)
         of_critic = ((q(networks["critic"], state, action) - jax.lax.stop_gradient(y)) ** 2).mean()
 
         state, action = actor_batch
@@ -179,12 +179,12 @@ def authors(seed, shape, clone):
     config.actor_hidden_dims, config.value_hidden_dims = tuple(shape["actors"]), tuple(shape["critics"])
     # As in ours.
     config.layer_norm = False
-    observation, action, reward, following, terminal = columns(seed, shape)
+    observation, action, reward, next_observation, terminal = columns(seed, shape)
     data = Dataset.create(
         observations=observation,
         actions=action,
         rewards=reward,
-        next_observations=following,
+        next_observations=next_observation,
         masks=1 - terminal,
         terminals=terminal,
     )

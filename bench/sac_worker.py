@@ -37,8 +37,8 @@ def ours(seed, threads, n_observation, n_action, precision):
     )
     replay, draws = Replay(STEPS, n_observation, n_action), torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
-        state, following = rng.normal(size=(2, n_observation))
-        replay.add(Transition(state, rng.uniform(-1, 1, n_action), rng.normal(), following, False, False))
+        state, next_observation = rng.normal(size=(2, n_observation))
+        replay.add(Transition(state, rng.uniform(-1, 1, n_action), rng.normal(), next_observation, False, False))
 
     def updates(count):
         for _ in range(count):

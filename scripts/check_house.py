@@ -18,10 +18,10 @@ SOURCES = (".py", ".hpp", ".cpp", ".md", ".yaml", ".sh", ".cmake")
 FILE_LINES, NODE_LINES, FOLDER_SHARE = 400, 250, 0.12
 # Beyond the limits today, with the lines that they have: these may shrink, and never grow.
 KNOWN = {
-    "test/test_bundle.py": 473,
-    "test/test_contract.py": 425,
-    "test/test_finite_mdp.py": 513,
-    "test/test_shield_loop.py": 576,
+    "test/model/test_bundle.py": 473,
+    "test/contract/test_contract.py": 425,
+    "test/sim/test_finite_mdp.py": 513,
+    "test/shield/test_shield_loop.py": 576,
 }
 
 

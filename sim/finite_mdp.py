@@ -176,14 +176,14 @@ def masked_fixed_point(
     seen: dict[bytes, int] = {}
     for i in range(limit):
         q = q_safe(mdp, mask, gamma_safe)
-        following = masked(policy, q, epsilon)
-        if np.array_equal(following, mask):
+        next_observation = masked(policy, q, epsilon)
+        if np.array_equal(next_observation, mask):
             return mask, q
         seen[mask.tobytes()] = i
-        if following.tobytes() in seen:
-            period = i + 1 - seen[following.tobytes()]
+        if next_observation.tobytes() in seen:
+            period = i + 1 - seen[next_observation.tobytes()]
             raise NoFixedPoint(f"the mask cycles with period {period}: try another start, or mask by Q^pi")
-        mask = following
+        mask = next_observation
     raise NoFixedPoint(f"the mask did not settle within {limit} iterations")
 
 

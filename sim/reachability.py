@@ -126,12 +126,14 @@ class Solution:
         k = min(step // self.grid.hold + 1, len(self.worst) - 1)
         actions = unit_headings(headings)
         # (headings, N, 2), all at once.
-        following = np.broadcast_to(positions, (headings, *positions.shape))
+        next_observation = np.broadcast_to(positions, (headings, *positions.shape))
         for _ in range(self.grid.hold):
-            following = self.world.moved(following, np.broadcast_to(actions[:, None], following.shape))
-        at = Interpolation(self.world, self.grid.cells, following.reshape(-1, 2))
+            next_observation = self.world.moved(
+                next_observation, np.broadcast_to(actions[:, None], next_observation.shape)
+            )
+        at = Interpolation(self.world, self.grid.cells, next_observation.reshape(-1, 2))
         risk = at(self.worst[k]).reshape(headings, -1)
-        risk = np.maximum(risk, self.world.margin(following))
+        risk = np.maximum(risk, self.world.margin(next_observation))
         chosen = risk.argmin(axis=0)
         if safe_only:
             safe = risk <= -self.grid.slack
@@ -145,12 +147,12 @@ def solve(world: World, grid: Grid) -> Solution:
     points, decisions = grid.points(world), world.steps // grid.hold
     ways, along, gained = [], [], []
     for action in grid.actions():
-        following, worst, reward = points, world.margin(points), np.zeros(len(points))
+        next_observation, worst, reward = points, world.margin(points), np.zeros(len(points))
         for _ in range(grid.hold):
-            reward += world.reward(following)
-            following = world.moved(following, np.broadcast_to(action, following.shape))
-            worst = np.maximum(worst, world.margin(following))
-        ways.append(Interpolation(world, grid.cells, following))
+            reward += world.reward(next_observation)
+            next_observation = world.moved(next_observation, np.broadcast_to(action, next_observation.shape))
+            worst = np.maximum(worst, world.margin(next_observation))
+        ways.append(Interpolation(world, grid.cells, next_observation))
         along.append(worst.astype(np.float32))
         gained.append(reward.astype(np.float32))
     worst_margin, best_return = [world.margin(points).astype(np.float32)], [np.zeros(len(points), np.float32)]

@@ -134,7 +134,7 @@ class SpiderGrid:
         outside = np.array([spider.goes_round(np.array([[r, c]])) for r in self.rows for c in self.columns])
         done, success = self._success.reshape(-1), np.zeros(2)
         incident, length = np.zeros(2), 0.0
-        following, met = (x.reshape(-1, *x.shape[2:]) for x in (self._following, self.incident))
+        next_observation, met = (x.reshape(-1, *x.shape[2:]) for x in (self._following, self.incident))
         for actions in chosen.reshape(len(chosen), -1):
             length += there.sum()
             row, column = np.divmod(actions, len(self.actions))
@@ -145,7 +145,7 @@ class SpiderGrid:
                     self._moved[row[cells], :, None] * self._moved[column[cells], None] * there[went, cells, None, None]
                 )
                 incident[went] += mass[met[cells]].sum()
-                np.add.at(moved[went], following[cells][~met[cells]], mass[~met[cells]])
+                np.add.at(moved[went], next_observation[cells][~met[cells]], mass[~met[cells]])
             moved = np.stack([np.where(outside, 0.0, moved[0]), moved[1] + np.where(outside, moved[0], 0.0)])
             success += moved[:, done].sum(axis=1)
             there = np.where(done, 0.0, moved)

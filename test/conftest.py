@@ -43,7 +43,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def walk_rows(walk: Path) -> list[dict]:
     """Its transitions."""
-    from bag_forms import converted
+    from support.bag_forms import converted
 
     rows, outcome = converted(walk)
     assert (len(rows), outcome.problems) == (499, [])

@@ -142,15 +142,16 @@ class CPO:
         """Return states (T, n_observation), advantages (2, T) of reward and cost, and what V shall be there (2, T)."""
         s = self.settings
         state = self.standardise(steps.observation)
-        values, following = (
-            self.values(x.float())[..., 0].double().cpu().numpy() for x in (state, self.standardise(steps.following))
+        values, next_observation = (
+            self.values(x.float())[..., 0].double().cpu().numpy()
+            for x in (state, self.standardise(steps.next_observation))
         )
         found = np.stack(
             [
                 generalised_advantage(signal, value, after, steps.terminal, steps.begins, s.gamma, decay)
                 for signal, value, after, decay in (
-                    (steps.reward, values[0], following[0], s.gae_decay),
-                    (steps.incident, values[1], following[1], s.cost_gae_decay),
+                    (steps.reward, values[0], next_observation[0], s.gae_decay),
+                    (steps.incident, values[1], next_observation[1], s.cost_gae_decay),
                 )
             ]
         )

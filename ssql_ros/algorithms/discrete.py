@@ -85,11 +85,11 @@ class DiscreteQ:
         state: torch.Tensor,
         action: torch.Tensor,
         reward: torch.Tensor,
-        following: torch.Tensor,
+        next_observation: torch.Tensor,
         terminal: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Make one gradient step on transitions (batch,): cells and actions as whole numbers; return the loss."""
-        y = self.target_value(reward, following, terminal)
+        y = self.target_value(reward, next_observation, terminal)
         q = self.q(self._cells[state])[0].gather(1, action.unsqueeze(1))[:, 0]
         loss = 0.5 * (q - y).square().mean()
         self.optimiser.descend(loss)
@@ -97,9 +97,13 @@ class DiscreteQ:
         return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
 
     @torch.no_grad()
-    def target_value(self, reward: torch.Tensor, following: torch.Tensor, terminal: torch.Tensor) -> torch.Tensor:
+    def target_value(
+        self, reward: torch.Tensor, next_observation: torch.Tensor, terminal: torch.Tensor
+    ) -> torch.Tensor:
         """Return y (batch,)."""
-        value = soft_value(self.target(self._cells[following])[0], self._log_b[following], self.temperature)
+        value = soft_value(
+            self.target(self._cells[next_observation])[0], self._log_b[next_observation], self.temperature
+        )
         return reward + self.settings.gamma * (1.0 - terminal) * value
 
     @torch.no_grad()
@@ -136,17 +140,17 @@ class CellReplay:
         """Reserve the memory."""
         self.rows = torch.zeros(self.capacity, 5, dtype=torch.float64)
 
-    def add(self, state: int, action: int, reward: float, following: int, terminal: bool) -> None:
+    def add(self, state: int, action: int, reward: float, next_observation: int, terminal: bool) -> None:
         """Keep one transition."""
-        self.rows[self.added] = torch.tensor([state, action, reward, following, terminal], dtype=torch.float64)
+        self.rows[self.added] = torch.tensor([state, action, reward, next_observation, terminal], dtype=torch.float64)
         self.added += 1
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         """Return `size` transitions, as `DiscreteQ.update` takes them."""
-        state, action, reward, following, terminal = self.rows[
+        state, action, reward, next_observation, terminal = self.rows[
             torch.randint(self.added, (size,), generator=generator)
         ].unbind(dim=1)
-        return state.long(), action.long(), reward.float(), following.long(), terminal.float()
+        return state.long(), action.long(), reward.float(), next_observation.long(), terminal.float()
 
     def pairs(self, states: int, actions: int) -> np.ndarray:
         """Return which pairs (S, A) were seen."""

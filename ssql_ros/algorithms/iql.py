@@ -97,11 +97,11 @@ class IQL:
 
     def _updated(self, batch: Batch, u: torch.Tensor) -> dict[str, torch.Tensor]:
         s = self.settings
-        state, following = self.standardise(batch.observation), self.standardise(batch.following)
+        state, next_observation = self.standardise(batch.observation), self.standardise(batch.next_observation)
         pair = torch.cat([state, batch.action], dim=1)
         with torch.no_grad():
             judged = self.target(pair)[..., 0].amin(dim=0)
-            target = batch.reward + s.gamma * (1.0 - batch.terminal) * self.values(following)[0, :, 0]
+            target = batch.reward + s.gamma * (1.0 - batch.terminal) * self.values(next_observation)[0, :, 0]
         advantage = judged - self.values(state)[0, :, 0]
         # With the sign of the advantage: below, an overestimate of V costs little.
         value_loss = (torch.where(advantage > 0.0, s.expectile, 1.0 - s.expectile) * advantage.square()).mean()

@@ -133,13 +133,13 @@ class IQLLagrangian:
     def losses(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Return J(V), J(Q), J(pi), J(V_c), J(Q_c)."""
         s = self.settings
-        state, following = self.standardise(batch.observation), self.standardise(batch.following)
+        state, next_observation = self.standardise(batch.observation), self.standardise(batch.next_observation)
         pair, reward, cost = torch.cat([state, batch.action], dim=1), s.reward_scale * batch.reward, batch.cost
         with torch.no_grad():
             best, costs = self.q_target(pair)[..., 0].amin(dim=0), self.q_c_target(pair)[0, :, 0]
             discount = s.gamma**s.n_step * (1.0 - batch.terminal)
-            y = reward - (s.cost_scale * self._price).float() * cost + discount * self.v(following)[0, :, 0]
-            y_c = s.cost_scale * cost + discount * self.v_c(following)[0, :, 0]
+            y = reward - (s.cost_scale * self._price).float() * cost + discount * self.v(next_observation)[0, :, 0]
+            y_c = s.cost_scale * cost + discount * self.v_c(next_observation)[0, :, 0]
         advantage = best - self.v(state)[0, :, 0]
         weight = (s.sharpness * advantage.detach()).exp().clamp_max(MOST_WEIGHT)
         u = torch.atanh(batch.action.clamp(-EDGE, EDGE))

@@ -16,7 +16,7 @@ LARGEST = 1.0 - 1e-12
 def generalised_advantage(
     reward: np.ndarray,
     value: np.ndarray,
-    following_value: np.ndarray,
+    next_value: np.ndarray,
     terminal: np.ndarray,
     begins: np.ndarray,
     gamma: float,
@@ -27,11 +27,11 @@ def generalised_advantage(
         delta_t = r_t + gamma (1 - terminal_t) V(s'_t) - V(s_t)
 
     Args:
-        reward, value, following_value, terminal: (T,), r_t, V(s_t), V(s'_t), whether nothing comes after s'_t. An
+        reward, value, next_value, terminal: (T,), r_t, V(s_t), V(s'_t), whether nothing comes after s'_t. An
             episode that was cut off, by time or by the end of the batch, goes on with V(s'_t).
         begins: (T,) bool, whether step t is the first of an episode.
     """
-    delta = reward + gamma * (1.0 - terminal) * following_value - value
+    delta = reward + gamma * (1.0 - terminal) * next_value - value
     # What comes after the last step of an episode belongs to another one.
     goes_on = np.append(~begins[1:], False)
     advantage = np.zeros(len(delta))
@@ -47,7 +47,7 @@ class Steps:
     """T steps in the order in which they were made, float64.
 
     Attributes:
-        observation, following: (T, n_observation), s and s'.
+        observation, next_observation: (T, n_observation), s and s'.
         u: (T, n_action), what the policy drew; the action is tanh(u).
         reward, incident, terminal: (T,), r, I(s'), and whether the task ended in s'.
         begins: (T,) bool, whether a step is the first of its episode.
@@ -56,7 +56,7 @@ class Steps:
     observation: np.ndarray
     u: np.ndarray
     reward: np.ndarray
-    following: np.ndarray
+    next_observation: np.ndarray
     incident: np.ndarray
     terminal: np.ndarray
     begins: np.ndarray
@@ -95,7 +95,7 @@ class OnPolicyBuffer:
         row, n, m = self._rows[self._held], self._n, self._m
         row[:n] = transition.observation
         row[n : n + m] = np.arctanh(np.clip(transition.action, -LARGEST, LARGEST))
-        row[n + m : -4] = transition.following
+        row[n + m : -4] = transition.next_observation
         row[-4:] = transition.reward, transition.incident, transition.terminal, self._begins
         self._held, self._begins = self._held + 1, False
 
@@ -103,8 +103,8 @@ class OnPolicyBuffer:
         """Return what is held, and hold nothing."""
         n, m = self._n, self._m
         rows, self._held = self._rows[: self._held].copy(), 0
-        observation, u, following, rest = np.split(rows, [n, n + m, 2 * n + m], axis=1)
-        return Steps(observation, u, rest[:, 0], following, rest[:, 1], rest[:, 2], rest[:, 3] == 1.0)
+        observation, u, next_observation, rest = np.split(rows, [n, n + m, 2 * n + m], axis=1)
+        return Steps(observation, u, rest[:, 0], next_observation, rest[:, 1], rest[:, 2], rest[:, 3] == 1.0)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what a checkpoint must hold."""

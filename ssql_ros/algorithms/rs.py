@@ -20,12 +20,14 @@ class RS(SQRLFineTuning):
         """Return none: nothing stands between this policy and the robot."""
         return None
 
-    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
+    def target_value(
+        self, next_observation: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return y (batch,), and move nu by dual ascent on E[Q_safe] <= epsilon."""
         with torch.no_grad():
             risk = self.q_safe(self.standardise(batch.observation), batch.action)
         self.nu_optimiser.descend(self.price.loss(self.settings.epsilon - risk))
-        return super().target_value(following, batch, noise) - self.nu * risk
+        return super().target_value(next_observation, batch, noise) - self.nu * risk
 
     def actor_loss(self, state: torch.Tensor, noise: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return SAC's J(pi): the risk is in the critics already."""

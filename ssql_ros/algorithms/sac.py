@@ -138,14 +138,14 @@ class SAC:
 
     def noise(self, count: int) -> dict[str, torch.Tensor]:
         """Return what an update of `count` transitions draws at random: z (count, n_action) of a' and of a."""
-        return {"following": self._normal(count), "state": self._normal(count)}
+        return {"next_observation": self._normal(count), "state": self._normal(count)}
 
     def _normal(self, count: int) -> torch.Tensor:
         return torch.randn((count, self.n_action), generator=self.generator, device=self.device)
 
     def _updated(self, batch: Batch, noise: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        state, following = self.standardise(batch.observation), self.standardise(batch.following)
-        critic_loss = self.critic_loss(state, batch, self.target_value(following, batch, noise), noise)
+        state, next_observation = self.standardise(batch.observation), self.standardise(batch.next_observation)
+        critic_loss = self.critic_loss(state, batch, self.target_value(next_observation, batch, noise), noise)
         self.critic_optimiser.descend(critic_loss)
         actor_loss, log_probability = self.actor_loss(state, noise)
         # Neither loss has a gradient for the other's parameters: one step serves both.
@@ -159,10 +159,12 @@ class SAC:
         return self.temperature.value
 
     @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
+    def target_value(
+        self, next_observation: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return y (batch,)."""
-        action, log_probability = self.actor.sample(following, noise["following"])
-        q = self.target(torch.cat([following, action], dim=1))[..., 0]
+        action, log_probability = self.actor.sample(next_observation, noise["next_observation"])
+        q = self.target(torch.cat([next_observation, action], dim=1))[..., 0]
         soft = self.pessimistic(q) - self.alpha * log_probability
         return batch.reward + self.settings.gamma * (1.0 - batch.terminal) * soft
 

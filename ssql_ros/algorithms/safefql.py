@@ -80,10 +80,10 @@ def expectile_loss(u: torch.Tensor, tau: float) -> torch.Tensor:
 
 
 def reachability_target(
-    margin: torch.Tensor, following: torch.Tensor, terminal: torch.Tensor, gamma: float
+    margin: torch.Tensor, next_observation: torch.Tensor, terminal: torch.Tensor, gamma: float
 ) -> torch.Tensor:
     """Return (1 - gamma) l + gamma max(l, V_c(s')), and l at terminals; all (batch,)."""
-    worst = torch.where(terminal > 0.0, margin, torch.maximum(margin, following))
+    worst = torch.where(terminal > 0.0, margin, torch.maximum(margin, next_observation))
     return (1.0 - gamma) * margin + gamma * worst
 
 
@@ -168,12 +168,12 @@ class SafeFQL:
     def critic_losses(self, batch: OfflineBatch, n_step: int) -> dict[str, torch.Tensor]:
         """Return J(V_r), J(Q_r), J(V_c), J(Q_c)."""
         s = self.settings
-        state, following = self.standardise(batch.observation), self.standardise(batch.following)
+        state, next_observation = self.standardise(batch.observation), self.standardise(batch.next_observation)
         pair = torch.cat([state, batch.action], dim=1)
         with torch.no_grad():
             best = self.q_r_target(pair)[..., 0].amin(dim=0)
             worst = self.q_c_target(pair)[..., 0].amax(dim=0)
-            v_r_following, v_c_following = self.v_r(following)[0, :, 0], self.v_c(following)[0, :, 0]
+            v_r_following, v_c_following = self.v_r(next_observation)[0, :, 0], self.v_c(next_observation)[0, :, 0]
             discount = s.gamma**n_step * (1.0 - batch.terminal)
             y_r = s.reward_scale * batch.reward + discount * v_r_following
             y_c = reachability_target(batch.margin, v_c_following, batch.terminal, s.gamma_safe**n_step)

@@ -64,11 +64,11 @@ class CriticSettings:
 
 @dataclass
 class Transitions:
-    """N transitions, ready for targets y = incident_value + bootstrap * Qbar(following, following_action).
+    """N transitions, ready for targets y = incident_value + bootstrap * Qbar(next_observation, next_action).
 
     Attributes:
-        observations, following: (N, n_observation) float32, s and s_k.
-        actions, following_actions: (N, n_action) float32, a and pi(s_k).
+        observations, next_observation: (N, n_observation) float32, s and s_k.
+        actions, next_actions: (N, n_action) float32, a and pi(s_k).
         incident_value: (N,) float32, gamma^(k-1) I(s_k).
         bootstrap: (N,) float32, gamma^k (1 - I(s_k)).
         steps_to_incident: (N,) float32, inf where the episode had none.
@@ -76,8 +76,8 @@ class Transitions:
 
     observations: np.ndarray
     actions: np.ndarray
-    following: np.ndarray
-    following_actions: np.ndarray
+    next_observation: np.ndarray
+    next_actions: np.ndarray
     incident_value: np.ndarray
     bootstrap: np.ndarray
     steps_to_incident: np.ndarray
@@ -160,7 +160,7 @@ class SafetyCriticLearner:
         """
         settings, generator = self.settings, self._generator
         now = self._inputs(data.observations, data.actions)
-        following = self._inputs(data.following, data.following_actions)
+        next_observation = self._inputs(data.next_observation, data.next_actions)
         incident_value, bootstrap = torch.from_numpy(data.incident_value), torch.from_numpy(data.bootstrap)
         near = torch.from_numpy(np.flatnonzero(data.steps_to_incident < settings.near_steps))
         n_near = round(settings.batch * settings.near_fraction) if len(near) else 0
@@ -172,16 +172,16 @@ class SafetyCriticLearner:
             if n_near:
                 drawn = torch.randint(len(near), (settings.members, n_near), generator=generator)
                 index[:, :n_near] = near[drawn]
-            losses = self._update(now[index], following[index], incident_value[index], bootstrap[index])
+            losses = self._update(now[index], next_observation[index], incident_value[index], bootstrap[index])
             self.fitted = number + 1
             yield losses["loss"].item()
         self.fitted = 0
 
     def _updated(
-        self, now: torch.Tensor, following: torch.Tensor, incident_value: torch.Tensor, bootstrap: torch.Tensor
+        self, now: torch.Tensor, next_observation: torch.Tensor, incident_value: torch.Tensor, bootstrap: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            target = bellman_target(incident_value, bootstrap, torch.sigmoid(self.target(following)[..., 0]))
+            target = bellman_target(incident_value, bootstrap, torch.sigmoid(self.target(next_observation)[..., 0]))
         loss = functional.binary_cross_entropy_with_logits(self.online(now)[..., 0], target)
         self._optimiser.descend(loss)
         update_average(self.target, self.online, self.settings.tau)

@@ -182,19 +182,21 @@ class SQRLPretraining(SAC):
         """Return what an update draws."""
         if not self._values_mask:
             return super().noise(count)
-        return {"following": self._normal(count * self.settings.target_candidates), "state": self._normal(count)}
+        return {"next_observation": self._normal(count * self.settings.target_candidates), "state": self._normal(count)}
 
     @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
+    def target_value(
+        self, next_observation: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return y (batch,), a' of the masked policy where that is wanted."""
         if not self._values_mask:
-            return super().target_value(following, batch, noise)
+            return super().target_value(next_observation, batch, noise)
         count = self.settings.target_candidates
-        rows = following.repeat_interleave(count, dim=0)
-        action, drawn = self._candidates(rows, noise["following"])
+        rows = next_observation.repeat_interleave(count, dim=0)
+        action, drawn = self._candidates(rows, noise["next_observation"])
         logits = self.safety(torch.cat([rows, action], dim=1))[..., 0].mean(dim=0).view(-1, count)
-        chosen = self._first_safe(logits) + count * torch.arange(len(following), device=self.device)
-        q = self.target(torch.cat([following, action[chosen]], dim=1))[..., 0]
+        chosen = self._first_safe(logits) + count * torch.arange(len(next_observation), device=self.device)
+        q = self.target(torch.cat([next_observation, action[chosen]], dim=1))[..., 0]
         # How probable a widened draw is says nothing of the policy's entropy: the policy's own draw does.
         own = drawn.view(-1, count)[:, 0]
         soft = self.pessimistic(q) - self.alpha * own
@@ -240,22 +242,22 @@ class SQRLPretraining(SAC):
 
     def _safety_target_value(self, batch: Batch | Unrolled, noise: torch.Tensor) -> torch.Tensor:
         """Return y (M, batch) of eq. 2, unrolled along the record where that is wanted."""
-        following, gamma = self.standardise(batch.following), self.settings.gamma_safe
+        next_observation, gamma = self.standardise(batch.next_observation), self.settings.gamma_safe
         # A policy that differs from what was executed counts only where nothing is recorded.
-        q = self._q_following(following, noise)
+        q = self._q_following(next_observation, noise)
         if isinstance(batch, Batch):
             return bellman_target(batch.incident, gamma * (1.0 - batch.terminal), q)
-        executed = torch.sigmoid(self.safety_target(torch.cat([following, batch.next_action], dim=1))[..., 0])
+        executed = torch.sigmoid(self.safety_target(torch.cat([next_observation, batch.next_action], dim=1))[..., 0])
         value = batch.incident * gamma ** (batch.steps - 1.0)
         bootstrap = gamma**batch.steps * (1.0 - batch.terminal) * (1.0 - batch.incident)
         return bellman_target(value, bootstrap, torch.where(batch.recorded > 0.0, executed, q))
 
-    def _q_following(self, following: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def _q_following(self, next_observation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return Qbar_safe(s', a') (M, batch) of each member."""
         count = self.settings.target_candidates
-        rows = following.repeat_interleave(count, dim=0)
+        rows = next_observation.repeat_interleave(count, dim=0)
         action = noise if self.settings.target_uniform else self._candidates(rows, noise)[0]
-        logits = self.safety_target(torch.cat([rows, action], dim=1))[..., 0].view(-1, len(following), count)
+        logits = self.safety_target(torch.cat([rows, action], dim=1))[..., 0].view(-1, len(next_observation), count)
         chosen = self._first_safe(logits.mean(dim=0))
         return torch.sigmoid(logits.gather(2, chosen.expand(len(logits), -1).unsqueeze(-1))[..., 0])
 

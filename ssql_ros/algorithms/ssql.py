@@ -178,7 +178,7 @@ class SSQL:
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step on the critics; return their loss."""
-        return self._update(batch, self._sampled(batch.following, self.settings.samples))
+        return self._update(batch, self._sampled(batch.next_observation, self.settings.samples))
 
     def _updated(self, batch: Batch, sampled: torch.Tensor) -> dict[str, torch.Tensor]:
         target = self._target_value(batch, sampled)
@@ -190,12 +190,12 @@ class SSQL:
 
     def target_value(self, batch: Batch) -> torch.Tensor:
         """Return y (batch,)."""
-        return self._target_value(batch, self._sampled(batch.following, self.settings.samples))
+        return self._target_value(batch, self._sampled(batch.next_observation, self.settings.samples))
 
     @torch.no_grad()
     def _target_value(self, batch: Batch, sampled: torch.Tensor) -> torch.Tensor:
         s = self.settings
-        value = self._value(batch.following, sampled, self.target)
+        value = self._value(batch.next_observation, sampled, self.target)
         pessimistic = s.pessimism * value.amin(dim=0) + (1.0 - s.pessimism) * value.mean(dim=0)
         return batch.reward + s.gamma * (1.0 - batch.terminal) * pessimistic
 

@@ -58,7 +58,7 @@ class SupportedIQL(IQL):
     @torch.no_grad()
     def target_value(self, batch: Batch) -> torch.Tensor:
         """Return r + gamma V(s') (batch,)."""
-        value = self.values(self.standardise(batch.following))[0, :, 0]
+        value = self.values(self.standardise(batch.next_observation))[0, :, 0]
         return batch.reward + self.settings.gamma * (1.0 - batch.terminal) * value
 
     @torch.no_grad()

@@ -56,9 +56,9 @@ def collect(
     world = Rollout(env, rng)
     for step in islice(world.steps(lambda state: int(rng.choice(m, p=acting[state]))), steps):
         pair = step.observation, step.action
-        seen.transitions[(*pair, step.following)] += 1
+        seen.transitions[(*pair, step.next_observation)] += 1
         seen.rewards[pair] += step.reward
-        seen.terminal[step.following] |= step.terminal
+        seen.terminal[step.next_observation] |= step.terminal
         seen.incidents += step.incident
         seen.breaches += step.incident + (promised[pair] == 0.0)
         # The first step of an episode begins it.
@@ -114,7 +114,7 @@ def q_learning(
 
     for step in islice(world.steps(act), steps):
         pair = step.observation, step.action
-        target = step.reward + gamma * (0.0 if step.terminal else q[step.following].max())
+        target = step.reward + gamma * (0.0 if step.terminal else q[step.next_observation].max())
         q[pair] += rate * (target - q[pair])
         incidents += step.incident
         episodes += world.length == 1

@@ -89,10 +89,12 @@ class WCPG(SAC):
         return super().update(batch)
 
     @torch.no_grad()
-    def target_value(self, following: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]) -> torch.Tensor:
+    def target_value(
+        self, next_observation: torch.Tensor, batch: Batch, noise: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Return targets (2, batch): mean, and what the variance adds to (y - Q)^2."""
-        action, log_probability = self.actor.sample(following, noise["following"])
-        mean, variance = _moments(self.target(torch.cat([following, action], dim=1)))
+        action, log_probability = self.actor.sample(next_observation, noise["next_observation"])
+        mean, variance = _moments(self.target(torch.cat([next_observation, action], dim=1)))
         discount = self.settings.gamma * (1.0 - batch.terminal)
         y = batch.reward + discount * (mean.amin(dim=0) - self.alpha * log_probability)
         return torch.stack([y, discount.square() * variance.amax(dim=0)])

@@ -93,13 +93,13 @@ class ObservationAssembler:
             self._actions.clear()
         self._actions.add(stamp, np.array(action, dtype=float))
 
-    def action_at(self, stamp: int, following: int | None = None) -> tuple[int, np.ndarray] | None:
+    def action_at(self, stamp: int, next_stamp: int | None = None) -> tuple[int, np.ndarray] | None:
         """Return stamp and value (n_action,) of what was executed in the control period that began at `stamp`.
 
-        `following`: ns, stamp of the frame after it, whose own action is no part of this period; None: not known.
+        `next_stamp`: ns, stamp of the frame after it, whose own action is no part of this period; None: not known.
         """
         until = stamp + self._period // 2
-        return self._actions.until(until if following is None else min(until, following - 1))
+        return self._actions.until(until if next_stamp is None else min(until, next_stamp - 1))
 
     @property
     def newest(self) -> Frame | None:
@@ -264,11 +264,11 @@ class ObservationAssembler:
         """Return the past actions, newest first, and how many of them are stand-ins."""
         count = self._n_actions
         actions, missing = [], 0
-        following = frame.stamp
+        next_stamp = frame.stamp
         for k in range(count):
             found = None
             if k < len(stamps):
-                found, following = self.action_at(stamps[k], following), stamps[k]
+                found, next_stamp = self.action_at(stamps[k], next_stamp), stamps[k]
             if found is not None and found[0] >= frame.begin:
                 actions.append(found[1])
                 missing += found[0] < stamps[k]

@@ -130,7 +130,7 @@ class OfflineBatch:
         observation, action: s_t, a_t.
         reward: (batch,), r_t + gamma r_(t+1) + ..., n terms.
         margin: (batch,), max of l(s_t) ... l(s_(t+n-1)), and of the state that ended the episode where one did.
-        following: s_(t+n).
+        next_observation: s_(t+n).
         terminal: (batch,), 1 where the episode ended for good within these steps.
         cost: (batch,), c_t + gamma c_(t+1) + ..., c = 1 where l > 0; of a state that ended the episode too.
     """
@@ -139,7 +139,7 @@ class OfflineBatch:
     action: torch.Tensor
     reward: torch.Tensor
     margin: torch.Tensor
-    following: torch.Tensor
+    next_observation: torch.Tensor
     terminal: torch.Tensor
     cost: torch.Tensor
 
@@ -181,10 +181,10 @@ class OfflineData:
         def tensor(values: np.ndarray) -> torch.Tensor:
             return torch.as_tensor(values[keep], dtype=torch.float32, device=device)
 
-        following = tensor(log.observation[np.minimum(rows + n_step, last)])
+        next_observation = tensor(log.observation[np.minimum(rows + n_step, last)])
         columns = OfflineBatch(
-            tensor(log.observation), tensor(log.action), tensor(reward), tensor(margin), following, tensor(ended),
-            tensor(cost),
+            tensor(log.observation), tensor(log.action), tensor(reward), tensor(margin), next_observation,
+            tensor(ended), tensor(cost),
         )  # fmt: skip
         # Packed, so that a draw is one operation.
         self._widths = [column[0].numel() for column in vars(columns).values()]
@@ -201,6 +201,6 @@ class OfflineData:
     def draw(self, batch: int, generator: torch.Generator) -> OfflineBatch:
         """Return `batch` transitions, uniformly drawn."""
         index = torch.randint(len(self), (batch,), generator=generator, device=self._rows.device)
-        observation, action, reward, margin, following, *rest = self._rows[index].split(self._widths, dim=1)
+        observation, action, reward, margin, next_observation, *rest = self._rows[index].split(self._widths, dim=1)
         terminal, cost = (column[:, 0] for column in rest)
-        return OfflineBatch(observation, action, reward[:, 0], margin[:, 0], following, terminal, cost)
+        return OfflineBatch(observation, action, reward[:, 0], margin[:, 0], next_observation, terminal, cost)

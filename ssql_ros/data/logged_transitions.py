@@ -68,12 +68,12 @@ class LoggedTransitions:
     def _in_blocks(self) -> Iterator[np.ndarray]:
         return (self.rows[block] for block in _blocks(len(self.rows)))
 
-    def states(self, rows: np.ndarray, following: bool = False) -> np.ndarray:
+    def states(self, rows: np.ndarray, next_observation: bool = False) -> np.ndarray:
         """Return s, or s' (N, n_observation + n_context), of rows (N,) of the data set."""
-        observation = self._data["next_observation" if following else "observation"][rows]
+        observation = self._data["next_observation" if next_observation else "observation"][rows]
         if not self.n_context:
             return observation
-        context = self._data["next_context" if following else "context"][rows]
+        context = self._data["next_context" if next_observation else "context"][rows]
         # Only of a state that nothing follows is it not known.
         return np.concatenate([observation, np.nan_to_num(context)], axis=1)
 
@@ -102,7 +102,7 @@ class LoggedTransitions:
             self.states(rows),
             data["action"][rows],
             data["reward"][rows],
-            self.states(rows, following=True),
+            self.states(rows, next_observation=True),
             data["incident"][rows],
             data["terminal"][rows],
         )

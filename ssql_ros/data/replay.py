@@ -14,7 +14,7 @@ class Transition:
     """One step.
 
     Attributes:
-        observation, following: (n_observation,), s and s'.
+        observation, next_observation: (n_observation,), s and s'.
         action: (n_action,), executed.
         incident: I(s').
         terminal: s' ends the episode for the task (incident or success), so nothing is worth anything after it;
@@ -24,19 +24,19 @@ class Transition:
     observation: np.ndarray
     action: np.ndarray
     reward: float
-    following: np.ndarray
+    next_observation: np.ndarray
     incident: bool
     terminal: bool
 
 
 @dataclass(frozen=True)
 class Batch:
-    """N transitions: observation, following (N, n_observation), action (N, n_action), the others (N,), float32."""
+    """N transitions: (next_)observation (N, n_observation), action (N, n_action), the others (N,), float32."""
 
     observation: torch.Tensor
     action: torch.Tensor
     reward: torch.Tensor
-    following: torch.Tensor
+    next_observation: torch.Tensor
     incident: torch.Tensor
     terminal: torch.Tensor
 
@@ -47,7 +47,7 @@ class Unrolled:
 
     Attributes:
         observation, action: s_t, a_t.
-        following: s_(t+k).
+        next_observation: s_(t+k).
         next_action: a_(t+k), where `recorded`; else zeros.
         incident: (N,), I(s_(t+k)); there was none before.
         steps: (N,), k, at least 1.
@@ -57,7 +57,7 @@ class Unrolled:
 
     observation: torch.Tensor
     action: torch.Tensor
-    following: torch.Tensor
+    next_observation: torch.Tensor
     next_action: torch.Tensor
     incident: torch.Tensor
     steps: torch.Tensor
@@ -99,7 +99,7 @@ class Replay:
         row, n, m = self._array[self.added % self.capacity], self._n_observation, self._n_action
         row[:n] = transition.observation
         row[n : n + m] = transition.action
-        row[n + m : -3] = transition.following
+        row[n + m : -3] = transition.next_observation
         row[-3], row[-2], row[-1] = transition.reward, transition.incident, transition.terminal
         self.added += 1
 
@@ -136,12 +136,12 @@ class Replay:
             last = torch.where(self._goes_on(last), (last + 1) % self.capacity, last)
         begin, end = (self._batch(self._rows.index_select(0, rows)) for rows in (index, last))
         recorded = self._goes_on(last).float()
-        following = self._batch(self._rows.index_select(0, (last + 1) % self.capacity % len(self)))
+        next_observation = self._batch(self._rows.index_select(0, (last + 1) % self.capacity % len(self)))
         columns = (
             begin.observation,
             begin.action,
-            end.following,
-            following.action * recorded.unsqueeze(-1),
+            end.next_observation,
+            next_observation.action * recorded.unsqueeze(-1),
             end.incident,
             ((last - index) % self.capacity + 1).float(),
             end.terminal,
@@ -165,8 +165,8 @@ class Replay:
 
     def _batch(self, rows: torch.Tensor) -> Batch:
         n, m = self._n_observation, self._n_action
-        observation, action, following, rest = rows.split([n, m, n, 3], dim=1)
-        return Batch(observation, action, rest[:, 0], following, rest[:, 1], rest[:, 2])
+        observation, action, next_observation, rest = rows.split([n, m, n, 3], dim=1)
+        return Batch(observation, action, rest[:, 0], next_observation, rest[:, 1], rest[:, 2])
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return what a checkpoint must hold."""

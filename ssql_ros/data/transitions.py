@@ -1,7 +1,7 @@
 """Assembles transitions (s, a, r, s') from what a robot publishes: beside the robot, and from its bags.
 
-Frames are those of `spec.frames`, one a control period; observations are those of `spec.observation`, as the shield and
-the policy have them. A row joins two frames one period apart. What the reward reads is held like any other input. The
+Frames are those of `contract.frames`, one a control period; observations are those of `contract.observation`, as the
+shield and the policy have them. A row joins two frames one period apart. What the reward reads is held like any other input. The
 action is the newest command not later than half a period after the frame, and not older than the driver's time-out.
 An episode ends at an incident, where whoever ran it says so, where the robot was put elsewhere, and at a gap. After an
 incident the next one begins when the state has been safe for `RECOVERY`: what trembles on the edge of the failure set
@@ -97,7 +97,7 @@ class TransitionAssembler:
 
     Attributes:
         counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps,
-            resets: how often the robot was put elsewhere (see `spec.leaps`).
+            resets: how often the robot was put elsewhere (see `contract.leaps`).
         first_reset: the first of them, in words.
     """
 
@@ -238,8 +238,8 @@ class TransitionAssembler:
         self._before = None
         self._actions.clear()
 
-    def _decide(self, frame: Frame, following: int | None) -> None:
-        """Judge one frame: it ends the step before it, and begins another. `following`: ns, stamp of the next frame."""
+    def _decide(self, frame: Frame, next_stamp: int | None) -> None:
+        """Judge one frame: it ends the step before it, and begins another. `next_stamp`: ns, of the next frame."""
         counts, stamp, assembler = self.counts, frame.stamp, self._assembler
         lost = max(0, frame.steps - 1)
         counts["periods"] += 1 + lost
@@ -264,7 +264,7 @@ class TransitionAssembler:
         if self._before is not None:
             self._emit(self._before, observation, inside, place, context)
         self._before = None
-        command = assembler.action_at(stamp, following)
+        command = assembler.action_at(stamp, next_stamp)
         if command is not None and stamp - command[0] > self._timeout:
             command = None
         last = self._is_last(stamp)
@@ -321,7 +321,7 @@ class TransitionAssembler:
         return self._near(ENDING, stamp) is not None
 
     def _emit(
-        self, step: _Step, following: np.ndarray, incident: bool, place: np.ndarray | None, context: np.ndarray
+        self, step: _Step, next_observation: np.ndarray, incident: bool, place: np.ndarray | None, context: np.ndarray
     ) -> None:
         first = not self._actions
         self._actions = [step.action, *self._actions][:REMEMBERED]
@@ -336,7 +336,7 @@ class TransitionAssembler:
             "observation": step.observation,
             "action": step.action,
             "reward": reward,
-            "following": following,
+            "next_observation": next_observation,
             "margin": step.margin,
             "incident": incident,
             "terminal": incident,
@@ -344,7 +344,7 @@ class TransitionAssembler:
             "stamp": step.stamp,
         }
         if len(self._no_context):
-            row |= {"context": step.context, "following_context": context}
+            row |= {"context": step.context, "next_context": context}
         if self._with_proposals:
             row["proposal"] = step.proposal
         self._sink(row)

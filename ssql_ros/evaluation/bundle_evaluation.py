@@ -185,7 +185,7 @@ def trajectories(task: Task, bundle: Bundle, world: dict[str, Any], episodes: in
     ways = []
     for _ in range(episodes):
         steps = driver.episode(policy, mask, 0)
-        ways.append(np.array([*(step.observation for step in steps), steps[-1].following]))
+        ways.append(np.array([*(step.observation for step in steps), steps[-1].next_observation]))
     return ways
 
 

@@ -109,7 +109,7 @@ class LiveJudge:
                 states,
                 torch.as_tensor(chunk.action),
                 torch.as_tensor(chunk.reward),
-                torch.as_tensor(np.concatenate([chunk.following, chunk.following_context], axis=1)),
+                torch.as_tensor(np.concatenate([chunk.next_observation, chunk.next_context], axis=1)),
                 torch.as_tensor(chunk.incident),
                 torch.as_tensor(chunk.incident),
             )

@@ -31,8 +31,8 @@ class Chunk:
 
     Attributes:
         stamp: (N,), ns, of the observation that the action answers.
-        observation, following: (N, n_observation).
-        context, following_context: (N, n_context), what the behaviour policy knew beside them; zeros at an incident.
+        observation, next_observation: (N, n_observation).
+        context, next_context: (N, n_context), what the behaviour policy knew beside them; zeros at an incident.
         action, proposal: (N, n_action), executed, and what the controller wanted.
         reward: (N,).
         incident, first: (N,), 0 or 1: I(s'), and whether what came before the step is known not to lead to it.
@@ -44,8 +44,8 @@ class Chunk:
     context: np.ndarray
     action: np.ndarray
     reward: np.ndarray
-    following: np.ndarray
-    following_context: np.ndarray
+    next_observation: np.ndarray
+    next_context: np.ndarray
     incident: np.ndarray
     first: np.ndarray
     proposal: np.ndarray
@@ -63,6 +63,8 @@ class Chunk:
 
 
 _COLUMNS = tuple(column.name for column in dataclasses.fields(Chunk) if column.name != "number")
+# Names that older folders have.
+_FORMER = {"following": "next_observation", "following_context": "next_context"}
 
 
 def recorded_from(contract: Contract, behaviour: BehaviourPolicy, reward: Reward) -> dict[str, Any]:
@@ -192,16 +194,16 @@ class LiveBuffer:
 
     def _load(self, path: Path) -> Chunk:
         data = path.read_bytes()
-        columns = load(data)
+        columns = {_FORMER.get(name, name): values for name, values in load(data).items()}
         if missing := [name for name in _COLUMNS if name not in columns]:
             raise ValueError(f"{path}: expected a column {missing[0]!r}, found {', '.join(sorted(columns))}")
         chunk = Chunk(**{name: columns[name] for name in _COLUMNS}, number=_number(path))
         n, (n_observation, n_context, n_action) = len(chunk), self._sizes
         widths = {
             "observation": n_observation,
-            "following": n_observation,
+            "next_observation": n_observation,
             "context": n_context,
-            "following_context": n_context,
+            "next_context": n_context,
             "action": n_action,
             "proposal": n_action,
         }

@@ -95,7 +95,7 @@ class LiveLearner:
     def _take_in(self, chunk: Chunk) -> None:
         learned = chunk.number % HELD_OUT != HELD_OUT // 2 - 1
         states = np.concatenate([chunk.observation, chunk.context], axis=1)
-        followings = np.concatenate([chunk.following, chunk.following_context], axis=1)
+        next_observations = np.concatenate([chunk.next_observation, chunk.next_context], axis=1)
         if chunk.number > self._counted:
             # The promise is the controller's; what the shield puts in the place of its proposals is counted apart.
             supported = self.behaviour.support(states.astype(float)).contains(chunk.proposal[:, np.newaxis])[:, 0]
@@ -113,7 +113,9 @@ class LiveLearner:
             return
         for i in range(len(chunk)):
             ended = bool(chunk.incident[i])
-            self.replay.add(Transition(states[i], chunk.action[i], float(chunk.reward[i]), followings[i], ended, ended))
+            self.replay.add(
+                Transition(states[i], chunk.action[i], float(chunk.reward[i]), next_observations[i], ended, ended)
+            )
 
     # Learning.
 

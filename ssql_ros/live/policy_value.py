@@ -85,7 +85,7 @@ def fitted_value(
     for _ in range(updates):
         batch = batches()
         with torch.no_grad():
-            pair = torch.cat([algorithm.standardise(batch.following), draw(batch.following)], dim=1)
+            pair = torch.cat([algorithm.standardise(batch.next_observation), draw(batch.next_observation)], dim=1)
             y = batch.reward + settings.gamma * (1.0 - batch.terminal) * target(pair)[..., 0].mean(dim=0)
         q = critics(torch.cat([algorithm.standardise(batch.observation), batch.action], dim=1))[..., 0]
         loss = 0.5 * (q - y).square().sum() / len(y)

@@ -105,16 +105,16 @@ class LearnerInputs:
 
     def _on_row(self, row: dict[str, Any]) -> None:
         none = np.zeros(0)
-        context, following = row.get("context", none), row.get("following_context", none)
+        context, next_context = row.get("context", none), row.get("next_context", none)
         if row["incident"]:
-            following = np.nan_to_num(following)  # nothing follows: it does not count
-        if not (np.isfinite(context).all() and np.isfinite(following).all()):
+            next_context = np.nan_to_num(next_context)  # nothing follows: it does not count
+        if not (np.isfinite(context).all() and np.isfinite(next_context).all()):
             self.counts["without_context"] += 1
             self._before = None
             return
         first, self._before = row["episode"] != self._before, row["episode"]
         self.counts["kept"] += 1
-        self._keep({**row, "context": context, "following_context": following, "first": first})
+        self._keep({**row, "context": context, "next_context": next_context, "first": first})
 
     def finish(self) -> None:
         """Make rows of what is there: nothing more will come."""

@@ -84,9 +84,9 @@ class BehaviourLearner:
         """Keep the transition, its states joined with b's context."""
         state = np.concatenate([transition.observation, self._context])
         self.monitor.watch(state, transition.action, transition.incident)
-        following = np.concatenate([transition.following, self.behaviour.context()])
+        next_observation = np.concatenate([transition.next_observation, self.behaviour.context()])
         joined = Transition(
-            state, transition.action, transition.reward, following, transition.incident, transition.terminal
+            state, transition.action, transition.reward, next_observation, transition.incident, transition.terminal
         )
         self.replay.add(joined)
 

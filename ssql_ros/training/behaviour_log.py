@@ -43,7 +43,7 @@ def log_behaviour(
                     "observation": step.observation,
                     "action": step.action,
                     "reward": step.reward,
-                    "next_observation": step.following,
+                    "next_observation": step.next_observation,
                     "margin": margins(step.observation[np.newaxis], contract)[0],
                     "incident": step.incident,
                     "terminal": step.terminal,

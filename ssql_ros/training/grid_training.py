@@ -96,8 +96,8 @@ class GridLearner:
 
     def _collect(self, number: int) -> None:
         step = next(self._world.steps(lambda cell: self._chosen(cell, number)))
-        cell, action, following = int(step.observation), int(step.action), int(step.following)
-        self._replay.add(cell, action, step.reward, following, step.terminal)
+        cell, action, next_cell = int(step.observation), int(step.action), int(step.next_observation)
+        self._replay.add(cell, action, step.reward, next_cell, step.terminal)
         self.incidents += step.incident
         self.breaches += step.incident
         self.breaches += bool(self._supported and not self.behaviour[cell, action])

@@ -35,7 +35,7 @@ class _RecordingLearner:
         self.steps.append(transition)
         t = transition
         paid = t.reward - self._price * t.incident
-        self._learner.observe(Transition(t.observation, t.action, paid, t.following, t.incident, t.terminal))
+        self._learner.observe(Transition(t.observation, t.action, paid, t.next_observation, t.incident, t.terminal))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._learner, name)
@@ -72,7 +72,7 @@ def skilled_log(task: Task, steps: int, seed: int, prices: Sequence[float] = PRI
         margin=np.array([contract.margin(step.observation)[0] for step in made], np.float32),
         terminal=np.array([step.terminal for step in made], np.float32),
         episode=np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes]),
-        next_observation=np.array([step.following for step in made], np.float32),
+        next_observation=np.array([step.next_observation for step in made], np.float32),
         incident=np.array([step.incident for step in made]),
         control_period=contract.control_period,
     )

@@ -188,7 +188,7 @@ def spread_of_uniform(task: Task, phase: str, seed: int) -> tuple[np.ndarray, np
     env, rng = task.make(**task.world(phase)), Stream.STANDARDISATION.generator(seed)
     world, seen = Rollout(env, rng), []
     for step in world.steps(lambda _: rng.uniform(-1.0, 1.0, env.action_space.shape)):
-        seen += [step.observation, step.following] if world.ended else [step.observation]
+        seen += [step.observation, step.next_observation] if world.ended else [step.observation]
         if len(seen) >= PROBE_STEPS:
             break
     env.close()

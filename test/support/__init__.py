@@ -1,0 +1,1 @@
+"""What tests share: robots, bags, graphs and learners to test with."""
