@@ -1,12 +1,12 @@
 """Assembles transitions (s, a, r, s') from what a robot publishes: beside the robot, and from its bags.
 
 Frames are those of `contract.frames`, one a control period; observations are those of `contract.observation`, as the
-shield and the policy have them. A row joins two frames one period apart. What the reward reads is held like any other input. The
-action is the newest command not later than half a period after the frame, and not older than the driver's time-out.
-An episode ends at an incident, where whoever ran it says so, where the robot was put elsewhere, and at a gap. After an
-incident the next one begins when the state has been safe for `RECOVERY`: what trembles on the edge of the failure set
-is one incident, and a state that is back is no less a state. Nothing waits for ever: what is `WINDOW` behind the newest
-trigger is decided on. Every period is accounted for. Pure: no messages, no clock.
+shield and the policy have them. A row joins two frames one period apart. What the reward reads is held like any other
+input. The action is the newest command not later than half a period after the frame, and not older than the driver's
+time-out. An episode ends at an incident, where whoever ran it says so, where the robot was put elsewhere, and at a gap.
+After an incident the next one begins when the state has been safe for `RECOVERY`: what trembles on the edge of the
+failure set is one incident, and a state that is back is no less a state. Nothing waits for ever: what is `WINDOW`
+behind the newest trigger is decided on. Every period is accounted for. Pure: no messages, no clock.
 """
 
 from __future__ import annotations
