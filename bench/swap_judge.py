@@ -90,7 +90,9 @@ class Judge:
             if not _near(float(self.critics[name].logits(observation, clipped[np.newaxis])[0]), q_safe):
                 return False
         epsilon, passes = self.epsilon[name], account.q_safe_proposal <= self.epsilon[name]
+        backup = self.critics[name].backup
         right = {
+            Decision.BACKUP: backup is not None and np.allclose(account.action, self._contract.clip(backup.action)),
             Decision.PASSED: passes and list(account.action) == list(account.proposal),
             Decision.RESAMPLED: not passes and account.q_safe_action <= epsilon,
             Decision.LEAST_RISK: not passes and account.q_safe_action > epsilon,

@@ -57,6 +57,7 @@ class MinitaurEnv(gymnasium.Env):
     Args:
         goal_velocity: g, m/s.
         foot_friction: dimensionless, where it is not drawn.
+        base_mass: factor on the base's mass, where it is not drawn.
         randomise: None, "physics" or "friction": what every reset draws anew (see ssql_sim.physics).
         max_steps: steps after which an episode is truncated.
         render_mode: None or "rgb_array".
@@ -72,6 +73,7 @@ class MinitaurEnv(gymnasium.Env):
         self,
         goal_velocity: float = 0.3,
         foot_friction: float = 1.0,
+        base_mass: float = 1.0,
         randomise: str | None = None,
         max_steps: int = 500,
         render_mode: str | None = None,
@@ -85,16 +87,18 @@ class MinitaurEnv(gymnasium.Env):
             raise ValueError(f"max_steps is at least 1, not {max_steps}")
         if not (math.isfinite(foot_friction) and foot_friction >= 0.0):
             raise ValueError(f"foot_friction is a number from 0 on, not {foot_friction}")
+        if not (math.isfinite(base_mass) and base_mass > 0.0):
+            raise ValueError(f"base_mass is a number above 0, not {base_mass}")
         if not math.isfinite(goal_velocity):
             raise ValueError(f"goal_velocity is a finite number, not {goal_velocity}")
         self.goal_velocity = goal_velocity
-        self.foot_friction = foot_friction
+        self.foot_friction, self.base_mass = foot_friction, base_mass
         self.randomise = randomise
         self.max_steps = max_steps
         self.render_mode = render_mode
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (_ACTION,), np.float64)
         self.observation_space = _observation_space()
-        self.physics = physics.Physics(foot_friction=foot_friction)
+        self.physics = physics.Physics(foot_friction, base_mass)
         self._camera = Camera(*render_size)
         self.world = World()
         self._observation: np.ndarray | None = None
@@ -108,7 +112,9 @@ class MinitaurEnv(gymnasium.Env):
             raise ValueError(f"there are no reset options, but {sorted(options)} came")
         super().reset(seed=seed)
         world = self.world
-        self.physics = physics.draw(self.randomise, self.foot_friction, len(world.leg_links), self.np_random)
+        self.physics = physics.draw(
+            self.randomise, self.foot_friction, len(world.leg_links), self.np_random, self.base_mass
+        )
         world.reset(self.physics)
         self._steps = 0
         self._velocity = 0.0

@@ -25,12 +25,14 @@ class Physics:
     viscous_damping: float = 0.0  # V s/rad
 
 
-def draw(randomise: str | None, foot_friction: float, leg_links: int, rng: np.random.Generator) -> Physics:
+def draw(
+    randomise: str | None, foot_friction: float, leg_links: int, rng: np.random.Generator, base_mass: float = 1.0
+) -> Physics:
     """The physics of an episode.
 
     Args:
-        randomise: None (as modelled, with `foot_friction`), "physics" (masses, battery, damping and friction)
-            or "friction" (the friction family alone).
+        randomise: None (as modelled, with `foot_friction` and `base_mass`), "physics" (masses, battery, damping and
+            friction) or "friction" (the friction family alone).
         foot_friction: used where it is not drawn.
         leg_links: how many links of the legs get a mass of their own.
         rng: only source of randomness.
@@ -39,7 +41,7 @@ def draw(randomise: str | None, foot_friction: float, leg_links: int, rng: np.ra
         ValueError: unknown `randomise`.
     """
     if randomise is None:
-        return Physics(foot_friction=foot_friction)
+        return Physics(foot_friction, base_mass)
     if randomise == "friction":
         return Physics(foot_friction=float(rng.uniform(*FRICTION_FAMILY)))
     if randomise == "physics":

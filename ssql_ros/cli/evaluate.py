@@ -39,6 +39,22 @@ def add_parser(verbs: Any) -> None:
     add_json(shield)
     shield.set_defaults(run=_shield)
 
+    matrix = subjects.add_parser(
+        "matrix",
+        help="controllers and physics that the critic did not learn from, without the shield and with it",
+        description="Every cell is one controller in one world, over the same seeds without the shield and with it. "
+        "Which controllers a critic learned from, and which are left for judging, is in docs/results.",
+    )
+    add_task(matrix, default=DEFAULT)
+    matrix.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
+    matrix.add_argument("--episodes", type=int, default=20, help="of each cell and way (default: %(default)s)")
+    matrix.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
+    matrix.add_argument("--out", type=Path, metavar="CSV", help="write every cell there")
+    add_seed(matrix, "of the first episode")
+    add_quiet(matrix)
+    add_json(matrix)
+    matrix.set_defaults(run=_matrix)
+
     policy = subjects.add_parser(
         "policy",
         help="a bundle's policy, behind its own shield where it has one",
@@ -112,6 +128,24 @@ def _promise(options: argparse.Namespace) -> int:
             behaviour = behaviour_of(load_bundle(options.bundle, task.contract()))
         figures = watch_task(task, options.steps, options.seed, options.dishonest, not options.quiet, behaviour)
     report(figures, options.seed, options.json)
+    return 0
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    from ssql_ros.evaluation.matrix import as_csv, evaluate_matrix, matrix_figures
+    from ssql_ros.processes.files import write_atomically
+    from ssql_ros.robots.tasks import find_task
+
+    task, show = find_task(options.task), not options.quiet
+    cells = evaluate_matrix(task, options.bundle, options.episodes, options.seed, show, options.epsilon)
+    if options.out:
+        write_atomically(options.out, as_csv(cells).encode())
+    lines = [
+        f"{cell.world:16} {cell.controller:32} {cell.falls_without:3} -> {cell.falls_with:3} of {cell.episodes}, "
+        f"{100 * cell.changed:5.1f} % changed, return {cell.return_without:7.2f} -> {cell.return_with:7.2f}"
+        for cell in cells
+    ]
+    report(matrix_figures(cells), options.seed, options.json, notes=lines)
     return 0
 
 

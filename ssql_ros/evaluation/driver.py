@@ -15,7 +15,8 @@ from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Transition
 from ssql_ros.data.rollout import EpisodeRow, Rollout
 from ssql_ros.model.proposal import Proposal
-from ssql_ros.shield.decision import Decision, Observation, decide
+from ssql_ros.shield.backup import Guarded
+from ssql_ros.shield.decision import Decision, Observation
 
 
 class Actor(Protocol):
@@ -39,7 +40,8 @@ class Driver:
     """
 
     def __init__(self, env: gymnasium.Env, contract: Contract, rng: np.random.Generator, kind: str) -> None:
-        self._rollout, self._contract, self._kind, self.rng = Rollout(env, rng), contract, kind, rng
+        self._rollout, self._kind, self.rng = Rollout(env, rng), kind, rng
+        self._guarded = Guarded(contract)
         self._intervened = self._least_risk = 0
 
     @property
@@ -55,6 +57,7 @@ class Driver:
     def reset(self, actor: Actor, start: np.ndarray | None = None) -> None:
         """Begin an episode, at a position `start` where one is given and the world knows positions."""
         actor.reset(self.rng)
+        self._guarded.reset()
         self._rollout.begin(start=start)
         self._intervened = self._least_risk = 0
 
@@ -65,7 +68,7 @@ class Driver:
         action, decision = proposal.action, Decision.PASSED
         if mask is not None:
             seen = Observation(observation, 0.0)
-            verdict = decide(seen, proposal, mask.critic, self._contract, mask.settings, 0.0, self.rng)
+            verdict = self._guarded.decide(seen, proposal, mask.critic, mask.settings, 0.0, self.rng)
             action, decision = verdict.action, verdict.decision
         self._intervened += decision > Decision.PASSED
         self._least_risk += decision == Decision.LEAST_RISK

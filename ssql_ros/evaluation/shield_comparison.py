@@ -71,6 +71,7 @@ def evaluate_shield(
     acted = np.concatenate([episode.decisions for episode in runs["enforce"]])
     figures["interventions_per_step"] = float(intervened(acted).mean())
     figures["least_risk_per_step"] = float((acted == int(Decision.LEAST_RISK)).mean())
+    figures["backup_per_step"] = float((acted == int(Decision.BACKUP)).mean())
     changes = [
         np.linalg.norm(episode.actions - contract.clip(episode.proposals), axis=1)[intervened(episode.decisions)]
         for episode in runs["enforce"]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
+from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle_content import (
     ACTIVATIONS,
     POLICIES,
@@ -93,6 +94,8 @@ def _critic_header(critic: ProbabilityCritic | MarginCritic | None) -> dict[str,
     if critic is None:
         return None
     header: dict[str, Any] = {"rule": critic.rule.name.lower(), "gamma_safe": float(critic.gamma_safe)}
+    if critic.backup is not None:
+        header["backup"] = critic.backup.header()
     if isinstance(critic, ProbabilityCritic):
         return header | {"epsilon": float(critic.epsilon)}
     delta = None if critic.delta is None else float(critic.delta)
@@ -231,10 +234,13 @@ def _critic(
         value = header.get(key)
         if not isinstance(value, kind) and not (key == "delta" and value is None and "delta" in header):
             raise BundleError(f"{path}: critic.{key}: expected {kind.__name__}, got {value!r}")
-    if unknown := sorted(set(header) - set(rules[rule]) - {"rule"}):
+    if unknown := sorted(set(header) - set(rules[rule]) - {"rule", "backup"}):
         raise BundleError(f"{path}: critic.{unknown[0]}: a critic of rule {rule} has only {', '.join(rules[rule])}")
     values = {key: header[key] for key in rules[rule]}
+    n_action = network.members[0][0].weight.shape[0] - len(network.observation_mean)
     try:
+        if "backup" in header:
+            values["backup"] = Backup.read(header["backup"], n_action)
         return ProbabilityCritic.of(network, **values) if rule == "probability" else MarginCritic.of(network, **values)
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ssql_ros.model.backup import Backup
+
 # What a policy network puts out (see Bundle).
 POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour", "supported_flow")
 ACTIVATIONS = ("relu", "gelu")
@@ -72,11 +74,13 @@ class ProbabilityCritic(Network):
     Attributes:
         epsilon: 0 < epsilon < 1.
         gamma_safe: its discount, 0 < gamma_safe < 1.
+        backup: what takes over after the action that is judged; None: the controller goes on.
     """
 
     rule: ClassVar[Rule] = Rule.PROBABILITY
     epsilon: float = field(kw_only=True)
     gamma_safe: float = field(kw_only=True)
+    backup: Backup | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises ValueError."""
@@ -84,9 +88,9 @@ class ProbabilityCritic(Network):
         _fraction("gamma_safe", self.gamma_safe)
 
     @classmethod
-    def of(cls, network: Network, epsilon: float, gamma_safe: float) -> ProbabilityCritic:
+    def of(cls, network: Network, epsilon: float, gamma_safe: float, backup: Backup | None = None) -> ProbabilityCritic:
         """Return a network as a critic of this rule."""
-        return cls(**_parts(network), epsilon=epsilon, gamma_safe=gamma_safe)
+        return cls(**_parts(network), epsilon=epsilon, gamma_safe=gamma_safe, backup=backup)
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,14 @@ class MarginCritic(Network):
         delta: in the margin's unit; None: it was calibrated and no threshold could be certified, so nothing is safe.
         gamma_safe: its discount, 0 < gamma_safe < 1.
         certificate: what is promised below its `delta`, and on what data (see `ssql certify`); empty: nothing.
+        backup: as of a critic of probabilities.
     """
 
     rule: ClassVar[Rule] = Rule.MARGIN
     delta: float | None = field(kw_only=True)
     gamma_safe: float = field(kw_only=True)
     certificate: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    backup: Backup | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises ValueError."""
@@ -115,10 +121,16 @@ class MarginCritic(Network):
 
     @classmethod
     def of(
-        cls, network: Network, delta: float | None, gamma_safe: float, certificate: dict[str, Any] | None = None
+        cls,
+        network: Network,
+        delta: float | None,
+        gamma_safe: float,
+        certificate: dict[str, Any] | None = None,
+        backup: Backup | None = None,
     ) -> MarginCritic:
         """Return a network as a critic of this rule."""
-        return cls(**_parts(network), delta=delta, gamma_safe=gamma_safe, certificate=certificate or {})
+        parts = _parts(network)
+        return cls(**parts, delta=delta, gamma_safe=gamma_safe, certificate=certificate or {}, backup=backup)
 
     @property
     def certified(self) -> bool:

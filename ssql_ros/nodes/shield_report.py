@@ -23,6 +23,7 @@ from ssql_ros.shield.tick import Mode, Tick
 HISTORY = 10  # changes that /diagnostics goes on to show
 SUMMARY = 10.0  # s, between two lines about interventions
 REMIND = 30.0  # s, between two lines that say what an inactive shield waits for
+NEWS = (Decision.HELD, Decision.LEAST_RISK, Decision.BACKUP)
 LOSSES = 0.1  # share of decisions on an old proposal from which it is worth a warning
 
 
@@ -58,7 +59,7 @@ class ShieldReport:
         self._answered += tick.fresh
         self._unanswered += not tick.fresh
         verdict = tick.verdict
-        kind = verdict.decision.name if verdict.decision in (Decision.HELD, Decision.LEAST_RISK) else "deciding"
+        kind = verdict.decision.name if verdict.decision in NEWS else "deciding"
         key = f"{kind}: {kind_of(verdict.reason)}" if verdict.decision is Decision.HELD else kind
         if key == self._said:
             return
@@ -68,6 +69,8 @@ class ShieldReport:
             self.change(f"holding the safe action{watching}: {verdict.reason}", bad=True)
         elif verdict.decision is Decision.LEAST_RISK:
             self.change(f"nothing safe was found: {verdict.reason}", bad=True)
+        elif verdict.decision is Decision.BACKUP:
+            self.change(f"the backup has the robot: {verdict.reason}", bad=True)
         elif before:
             self.change("deciding again")
 
@@ -174,6 +177,8 @@ class ShieldReport:
             return DiagnosticStatus.ERROR, fallen, values
         if self._said.startswith(Decision.LEAST_RISK.name):
             return DiagnosticStatus.ERROR, f"nothing safe was found: {loop.last_reason}", values
+        if self._said.startswith(Decision.BACKUP.name):
+            return DiagnosticStatus.WARN, f"the backup has the robot: {loop.last_reason}", values
         if warning := loop.inputs.warning() or self._losses():
             return DiagnosticStatus.WARN, warning, values
         critic = loop.critic.bundle.critic

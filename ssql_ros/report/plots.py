@@ -27,12 +27,14 @@ DECISION_COLOURS = {
     Decision.PASSED: "#cdd5dc",
     Decision.RESAMPLED: "#a58fd0",
     Decision.LEAST_RISK: "#6a47a8",
+    Decision.BACKUP: "#43287d",
     Decision.HELD: "#2c1a52",
 }
 DECISION_NAMES = {
     Decision.PASSED: "passed",
     Decision.RESAMPLED: "resampled",
     Decision.LEAST_RISK: "least-risk",
+    Decision.BACKUP: "backup",
     Decision.HELD: "held",
 }
 SIDE = {"monitor": -1, "enforce": 1}  # of a seed's place, so that points of equal length do not hide each other
@@ -206,7 +208,7 @@ def _level(axes: Axes, value: float, label: str) -> None:
 def _mark_interventions(axes: Axes, episode: EpisodeRecord) -> list[Line2D]:
     """Mark interventions under the curve, in their decision's colour; return their legend entries."""
     handles = []
-    for kind in (Decision.RESAMPLED, Decision.LEAST_RISK, Decision.HELD):
+    for kind in (Decision.RESAMPLED, Decision.LEAST_RISK, Decision.BACKUP, Decision.HELD):
         times = episode.time[episode.decisions == kind]
         if times.size:
             axes.plot(

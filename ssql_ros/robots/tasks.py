@@ -8,10 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
 from ssql_ros.contract import Contract, find_contract, load_contract
 from ssql_ros.contract.plugs import plugs
 from ssql_ros.model.shipped import bundle_folder
+from ssql_ros.robots.adversaries import Adversary, Takeover
 from ssql_ros.robots.noise import Noise, NoisyController
 
 PHASES = ("pretrain", "finetune")
@@ -29,6 +32,9 @@ class Task:
         first_bundle: file name of the shipped bundle that a live learner begins with; empty: none is shipped.
         behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
         judged: options of the world that Q is judged in, whose episodes then show their discounted rest.
+        backup: action (n_action,) of the pose that takes over where its shipped critic does not trust a controller.
+        met: options of the worlds that such a critic meets while it learns, each as likely as the others.
+        worlds: options of the worlds that the matrix of a shield is made of, by name.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
     """
 
@@ -43,6 +49,9 @@ class Task:
     centre: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
     judged: dict[str, Any] = field(default_factory=dict)
+    backup: tuple[float, ...] = ()
+    met: tuple[dict[str, Any], ...] = ({},)
+    worlds: dict[str, dict[str, Any]] = field(default_factory=lambda: {"as modelled": {}})
 
     @property
     def plug(self) -> Any:
@@ -72,11 +81,20 @@ class Task:
         """Return what the untrusted controller is. Raises ValueError where the task has none."""
         return self._need("untrusted", "untrusted controller")
 
-    def controller(self, noise: Noise) -> NoisyController:
-        """Return a controller of the robot under noise. Raises ValueError where the robot has none of that name."""
-        contract = self.contract()
-        base = self.plug.controller(noise.controller)(contract)
-        return NoisyController(base, noise, contract.action_size)
+    def controller(self, what: Noise | Adversary) -> NoisyController | Takeover:
+        """Return a controller of the robot under noise, or an adversary, which the backup takes over from.
+
+        Raises:
+            ValueError: the robot has none of that name.
+        """
+        contract, base = self.contract(), None
+        noise = what if isinstance(what, Noise) else what.noise
+        if noise is not None:
+            base = NoisyController(self.plug.controller(noise.controller)(contract), noise, contract.action_size)
+        if isinstance(what, Adversary):
+            return Takeover(what, base, np.array(self.backup) if self.backup else contract.safe_action)
+        assert base is not None
+        return base
 
     def _need(self, what: str, words: str) -> Any:
         if not getattr(self, what):

@@ -35,6 +35,7 @@ class Decision(enum.IntEnum):
     RESAMPLED = 1
     LEAST_RISK = 2
     HELD = 3
+    BACKUP = 4
 
 
 class Critic(Protocol):
@@ -176,6 +177,7 @@ def decide(
     now: float,
     rng: np.random.Generator,
     late: Callable[[], bool] | None = None,
+    search: bool = True,
 ) -> Verdict:
     """Decide on the action for one control period.
 
@@ -185,6 +187,7 @@ def decide(
         now: s, on the clock of the observation's and the proposal's times.
         rng: draws the candidates.
         late: tells whether the time for this decision is over: then no further candidates are scored.
+        search: False: no candidates are drawn; an unsafe proposal is then the least risky action that is known.
 
     Returns:
         The verdict. A missing, stale or non-finite observation or proposal, or a critic without one finite score,
@@ -223,7 +226,9 @@ def decide(
     # float64: a plain float would be rounded to the scores' float32 before the comparison.
     least = score if math.isfinite(score) and not safe else math.inf
     scores = _Scores(np.float64(threshold), 1, int(safe), least, action)
-    found = _search(observation.vector, proposal, critic, contract, settings, rng, scores, late)
+    found = None
+    if search:
+        found = _search(observation.vector, proposal, critic, contract, settings, rng, scores, late)
     if found is not None:
         chosen, score = found
         return Verdict(Decision.RESAMPLED, chosen, q_proposal, account(score), scores.scored, scores.safe, unsafe)

@@ -20,8 +20,9 @@ from ssql_ros.contract.stamped import JUMP
 from ssql_ros.model.bundle import Rule
 from ssql_ros.model.critic import SafetyCritic, sigmoid
 from ssql_ros.model.proposal import Proposal
+from ssql_ros.shield.backup import Guarded
 from ssql_ros.shield.command_source import CommandSource
-from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict, decide
+from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
 from ssql_ros.shield.tick import Mode, Tick
 
 # A proposal may come a quarter of a period late before the last one is used again: well inside the driver's time-out of
@@ -73,6 +74,7 @@ class ShieldLoop:
         self.assembler = ObservationAssembler(contract)
         self.inputs = Freshness(contract, simulated)
         self.source = CommandSource(contract)
+        self._guarded = Guarded(contract)
         self._timer = timer
         self._rng = np.random.default_rng(seed)
         self._proposal: Proposal | None = None
@@ -94,6 +96,7 @@ class ShieldLoop:
         self._deadline = now + self.contract.control_period
         self._fresh = False
         self._proposal = None
+        self._guarded.reset()
         self.source.start()
 
     # What comes in.
@@ -324,7 +327,7 @@ class ShieldLoop:
                 limit = self._timer() + self.settings.deadline * self.contract.control_period
             late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
             critic, settings = self.critic, self.settings
-            verdict = decide(self.observation(), proposal, critic, self.contract, settings, now, self._rng, late)
+            verdict = self._guarded.decide(self.observation(), proposal, critic, settings, now, self._rng, late)
             if verdict.reason.startswith("proposal is stale") and (why := self.inputs.jitter_of_answers()):
                 verdict = replace(verdict, reason=f"{verdict.reason}: {why}")
             return self._settled(verdict, now)

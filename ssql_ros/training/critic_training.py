@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from ssql_ros.algorithms.safety_critic import CriticSettings, SafetyCriticLearne
 from ssql_ros.data.episode import Episode, EpisodeJob
 from ssql_ros.evaluation.calibration import HORIZON, Outcomes, calibration, masked_outcomes, policy_outcomes
 from ssql_ros.evaluation.rollout import RolloutPool
+from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.checkpoint import CheckpointError, check_resumable, load_checkpoint, save_checkpoint
 from ssql_ros.processes.interrupts import Interrupted, Stop, noting
+from ssql_ros.robots.adversaries import Adversary, drawn
 from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.tasks import Task
 from ssql_ros.shield.decision import ShieldSettings
@@ -46,6 +48,7 @@ class TrainingPlan:
         updates: gradient steps on the first buffer and in each round.
         held_out_episodes: of each kind, for the figures in the bundle.
         epsilon: threshold that the bundle carries.
+        steps: of an episode at most, where the task has a backup; 0: the world's own.
     """
 
     episodes: int = 600
@@ -54,6 +57,7 @@ class TrainingPlan:
     updates: int = 8000
     held_out_episodes: int = 120
     epsilon: float = 0.02
+    steps: int = 250
     critic: CriticSettings = field(default_factory=CriticSettings)
 
 
@@ -80,19 +84,18 @@ def train_critic(
             training.collect(pool, str(Path(folder) / f"round_{training.stage}.safetensors"), stop, show)
             training.fit(stop, show)
         final = str(Path(folder) / "final.safetensors")
-        save_bundle(_bundle(task.contract().id, plan, training.learner, {}), final)
+        save_bundle(_bundle(task, plan, training.learner, {}), final)
         held_out = _judge(pool, task, plan, training, final, stop, show)
     facts = {
         **provenance,
         "task": task.name,
         "seed": seed,
         "plan": asdict(plan),
-        "policy": f"bare controller {task.noisy_controller().controller}",
+        "policy": "backup" if task.backup else f"bare controller {task.noisy_controller().controller}",
         "data": [dict(zip(("episodes", "steps", "incidents"), count, strict=True)) for count in training.counts],
         "held_out": held_out,
     }
-    contract = task.contract()
-    return with_probes(_bundle(contract.id, plan, training.learner, facts), contract)
+    return with_probes(_bundle(task, plan, training.learner, facts), task.contract())
 
 
 class CriticTraining:
@@ -118,13 +121,13 @@ class CriticTraining:
         """Run what is left of this stage's episodes. `bundle`: where to put the critic that masks them."""
         plan, task, count = self._plan, self._task, self.counts[-1]
         if self.stage == 0:
-            jobs, what = [_noisy_job(task, self._rng) for _ in range(plan.episodes)], "noisy rollouts"
+            jobs, what = [_free_job(task, plan, self._rng) for _ in range(plan.episodes)], "free rollouts"
         else:
-            jobs = [_masked_job(task, self._rng, bundle) for _ in range(plan.masked_episodes)]
+            jobs = [_masked_job(task, plan, self._rng, bundle) for _ in range(plan.masked_episodes)]
             what = f"round {self.stage}: masked rollouts"
         done = count[0]
         if self.stage and done < len(jobs):
-            save_bundle(_bundle(task.contract().id, plan, self.learner, {}), bundle)
+            save_bundle(_bundle(task, plan, self.learner, {}), bundle)
         bar = tqdm(total=len(jobs), initial=done, desc=what, unit="episode", disable=not show)
         fresh: list[Episode] = []
         with bar:
@@ -221,9 +224,10 @@ class CriticTraining:
             raise CheckpointError(f"{path}: is not a checkpoint of this training: {error}") from error
 
 
-def _bundle(contract_id: str, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any]) -> Bundle:
-    critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe)
-    return Bundle(contract_id, critic, facts)
+def _bundle(task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any]) -> Bundle:
+    backup = Backup(task.backup) if task.backup else None
+    critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe, backup)
+    return Bundle(task.contract().id, critic, facts)
 
 
 def _count(episodes: Sequence[Episode]) -> tuple[int, int, int]:
@@ -241,7 +245,20 @@ def _draw_noise(task: Task, rng: np.random.Generator, rest: int) -> Noise:
     )
 
 
-def _noisy_job(task: Task, rng: np.random.Generator) -> EpisodeJob:
+def _adversary(task: Task, plan: TrainingPlan, rng: np.random.Generator, rest: int) -> tuple[Adversary, dict[str, Any]]:
+    """Return an adversary and the options of the world that it meets."""
+    world = dict(task.met[int(rng.integers(len(task.met)))])
+    if plan.steps:
+        world["max_steps"] = plan.steps
+    return drawn(rng, tuple(task.plug.controllers), task.contract().action_size, rest), world
+
+
+def _free_job(task: Task, plan: TrainingPlan, rng: np.random.Generator) -> EpisodeJob:
+    """Return an episode without a shield: in most of them what Q_safe is of takes over now and then."""
+    if task.backup:
+        rest = 0 if rng.random() < 0.25 else int(rng.integers(15, 50))
+        adversary, world = _adversary(task, plan, rng, rest)
+        return EpisodeJob(task.name, int(rng.integers(HELD_OUT_SEED)), adversary, world=world)
     if rng.random() < 1 / 3:
         name = task.noisy_controller().controller
         noise = Noise(name, sigma=float(rng.uniform(0.05, 0.6)), rho=float(rng.choice(CORRELATIONS)))
@@ -250,12 +267,17 @@ def _noisy_job(task: Task, rng: np.random.Generator) -> EpisodeJob:
     return EpisodeJob(task.name, int(rng.integers(HELD_OUT_SEED)), noise)
 
 
-def _masked_job(task: Task, rng: np.random.Generator, bundle: str) -> EpisodeJob:
+def _masked_job(task: Task, plan: TrainingPlan, rng: np.random.Generator, bundle: str) -> EpisodeJob:
     # Thresholds of many sizes: the critic must know both sides of whichever one it will serve at.
     epsilon = float(np.exp(rng.uniform(np.log(0.005), np.log(0.3))))
-    noise = task.noisy_controller() if rng.random() < 1 / 3 else _draw_noise(task, rng, rest=int(rng.integers(15, 50)))
-    seed = int(rng.integers(HELD_OUT_SEED))
-    return EpisodeJob(task.name, seed, noise, bundle, ShieldSettings(epsilon, NO_CLOCK, NO_CLOCK))
+    settings, world = ShieldSettings(epsilon, NO_CLOCK, NO_CLOCK), dict[str, Any]()
+    who: Noise | Adversary = task.noisy_controller()
+    if task.backup:
+        adversary, world = _adversary(task, plan, rng, rest=0)
+        who = Adversary("noise", noise=task.noisy_controller()) if rng.random() < 0.2 else adversary
+    elif rng.random() >= 1 / 3:
+        who = _draw_noise(task, rng, rest=int(rng.integers(15, 50)))
+    return EpisodeJob(task.name, int(rng.integers(HELD_OUT_SEED)), who, bundle, settings, world=world)
 
 
 def _joined(first: Transitions, second: Transitions) -> Transitions:
@@ -276,7 +298,14 @@ def _judge(
     rng = np.random.default_rng(HELD_OUT_SEED)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + plan.held_out_episodes)
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.
-    disturbed = [EpisodeJob(task.name, seed, _draw_noise(task, rng, rest=HORIZON + 15)) for seed in seeds]
+    rest = HORIZON + 15
+    if task.backup:
+        met = [_adversary(task, replace(plan, steps=0), rng, rest) for _ in seeds]
+        disturbed = [
+            EpisodeJob(task.name, seed, who, world=world) for seed, (who, world) in zip(seeds, met, strict=True)
+        ]
+    else:
+        disturbed = [EpisodeJob(task.name, seed, _draw_noise(task, rng, rest)) for seed in seeds]
     settings = ShieldSettings(plan.epsilon, NO_CLOCK, NO_CLOCK)
     masked = [EpisodeJob(task.name, seed, task.noisy_controller(), bundle, settings) for seed in seeds]
     gamma_safe = plan.critic.gamma_safe

@@ -25,6 +25,16 @@ def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = ""
         untrusted=WILD,
         bundle=bundle,
         first_bundle=first_bundle,
+        # Legs drawn in: the lower, the harder to tip over.
+        backup=(0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9),
+        met=({}, {"randomise": "physics"}, {"randomise": "physics"}, {"randomise": "friction"}),
+        worlds={
+            "as modelled": {},
+            "friction 0.5": {"foot_friction": 0.5},
+            "friction 1.25": {"foot_friction": 1.25},
+            "mass + 20 %": {"base_mass": 1.2},
+            "random physics": {"randomise": "physics"},
+        },
         behaviour={"kind": "trot_mixture", "gaits": ["A", "G4", "G5"], "bound": 0.15, "context": 8},
     )
 

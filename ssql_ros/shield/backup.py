@@ -1,0 +1,89 @@
+"""Decisions with a backup: isolated unsafe proposals are replaced by what is near them, more of them by the backup.
+
+A search among many candidates finds the critic's errors too, and a controller that is unsafe again and again gives it
+many chances; and a robot that is handed back after every single step of the backup is never led out of danger. So the
+backup takes over where unsafe proposals come often, or nothing near one is safe, and lets go when the proposals have
+been safe for a while.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ssql_ros.contract.contract import Contract
+from ssql_ros.model.backup import Backup
+from ssql_ros.model.bundle import Rule
+from ssql_ros.model.critic import sigmoid
+from ssql_ros.model.proposal import Proposal
+from ssql_ros.shield.decision import Critic, Decision, Observation, ShieldSettings, Verdict, decide
+
+
+class Guarded:
+    """Takes decisions in their order; the same as `decide` where the critic has no backup.
+
+    Attributes:
+        steps: decisions since the backup took over; 0: the controller has the robot.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        self._unsafe: deque[bool] = deque()
+        self._left = 0
+        self.steps = 0
+
+    def reset(self) -> None:
+        """Begin an episode, or with another critic: nothing is known of the proposals before."""
+        self._unsafe.clear()
+        self._left = self.steps = 0
+
+    def decide(
+        self,
+        observation: Observation | None,
+        proposal: Proposal | None,
+        critic: Critic,
+        settings: ShieldSettings,
+        now: float,
+        rng: np.random.Generator,
+        late: Callable[[], bool] | None = None,
+    ) -> Verdict:
+        """Decide on the action for one control period; arguments and result as those of `decide`."""
+        backup = getattr(critic, "backup", None)
+        if backup is None or settings.riskiest:
+            return decide(observation, proposal, critic, self._contract, settings, now, rng, late)
+        often = sum(self._unsafe) >= backup.most
+        search = not self._left and not often
+        verdict = decide(observation, proposal, critic, self._contract, settings, now, rng, late, search)
+        if verdict.decision is Decision.HELD or observation is None:
+            return verdict
+        unsafe = verdict.decision is not Decision.PASSED
+        while len(self._unsafe) >= backup.window:
+            self._unsafe.popleft()
+        self._unsafe.append(unsafe)
+        if unsafe and verdict.decision is not Decision.RESAMPLED:
+            self._left = backup.dwell
+        elif self._left:
+            self._left -= 1
+        if not self._left:
+            self.steps = 0
+            return verdict
+        self.steps += 1
+        return self._entered(verdict, observation, critic, backup, often)
+
+    def _entered(
+        self, verdict: Verdict, observation: Observation, critic: Critic, backup: Backup, often: bool
+    ) -> Verdict:
+        action = self._contract.clip(np.array(backup.action))
+        score = float(critic.logits(observation.vector, action[np.newaxis])[0])
+        account = math.nan
+        if math.isfinite(score):
+            account = sigmoid(score) if critic.rule is Rule.PROBABILITY else score
+        why = verdict.reason or f"proposals must be safe for {self._left} more decisions"
+        if often and verdict.decision is not Decision.PASSED:
+            why = f"{why}; {sum(self._unsafe)} of the last {len(self._unsafe)} proposals were unsafe"
+        reason = f"backup, decision {self.steps}: {why}"
+        return replace(verdict, decision=Decision.BACKUP, action=action, q_action=account, reason=reason)
