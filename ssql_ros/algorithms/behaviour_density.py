@@ -246,13 +246,3 @@ class DensityLearner:
         self._draws.set_state(state["draws"])
         self._best = -math.inf if state["best"] is None else state["best"]
         self._kept = state["kept"].to(self._network.device)
-
-
-def learn_density(
-    states: np.ndarray, actions: np.ndarray, episode: np.ndarray, settings: DensitySettings, updates: int, seed: int
-) -> Fit:
-    """Make all updates of a `DensityLearner` in one go; return what came of it."""
-    learner = DensityLearner(states, actions, episode, settings, updates, seed)
-    for number in range(updates):
-        learner.step(number)
-    return learner.fit()
