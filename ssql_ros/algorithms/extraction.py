@@ -9,8 +9,7 @@ Actions are squashed into the hull of b's support, [-1, 1] there, and projected 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,32 +25,6 @@ EDGE = 0.99
 Noise = dict[str, torch.Tensor]
 # Q (batch, count) of actions (batch, count, n_action) in the states of a batch, with gradients for actions alone.
 Judge = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Extraction(Protocol):
-    """A policy network, and the loss of one gradient step on it.
-
-    Attributes:
-        actor: what is served.
-        ensembles: all that learn, the actor first.
-        kind: of the policy in a bundle.
-    """
-
-    actor: Ensemble
-    ensembles: list[Ensemble]
-    kind: str
-
-    def noise(self, support: Support) -> Noise:
-        """Return what the loss draws where b has this support; everything that is not torch's is done here."""
-
-    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
-        """Return the loss in standardised states (batch, n_state)."""
-
-    def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
-        """Return the action (n_action,), squashed to [-1, 1], of standard normal z in one state (1, n_state)."""
-
-    def drawn(self, state: torch.Tensor) -> torch.Tensor:
-        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
 
 
 class Draws:
@@ -80,51 +53,61 @@ class Draws:
             weights = induced_log_policy(judged, torch.zeros_like(judged), self.temperature).exp()
         return 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0, weights
 
-    def normal(self, count: int, n_action: int, generator: torch.Generator) -> torch.Tensor:
-        """Return z (count, n_action) of a standard normal."""
-        return torch.randn((count, n_action), generator=generator, device=self.device)
-
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """Return an array on the device, float32."""
         return torch.as_tensor(array, dtype=torch.float32, device=self.device)
 
 
-def uniform_box(support: Support, draws: Draws) -> Noise:
-    """Return low and high (batch, n_action) of the box that b is uniform in.
-
-    Raises:
-        ValueError: it is not: log b must be a constant, so that both densities are of the same measure.
-    """
-    if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
-        raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
-    low, high = support.hull()
-    return {"low": draws.tensor(low), "high": draws.tensor(high)}
-
-
-class GaussianExtraction:
-    """A Gaussian squashed into the support, by either KL.
+class Extraction:
+    """A policy network, and the loss of one gradient step on it, by either KL.
 
     Args:
-        reverse: which.
+        ensembles: all that learn, the actor first, which is what is served.
+        reverse: which KL.
+
+    Attributes:
+        kind: of the policy in a bundle.
     """
 
-    kind = "supported_gaussian"
+    kind: str
 
-    def __init__(self, actor: SquashedGaussian, draws: Draws, generator: torch.Generator, reverse: bool) -> None:
-        self.actor, self.ensembles = actor, [actor]
+    def __init__(self, ensembles: Sequence[Ensemble], draws: Draws, generator: torch.Generator, reverse: bool) -> None:
+        self.actor, self.ensembles = ensembles[0], list(ensembles)
         self._draws, self._generator, self._reverse = draws, generator, reverse
 
     def noise(self, support: Support) -> Noise:
-        """Return what the loss draws."""
+        """Return what the loss draws where b has this support; everything that is not torch's is done here.
+
+        Raises:
+            ValueError: the reverse KL, and b is not uniform in one box: log b must be a constant, so that both
+                densities are of the same measure.
+        """
         if not self._reverse:
             return self._draws.noise(support)
-        box = uniform_box(support, self._draws)
-        states, n_action = box["low"].shape
-        return {**box, "z": self._draws.normal(states, n_action, self._generator)}
+        if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
+            raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
+        low, high = (self._draws.tensor(edge) for edge in support.hull())
+        return {"low": low, "high": high, "z": self._normal(*low.shape)}
 
     def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
-        """Return the loss."""
+        """Return the loss in standardised states (batch, n_state)."""
         return self._reverse_kl(state, noise, q) if self._reverse else self._forward_kl(state, noise, q)
+
+    def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _reverse_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator, device=self._draws.device)
+
+
+class GaussianExtraction(Extraction):
+    """A Gaussian squashed into the support."""
+
+    kind = "supported_gaussian"
+    actor: SquashedGaussian
 
     def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return -E_{a~pi*} log pi_theta(a|s): weighted maximum likelihood on draws of b."""
@@ -144,12 +127,12 @@ class GaussianExtraction:
         return (self._draws.temperature * log_ratio - judged).mean()
 
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
-        """Return tanh(mean + std z)."""
+        """Return the action (n_action,), tanh(mean + std z), of standard normal z in one state (1, n_state)."""
         mean, log_std = (part[0].double().cpu().numpy() for part in self.actor.distribution(state))
         return np.tanh(mean + np.exp(log_std) * z)
 
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
-        """Return a draw in each state."""
+        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
         n_action = self.actor.shape.sizes[-1] // 2
-        return self.actor.sample(state, self._draws.normal(len(state), n_action, self._generator))[0]
+        return self.actor.sample(state, self._normal(len(state), n_action))[0]

@@ -18,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-from ssql_ros.algorithms.extraction import EDGE, Draws, Judge, Noise, uniform_box
+from ssql_ros.algorithms.extraction import EDGE, Draws, Extraction, Judge, Noise
 from ssql_ros.behaviour.support import Support
 from ssql_ros.nn.networks import Ensemble
 
@@ -28,7 +28,7 @@ LEAST_DETERMINANT = 1e-3
 FLOW_STEPS = 5
 
 
-class FlowExtraction:
+class FlowExtraction(Extraction):
     """Networks, and the loss of one gradient step on them.
 
     Args:
@@ -49,7 +49,6 @@ class FlowExtraction:
         generator: torch.Generator,
         reverse: bool,
     ) -> None:
-        self._draws, self._generator, self._reverse, self._n_action = draws, generator, reverse, n_action
 
         def network(n_in: int) -> Ensemble:
             made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu")
@@ -57,22 +56,18 @@ class FlowExtraction:
                 made.weights[-1].mul_(0.1)
             return made.to(draws.device)
 
-        self.actor, self.teacher = network(n_state + n_action), network(n_state + n_action + 1)
-        self.ensembles = [self.actor] if reverse else [self.actor, self.teacher]
+        actor, self.teacher, self._n_action = network(n_state + n_action), network(n_state + n_action + 1), n_action
+        super().__init__([actor] if reverse else [actor, self.teacher], draws, generator, reverse)
 
     def noise(self, support: Support) -> Noise:
         """Return what the loss draws."""
+        drawn = super().noise(support)
         if self._reverse:
-            box = uniform_box(support, self._draws)
-            return {**box, "z": self._normal(len(box["low"]))}
-        drawn = self._draws.noise(support)
+            return drawn
         states, samples = drawn["actions"].shape[:2]
         time = torch.rand((states * samples, 1), generator=self._generator, device=self._draws.device)
-        return {**drawn, "from": self._normal(states * samples), "time": time, "z": self._normal(states)}
-
-    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
-        """Return the loss."""
-        return self._reverse_kl(state, noise, q) if self._reverse else self._forward_kl(state, noise, q)
+        begin, z = self._normal(states * samples, self._n_action), self._normal(states, self._n_action)
+        return {**drawn, "from": begin, "time": time, "z": z}
 
     def u(self, state: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Return mu(s, z) (batch, n_action), before tanh."""
@@ -126,14 +121,11 @@ class FlowExtraction:
 
     @torch.no_grad()
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
-        """Return tanh(mu(s, z))."""
+        """Return the action (n_action,), tanh(mu(s, z)), of standard normal z in one state (1, n_state)."""
         noise = self._draws.tensor(z[np.newaxis])
         return torch.tanh(self.u(state, noise))[0].double().cpu().numpy()
 
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
-        """Return a draw in each state."""
-        return torch.tanh(self.u(state, self._normal(len(state))))
-
-    def _normal(self, count: int) -> torch.Tensor:
-        return self._draws.normal(count, self._n_action, self._generator)
+        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
+        return torch.tanh(self.u(state, self._normal(len(state), self._n_action)))
