@@ -27,42 +27,13 @@ Noise = dict[str, torch.Tensor]
 Judge = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Draws:
-    """Draws of b, and what they weigh under pi*.
-
-    Args:
-        samples: of b for each state.
-        temperature: lambda.
-    """
-
-    def __init__(self, samples: int, temperature: float, rng: np.random.Generator, device: torch.device) -> None:
-        self.samples, self.temperature, self._rng, self.device = samples, temperature, rng, device
-
-    def noise(self, support: Support) -> Noise:
-        """Return draws of b (batch, samples, n_action), and the hull of its support (batch, 1, n_action)."""
-        low, high = (self.tensor(edge).unsqueeze(1) for edge in support.hull())
-        return {"actions": self.tensor(support.sample(self.samples, self._rng)), "low": low, "high": high}
-
-    def weighed(self, noise: Noise, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return them in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
-        from ssql_ros.algorithms.ssql import induced_log_policy
-
-        actions, low, high = noise["actions"], noise["low"], noise["high"]
-        with torch.no_grad():
-            judged = q(actions)
-            weights = induced_log_policy(judged, torch.zeros_like(judged), self.temperature).exp()
-        return 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0, weights
-
-    def tensor(self, array: np.ndarray) -> torch.Tensor:
-        """Return an array on the device, float32."""
-        return torch.as_tensor(array, dtype=torch.float32, device=self.device)
-
-
 class Extraction:
     """A policy network, and the loss of one gradient step on it, by either KL.
 
     Args:
         ensembles: all that learn, the actor first, which is what is served.
+        samples: draws of b for each state.
+        temperature: lambda.
         reverse: which KL.
 
     Attributes:
@@ -71,22 +42,33 @@ class Extraction:
 
     kind: str
 
-    def __init__(self, ensembles: Sequence[Ensemble], draws: Draws, generator: torch.Generator, reverse: bool) -> None:
+    def __init__(
+        self,
+        ensembles: Sequence[Ensemble],
+        samples: int,
+        temperature: float,
+        reverse: bool,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> None:
         self.actor, self.ensembles = ensembles[0], list(ensembles)
-        self._draws, self._generator, self._reverse = draws, generator, reverse
+        self._samples, self._temperature, self._reverse = samples, temperature, reverse
+        self._rng, self._generator = rng, generator
 
     def noise(self, support: Support) -> Noise:
         """Return what the loss draws where b has this support; everything that is not torch's is done here.
+
+        Low and high are the hull of it, (batch, n_action); forward there are draws of b (batch, samples, n_action) too.
 
         Raises:
             ValueError: the reverse KL, and b is not uniform in one box: log b must be a constant, so that both
                 densities are of the same measure.
         """
+        low, high = (self._tensor(edge) for edge in support.hull())
         if not self._reverse:
-            return self._draws.noise(support)
+            return {"actions": self._tensor(support.sample(self._samples, self._rng)), "low": low, "high": high}
         if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
             raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
-        low, high = (self._draws.tensor(edge) for edge in support.hull())
         return {"low": low, "high": high, "z": self._normal(*low.shape)}
 
     def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
@@ -99,8 +81,23 @@ class Extraction:
     def _reverse_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         raise NotImplementedError
 
+    def _weighed(self, noise: Noise, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return u of b's draws (batch, samples, n_action), of which tanh is the place in the hull, and their weights
+        under pi* (batch, samples)."""
+        from ssql_ros.algorithms.ssql import induced_log_policy
+
+        actions, low, high = noise["actions"], noise["low"].unsqueeze(1), noise["high"].unsqueeze(1)
+        with torch.no_grad():
+            judged = q(actions)
+            weights = induced_log_policy(judged, torch.zeros_like(judged), self._temperature).exp()
+        squashed = 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0
+        return torch.atanh(squashed.clamp(-EDGE, EDGE)), weights
+
     def _normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=self._generator, device=self._draws.device)
+        return torch.randn(shape, generator=self._generator, device=self._generator.device)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float32, device=self._generator.device)
 
 
 class GaussianExtraction(Extraction):
@@ -111,8 +108,7 @@ class GaussianExtraction(Extraction):
 
     def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return -E_{a~pi*} log pi_theta(a|s): weighted maximum likelihood on draws of b."""
-        squashed, weights = self._draws.weighed(noise, q)
-        u = torch.atanh(squashed.clamp(-EDGE, EDGE))
+        u, weights = self._weighed(noise, q)
         mean, log_std = (part.unsqueeze(1) for part in self.actor.distribution(state))
         z = (u - mean) * (-log_std).exp()
         return -(weights * log_probability(u, z, log_std)).sum(dim=1).mean()
@@ -124,7 +120,7 @@ class GaussianExtraction(Extraction):
         judged = q((low + (high - low) * 0.5 * (1.0 + squashed)).unsqueeze(1))[:, 0]
         # Density over the squashed range [-1, 1]: b's is 2^-n there.
         log_ratio = log_pi + squashed.shape[1] * math.log(2.0)
-        return (self._draws.temperature * log_ratio - judged).mean()
+        return (self._temperature * log_ratio - judged).mean()
 
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
         """Return the action (n_action,), tanh(mean + std z), of standard normal z in one state (1, n_state)."""

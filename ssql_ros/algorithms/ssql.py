@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ssql_ros.algorithms.base import BehaviourAlgorithm, Settings, averaged, check_found
-from ssql_ros.algorithms.extraction import Draws, GaussianExtraction, Noise
+from ssql_ros.algorithms.extraction import GaussianExtraction, Noise
 from ssql_ros.algorithms.flow_extraction import FlowExtraction
 from ssql_ros.behaviour.support import Support
 from ssql_ros.data.replay import Batch
@@ -118,10 +118,15 @@ class SSQL(BehaviourAlgorithm):
 
     def _extraction(self, n_state: int) -> GaussianExtraction | FlowExtraction:
         s = self.settings
-        draws, reverse = Draws(s.extraction_samples, s.temperature, self.rng, self.device), "reverse" in s.extraction
+        drawing = s.extraction_samples, s.temperature, "reverse" in s.extraction, self.rng, self.generator
         if s.extraction.startswith("flow"):
-            return FlowExtraction(n_state, self.n_action, s.hidden, self._weights, draws, self.generator, reverse)
-        return GaussianExtraction([self._gaussian(n_state)], draws, self.generator, reverse)
+            return FlowExtraction(n_state, self.n_action, s.hidden, self._weights, *drawing)
+        return GaussianExtraction([self._gaussian(n_state)], *drawing)
+
+    @property
+    def kind(self) -> str:
+        """Return what kind of policy in a bundle stage 2 makes."""
+        return self.extraction.kind
 
     @property
     def actor(self) -> Ensemble:

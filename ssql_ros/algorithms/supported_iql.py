@@ -19,6 +19,8 @@ from ssql_ros.data.replay import Batch
 class SupportedIQL(BehaviourAlgorithm, IQL):
     """IQL with a supported policy."""
 
+    kind = "supported_gaussian"
+
     def squashed_from(self, batch: Batch) -> torch.Tensor:
         """Return u (batch, n_action) of the log's actions in the box of b, 0 in its middle."""
         edges = self.behaviour.support(batch.observation.double().cpu().numpy()).hull()
