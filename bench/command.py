@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +24,30 @@ def add_parser(verbs: Any) -> None:
     sim = subjects.add_parser("sim", help="simulation steps against the bare physics; replay; reset")
     add_task(sim, default="minitaur")
     sim.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: %(default)s)")
-    sim.set_defaults(run=_sim)
+    sim.set_defaults(run=_figures_of("task", "seconds", "seed"))
 
     shield = subjects.add_parser("shield", help="one decision against torch eager; the node's start-up and memory")
     add_task(shield, "whose bundle", default="minitaur")
     shield.add_argument("--repeats", type=int, default=2000, help="decisions timed per size (default: %(default)s)")
-    shield.set_defaults(run=_shield)
+    shield.set_defaults(run=_figures_of("task", "repeats", "seed"))
 
     ros = subjects.add_parser("ros", help="observation in to action out across processes, against a bare relay")
     add_task(ros, "whose contract", default="minitaur")
     ros.add_argument("--messages", type=int, default=3000, help="round trips of each (default: %(default)s)")
     ros.add_argument("--rate", type=float, default=100.0, help="Hz, observations sent (default: %(default)s)")
-    ros.set_defaults(run=_ros)
+    ros.set_defaults(run=_figures_of("task", "messages", "rate", "seed"))
 
     swap = subjects.add_parser("swap", help="models exchanged at 100 Hz: missed periods, and commands of neither model")
     add_task(swap, "whose bundle", default="minitaur")
     swap.add_argument("--swaps", type=int, default=200, help="(default: %(default)s)")
     swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
-    swap.set_defaults(run=_swap)
+    swap.set_defaults(run=_figures_of("task", "swaps", "seed", "priority"))
 
     bag = subjects.add_parser("bag", help="conversion of a bag against a bare loop of `rosbags`; its memory")
     add_task(bag, "whose contract", default="minitaur")
     bag.add_argument("--megabytes", type=float, default=100.0, help="size of the bag (default: %(default)s)")
     bag.add_argument("--rounds", type=int, default=3, help="turns of each of the two (default: %(default)s)")
-    bag.set_defaults(run=_bag)
+    bag.set_defaults(run=_figures_of("task", "megabytes", "seed", "rounds"))
 
     alignment = subjects.add_parser(
         "alignment", help="observations live against those of a bag of the same messages, 50 to 1000 Hz, 1 %% lost"
@@ -53,12 +55,12 @@ def add_parser(verbs: Any) -> None:
     add_task(alignment, "whose contract", default="minitaur")
     alignment.add_argument("--seconds", type=float, default=60.0, help="of each rate and offset (default: %(default)s)")
     alignment.add_argument("--lost", type=float, default=0.01, help="share of messages (default: %(default)s)")
-    alignment.set_defaults(run=_alignment)
+    alignment.set_defaults(run=_figures_of("task", "seconds", "lost", "seed"))
 
     train = subjects.add_parser("train", help="SAC updates against stable-baselines3 and SBX (`make peers` first)")
     train.add_argument("--rounds", type=int, default=30, help="turns of 64 updates each (default: %(default)s)")
     train.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_figures_of("rounds", "threads", "seed"))
 
     offline = subjects.add_parser("offline", help="updates of SafeFQL against FQL in JAX (`make peers` first)")
     offline.add_argument(
@@ -74,7 +76,7 @@ def add_parser(verbs: Any) -> None:
     offline.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
     offline.add_argument("--updates", type=int, default=16, help="of one turn (default: %(default)s)")
     offline.add_argument("--threads", type=int, default=0, help="of each side; 0: all that there are")
-    offline.set_defaults(run=_offline)
+    offline.set_defaults(run=_figures_of("size", "rounds", "updates", "threads", "seed", "actor_batch", "fql"))
 
     policy = subjects.add_parser("policy", help="one pass of a flow policy against ten, and against a diffusion's")
     add_task(policy, "whose bundle", default="boat")
@@ -87,62 +89,15 @@ def add_parser(verbs: Any) -> None:
         add_json(subject)
 
 
-def _sim(options: argparse.Namespace) -> int:
-    from bench.sim import bench_sim
+def _figures_of(*names: str) -> Callable[[argparse.Namespace], int]:
+    """Return what runs the benchmark of a subject, bench.SUBJECT.bench_SUBJECT, with these options as arguments."""
 
-    report(bench_sim(options.task, options.seconds, options.seed), options.seed, options.json)
-    return 0
+    def run(options: argparse.Namespace) -> int:
+        bench = getattr(import_module(f"bench.{options.subject}"), f"bench_{options.subject}")
+        report(bench(*(getattr(options, name) for name in names)), options.seed, options.json)
+        return 0
 
-
-def _shield(options: argparse.Namespace) -> int:
-    from bench.shield import bench_shield
-
-    report(bench_shield(options.task, options.repeats, options.seed), options.seed, options.json)
-    return 0
-
-
-def _ros(options: argparse.Namespace) -> int:
-    from bench.ros import bench_ros
-
-    report(bench_ros(options.task, options.messages, options.rate, options.seed), options.seed, options.json)
-    return 0
-
-
-def _swap(options: argparse.Namespace) -> int:
-    from bench.swap import bench_swap
-
-    report(bench_swap(options.task, options.swaps, options.seed, options.priority), options.seed, options.json)
-    return 0
-
-
-def _bag(options: argparse.Namespace) -> int:
-    from bench.bag import bench_bag
-
-    report(bench_bag(options.task, options.megabytes, options.seed, options.rounds), options.seed, options.json)
-    return 0
-
-
-def _alignment(options: argparse.Namespace) -> int:
-    from bench.alignment import bench_alignment
-
-    report(bench_alignment(options.task, options.seconds, options.lost, options.seed), options.seed, options.json)
-    return 0
-
-
-def _train(options: argparse.Namespace) -> int:
-    from bench.train import bench_train
-
-    report(bench_train(options.rounds, options.threads, options.seed), options.seed, options.json)
-    return 0
-
-
-def _offline(options: argparse.Namespace) -> int:
-    from bench.offline import bench_offline
-
-    o = options
-    figures = bench_offline(o.size, o.rounds, o.updates, o.threads, o.seed, o.actor_batch, o.fql)
-    report(figures, o.seed, o.json)
-    return 0
+    return run
 
 
 def _policy(options: argparse.Namespace) -> int:

@@ -4,58 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from ssql_ros.graph.processes import GraphError, end
-from ssql_ros.processes import lifeline
+from ssql_ros.graph.processes import Graph
 
 
-class Processes:
-    """Node processes with a command line each; use as a context manager. What they print goes to this terminal."""
+class Processes(Graph):
+    """Nodes, and programs beside this file, each with an input. What they say of problems goes to this terminal."""
 
-    def __init__(self) -> None:
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+    def run(self, name: str, command: Sequence[str], **options: Any) -> None:
+        """Start a process."""
+        super().run(name, command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **options)
 
-    def start(self, name: str, command: Sequence[str]) -> int:
-        """Start a process and return its id."""
-        # A session of its own: Ctrl-C reaches this process only, which then ends the others in order.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-            env=lifeline.environment(),
-        )
-        self._processes[name] = process
-        return process.pid
-
-    def check(self) -> None:
-        """Raise GraphError when a process has ended by itself."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                raise GraphError(f"{name} ended by itself with status {process.returncode}")
+    def program(self, name: str, *arguments: str) -> None:
+        """Start the program NAME.py of this folder."""
+        self.run(name, [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments])
 
     def tell(self, name: str, line: str) -> None:
         """Write a line to a process's standard input."""
-        stdin = self._processes[name].stdin
+        stdin = self.processes[name].stdin
         assert stdin is not None  # every process is started with one
         stdin.write(f"{line}\n")
         stdin.flush()
 
     def stop(self, name: str, seconds: float = 10.0) -> None:
-        """End one process: politely, and after `seconds` by force."""
-        process = self._processes.pop(name)
-        assert process.stdin is not None
+        """End one process: its input first, then politely, and after `seconds` by force."""
+        stdin = self.processes[name].stdin
+        assert stdin is not None
         with contextlib.suppress(OSError):
-            process.stdin.close()
-        end(process, seconds)
-
-    def __enter__(self) -> Processes:
-        """Return this."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all processes."""
-        for name in list(self._processes):
-            self.stop(name)
+            stdin.close()
+        super().stop(name, seconds)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import gc
 import statistics
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from bench.processes import Processes
 from bench.round_trip import Answer, RoundTrips, Step, step_messages
-from ssql_ros.graph.processes import executable, isolate
+from ssql_ros.graph.processes import isolate
 from ssql_ros.robots.noise import Noise, blind_actions
 from ssql_ros.robots.tasks import Task, find_task
 
@@ -58,10 +56,8 @@ def bench_ros(task: str = "minitaur", messages: int = 3000, rate: float = 100.0,
     recording = record(chosen, seed)
     isolate()
     with Processes() as processes:
-        shield = [str(executable("shield_node")), "--ros-args", "-p", f"contract:={chosen.robot}"]
-        processes.start("shield_node", [*shield, "-r", f"__ns:=/{SHIELD}"])
-        relay = [sys.executable, str(Path(__file__).with_name("relay_node.py")), "--ros-args"]
-        processes.start("relay_node", [*relay, "-r", f"__ns:=/{RELAY}"])
+        processes.start("shield_node", None, {"__ns": f"/{SHIELD}"}, contract=chosen.robot)
+        processes.program("relay_node", "--ros-args", "-r", f"__ns:=/{RELAY}")
         with RoundTrips((SHIELD, RELAY)) as trips:
             trips.connect(processes.check)
             _run(trips, recording, min(messages, WARM_UP), rate)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import rclpy
-from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
 from ssql_ros.contract.messages import fill_joint_state, fill_quaternion, fill_vector3, set_stamp, stamp_of
-from ssql_ros.ros.executor import executor_for
+from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import COMMAND, EVENT
 
 
@@ -55,27 +54,43 @@ class Answer:
     unchanged: bool
 
 
-class RoundTrips:
-    """Talks to several graphs of equal topics, each in a namespace of its own, one at a time.
+class Driver(Client):
+    """A node of this process whose one thread sends and receives, so that no answer waits for another thread."""
 
-    Use as a context manager. One thread sends and receives, so that no graph's answer waits for another thread.
-    """
+    def wait(self, there: Callable[[], bool], check: Callable[[], None], patience: float, fault: str) -> None:
+        """Take in what comes until something is there. Raises RoundTripError with `fault` after `patience` s.
+
+        `check` raises when a process has ended.
+        """
+        end = time.monotonic() + patience
+        while not there():
+            check()
+            if time.monotonic() > end:
+                raise RoundTripError(f"{fault} for {patience:g} s")
+            self.spin(0.05)
+
+    def rest(self, until: float) -> None:
+        """Take in what comes until the monotonic time `until`, in s."""
+        while (left := until - time.monotonic()) > 0.0:
+            self.spin(left)
+
+
+class RoundTrips(Driver):
+    """Talks to several graphs of equal topics, each in a namespace of its own, one at a time."""
 
     def __init__(self, namespaces: Sequence[str]) -> None:
-        rclpy.init()
-        self._node = Node("round_trips")
-        self._executor = executor_for(self._node)
+        super().__init__("round_trips")
         self._arrived: tuple[float, JointState] | None = None
         self._publishers = {
             name: (
-                self._node.create_publisher(Imu, f"{name}/imu/data", EVENT),
-                self._node.create_publisher(JointState, f"{name}/joint_states", EVENT),
-                self._node.create_publisher(JointState, f"{name}/joint_commands_raw", COMMAND),
+                self.node.create_publisher(Imu, f"{name}/imu/data", EVENT),
+                self.node.create_publisher(JointState, f"{name}/joint_states", EVENT),
+                self.node.create_publisher(JointState, f"{name}/joint_commands_raw", COMMAND),
             )
             for name in namespaces
         }
         self._subscriptions = {
-            name: self._node.create_subscription(JointState, f"{name}/joint_commands", self._on_command, COMMAND)
+            name: self.node.create_subscription(JointState, f"{name}/joint_commands", self._on_command, COMMAND)
             for name in namespaces
         }
 
@@ -88,16 +103,12 @@ class RoundTrips:
         Raises:
             RoundTripError: a graph is not there after `patience` s.
         """
-        end = time.monotonic() + patience
         for name, publishers in self._publishers.items():
-            while not self._connected(name, publishers):
-                check()
-                if time.monotonic() > end:
-                    raise RoundTripError(f"{name}: nobody has connected to its topics for {patience:g} s")
-                self._executor.spin_once(timeout_sec=0.05)
+            connected = partial(self._connected, name, publishers)
+            self.wait(connected, check, patience, f"{name}: nobody has connected to its topics")
 
     def _connected(self, name: str, publishers: Sequence[Any]) -> bool:
-        answers = self._node.count_publishers(self._subscriptions[name].topic_name)
+        answers = self.node.count_publishers(self._subscriptions[name].topic_name)
         return answers > 0 and all(publisher.get_subscription_count() for publisher in publishers)
 
     def send(self, name: str, step: Step, timeout: float, since: int = 0) -> Answer | None:
@@ -115,7 +126,7 @@ class RoundTrips:
         for publisher, message in zip(self._publishers[name], messages, strict=True):
             publisher.publish(message)
         while (left := start + timeout - time.perf_counter()) > 0.0:
-            self._executor.spin_once(timeout_sec=left)
+            self.spin(left)
             if self._arrived is not None and (since or stamp - 1) < stamp_of(self._arrived[1]) <= stamp:
                 arrival, message = self._arrived
                 return Answer(arrival - start, message.position == step.command.position)
@@ -129,19 +140,3 @@ class RoundTrips:
         for imu, joint_states, _ in self._publishers.values():
             imu.publish(step.imu)
             joint_states.publish(step.joint_states)
-
-    def rest(self, until: float) -> None:
-        """Take in late answers until the monotonic time `until`, in s."""
-        while (left := until - time.monotonic()) > 0.0:
-            self._executor.spin_once(timeout_sec=left)
-
-    def __enter__(self) -> RoundTrips:
-        """Return this."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Disconnect."""
-        self._executor.remove_node(self._node)
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown()

@@ -23,7 +23,7 @@ from bench.round_trip import RoundTrips, Step
 from ssql_ros.contract import Contract
 from ssql_ros.data.episode import EpisodeJob
 from ssql_ros.evaluation.rollout import run_episode
-from ssql_ros.graph.processes import executable, isolate
+from ssql_ros.graph.processes import isolate
 from ssql_ros.model.bundle import Network, load_bundle
 from ssql_ros.model.critic import SafetyCritic, logit
 from ssql_ros.model.proposal import Proposal
@@ -244,18 +244,17 @@ def _blocks(seconds: list[float]) -> list[list[float]]:
 def _node(task: Task, seed: int) -> dict[str, float]:
     steps, period = itertools.cycle(record(task, seed)), task.contract().control_period
     isolate()
-    command = [str(executable("shield_node")), "--ros-args", "-p", f"contract:={task.robot}"]
     startup, memory = [], []
     with Processes() as processes, RoundTrips((NAMESPACE,)) as trips:
         for _ in tqdm(range(STARTS), desc="starts of the node", leave=False, disable=None):
             begin = time.monotonic()
-            pid = processes.start("shield_node", [*command, "-r", f"__ns:=/{NAMESPACE}"])
+            processes.start("shield_node", None, {"__ns": f"/{NAMESPACE}"}, contract=task.robot)
             while not _answered(trips, next(steps), period):
                 processes.check()
             startup.append(time.monotonic() - begin)
             for _ in range(100):
                 _answered(trips, next(steps), period)
-            memory.append(_resident_mb(pid))
+            memory.append(_resident_mb(processes.processes["shield_node"].pid))
             processes.stop("shield_node")
     return {"node_startup_s": statistics.median(startup), "node_rss_mb": statistics.median(memory)}
 

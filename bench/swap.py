@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from bench.round_trip import RoundTripError, Step
 from bench.swap_driver import Record, SwapDriver
 from bench.swap_judge import WINDOW, judged
 from ssql_ros.contract import Contract, find_contract, load_contract
-from ssql_ros.graph.processes import executable, isolate, parameter_text
+from ssql_ros.graph.processes import isolate
 from ssql_ros.model.bundle import Bundle, Layer, Network, load_bundle, save_bundle
 from ssql_ros.model.probes import with_probes
 from ssql_ros.model.signing import write_keys
@@ -78,9 +77,8 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
         for node, settings in (("shield_node", {}), ("policy_node", {"best": True})):
             given = {"contract": contract.path, "bundle": bundles[0].path, "realtime_priority": priority, **settings}
             given["announcement_keys"] = [f"{key}.pub"]
-            words = [word for name, value in given.items() for word in ("-p", f"{name}:={parameter_text(value)}")]
-            processes.start(node, [str(executable(node)), "--ros-args", *words])
-        processes.start(ANNOUNCER, [sys.executable, str(Path(__file__).with_name("swap_announcer.py")), str(key)])
+            processes.start(node, None, None, **given)
+        processes.program(ANNOUNCER, str(key))
         with SwapDriver(PERIOD, priority) as driver:
             driver.connect(2, processes.check)
             missed = _drive(driver, steps, bundles, contract.id, swaps, processes)

@@ -7,14 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import rclpy
-from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 
-from bench.round_trip import RoundTripError, Step
+from bench.round_trip import Driver, Step
 from ssql_ros.contract.messages import set_stamp
 from ssql_ros.msg import ModelStatus, Proposal, ShieldedAction, ShieldState
-from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.ros.process import ANSWERS, EVENT, LATCHED, raise_priority
 
@@ -30,7 +27,7 @@ class Record:
     swaps: list[tuple[float, float, list[ModelStatus]]] = field(default_factory=list)  # begin, end, answers
 
 
-class SwapDriver:
+class SwapDriver(Driver):
     """Publishes sensors at a fixed rate. Use as a context manager.
 
     Args:
@@ -42,17 +39,15 @@ class SwapDriver:
     """
 
     def __init__(self, period: float, priority: int) -> None:
-        rclpy.init()
-        self._node = Node("swap_driver")
+        super().__init__("swap_driver")
         if priority:
-            raise_priority(self._node, priority)
-        self._executor = executor_for(self._node)
+            raise_priority(self.node, priority)
         self._period, self._due = period, time.monotonic()
         self.record = Record()
         self.states: list[ShieldState] = []
         self.answers: list[ModelStatus] = []
-        self._imu = self._node.create_publisher(Imu, "imu/data", EVENT)
-        self._joints = self._node.create_publisher(JointState, "joint_states", EVENT)
+        self._imu = self.node.create_publisher(Imu, "imu/data", EVENT)
+        self._joints = self.node.create_publisher(JointState, "joint_states", EVENT)
         for kind, topic, receive, qos in (
             (JointState, "joint_commands", self._on_command, EVENT),
             (Proposal, "joint_proposals", lambda message: self.record.proposals.append(message), EVENT),
@@ -60,7 +55,7 @@ class SwapDriver:
             (ShieldState, "shield_node/state", self.states.append, LATCHED),
             (ModelStatus, STATUS, self.answers.append, ANSWERS),
         ):
-            self._node.create_subscription(kind, topic, receive, qos)
+            self.node.create_subscription(kind, topic, receive, qos)
 
     def _on_command(self, message: JointState) -> None:
         self.record.commands.append((time.monotonic(), message))
@@ -71,18 +66,18 @@ class SwapDriver:
         Raises:
             RoundTripError: they are not there after `patience` s.
         """
-        end = time.monotonic() + patience
-        counted = self._node.count_subscribers, self._node.count_publishers
-        while [count(ANNOUNCEMENTS) for count in counted] != [receivers, 1] or self._imu.get_subscription_count() == 0:
-            check()
-            if time.monotonic() > end:
-                raise RoundTripError(f"expected {receivers} nodes that take models and an announcer for {patience:g} s")
-            self._executor.spin_once(timeout_sec=0.05)
+        counted = self.node.count_subscribers, self.node.count_publishers
+
+        def there() -> bool:
+            heard = self._imu.get_subscription_count() > 0
+            return heard and [count(ANNOUNCEMENTS) for count in counted] == [receivers, 1]
+
+        self.wait(there, check, patience, f"expected {receivers} nodes that take models and an announcer")
         self._due = time.monotonic()
 
     def step(self, step: Step) -> None:
         """Publish one observation when it is due, and take in what comes until the next one is."""
-        self._spin_until(self._due)
+        self.rest(self._due)
         self._due = max(self._due + self._period, time.monotonic())
         stamp = time.time_ns()
         for message in (step.imu, step.joint_states):
@@ -90,21 +85,10 @@ class SwapDriver:
         self.record.observations.append((time.monotonic(), stamp, step))
         self._imu.publish(step.imu)
         self._joints.publish(step.joint_states)
-        self._spin_until(self._due)
-
-    def _spin_until(self, end: float) -> None:
-        while (left := end - time.monotonic()) > 0.0:
-            self._executor.spin_once(timeout_sec=left)
-
-    def __enter__(self) -> SwapDriver:
-        """Return this."""
-        return self
+        self.rest(self._due)
 
     def __exit__(self, *_: object) -> None:
-        """Disconnect."""
-        self._executor.remove_node(self._node)
-        self._executor.shutdown()
+        """Disconnect, and drive with no priority any more."""
         if os.sched_getscheduler(0) == os.SCHED_FIFO:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        self._node.destroy_node()
-        rclpy.try_shutdown()
+        super().__exit__()

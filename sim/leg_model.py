@@ -12,8 +12,6 @@ the right side of the robot and against it on the left.
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 LEGS = ("front_left", "back_left", "front_right", "back_right")
 MOTORS = tuple(f"{leg}{side}" for leg in LEGS for side in "LR")
 JOINT_NAMES = tuple(f"motor_{motor}_joint" for motor in MOTORS)
@@ -22,24 +20,6 @@ ACTION_SCALE = 0.5  # rad of leg pose per unit of action
 STANDING_EXTENSION = 2.0  # rad, the pose that action 0 commands; its swing is 0
 
 _TWO_PI = 2.0 * math.pi
-
-
-def action_to_joint_positions(action: Sequence[float]) -> np.ndarray:
-    """Joint position targets of an action.
-
-    Args:
-        action: (8,) swing of the four legs, then extension, dimensionless, not clipped here.
-
-    Returns:
-        (8,) URDF joint positions, rad, in the order of JOINT_NAMES, float64.
-    """
-    return np.array(joint_targets([ACTION_SCALE * float(a) for a in action]))
-
-
-def joint_positions_to_action(joint_position: Sequence[float]) -> np.ndarray:
-    """Inverse of action_to_joint_positions: (8,) rad -> (8,) action, exact up to rounding."""
-    pose = leg_pose([d * float(q) for d, q in zip(MOTOR_DIRECTION, joint_position, strict=True)])
-    return np.array(pose_to_scaled_action(pose)) / ACTION_SCALE
 
 
 def joint_targets(scaled_action: Sequence[float]) -> list[float]:

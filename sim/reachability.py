@@ -115,31 +115,14 @@ class Solution:
         return Interpolation(self.world, self.grid.cells, positions)(self.worst[0])
 
     def safest(self, positions: np.ndarray, step: int, headings: int = 72) -> np.ndarray:
-        """Return actions (N, 2) of least W after one control period; `step` of the episode."""
-        return self._chosen(positions, step, headings, safe_only=False)
-
-    def best_safe(self, positions: np.ndarray, step: int, headings: int = 72) -> np.ndarray:
-        """Return actions (N, 2) of the best return among those that stay safe, the safest where none does."""
-        return self._chosen(positions, step, headings, safe_only=True)
-
-    def _chosen(self, positions: np.ndarray, step: int, headings: int, safe_only: bool) -> np.ndarray:
-        k = min(step // self.grid.hold + 1, len(self.worst) - 1)
-        actions = unit_headings(headings)
+        """Return actions (N, 2) of least W once they were held from positions (N, 2); `step` of the episode."""
+        k, actions = min(step // self.grid.hold + 1, len(self.worst) - 1), unit_headings(headings)
         # (headings, N, 2), all at once.
-        next_observation = np.broadcast_to(positions, (headings, *positions.shape))
+        there = np.broadcast_to(positions, (headings, *positions.shape))
         for _ in range(self.grid.hold):
-            next_observation = self.world.moved(
-                next_observation, np.broadcast_to(actions[:, None], next_observation.shape)
-            )
-        at = Interpolation(self.world, self.grid.cells, next_observation.reshape(-1, 2))
-        risk = at(self.worst[k]).reshape(headings, -1)
-        risk = np.maximum(risk, self.world.margin(next_observation))
-        chosen = risk.argmin(axis=0)
-        if safe_only:
-            safe = risk <= -self.grid.slack
-            best = at(self.best[k]).reshape(headings, -1)
-            chosen = np.where(safe.any(axis=0), np.where(safe, best, -np.inf).argmax(axis=0), chosen)
-        return actions[chosen]
+            there = self.world.moved(there, np.broadcast_to(actions[:, None], there.shape))
+        risk = Interpolation(self.world, self.grid.cells, there.reshape(-1, 2))(self.worst[k]).reshape(headings, -1)
+        return actions[np.maximum(risk, self.world.margin(there)).argmin(axis=0)]
 
 
 def solve(world: World, grid: Grid) -> Solution:

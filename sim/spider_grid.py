@@ -92,7 +92,7 @@ class SpiderGrid:
     def risk(self, epsilon: float, gamma_safe: float, sweeps: int = 120) -> tuple[np.ndarray, float]:
         """Return Q_safe (rows, columns, actions, actions) of the masked policy, and by how much its equation fails.
 
-        The masked policy need not exist (see `finite_mdp.masked_fixed_point`); each sweep moves half way, as a target
+        The masked policy need not exist (see test/support/finite_mdp.py); each sweep moves half way, as a target
         network does, and what is left of the difference tells.
         """
         q = np.zeros((*self._success.shape, len(self.actions), len(self.actions)))

@@ -198,7 +198,7 @@ def _feasible(options: argparse.Namespace) -> int:
 def _rivals(options: argparse.Namespace) -> int:
     import torch
 
-    from ssql_ros.evaluation.baselines import teacher_of, train_diffusion
+    from ssql_ros.evaluation.baselines import train_diffusion
     from ssql_ros.model.bundle import load_bundle
     from ssql_ros.robots.tasks import find_task
     from ssql_ros.training.log_training import reopened
@@ -214,6 +214,8 @@ def _rivals(options: argparse.Namespace) -> int:
     restore(training, options.folder / CHECKPOINT)
     learner = training.learner
     diffusion = train_diffusion(learner, training.rest, options.steps, options.seed, show)
-    figures = rivals(bundle, teacher_of(learner), diffusion, options.candidates, options.episodes, options.seed, show)
+    figures = rivals(
+        bundle, learner.exported(learner.teacher), diffusion, options.candidates, options.episodes, options.seed, show
+    )
     report(figures, options.seed, options.json)
     return 0

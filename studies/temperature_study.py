@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from ssql_ros.algorithms.tabular import collect, fitted_ssql, q_learning
 from ssql_ros.data.random_streams import Stream
-from ssql_ros.processes.files import write_atomically
+from ssql_ros.report.figures import save
 from ssql_sim.grid import GRIDS
 from ssql_sim.soft_dp import (
     EpisodicMDP,
@@ -87,6 +86,4 @@ def plot(rows: list[list[str]], path: Path) -> None:
         axes.set_ylabel("return from the start")
         axes.set_title(task, fontsize=10)
         axes.legend(fontsize="small")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    write_atomically(path, stream.getvalue())
+    save(figure, path)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssql_ros.algorithms.base import restore_to, state_of
 from ssql_ros.behaviour.learned import LOG_STD_HIGH, LOG_STD_LOW, LearnedDensity, encoded
 from ssql_ros.data.random_streams import Stream
 from ssql_ros.nn.adam import Adam
@@ -229,30 +230,14 @@ class DensityLearner:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {
-            "weights": self._network.network.flat.detach(),
-            "optimiser": self._network.optimiser.state(),
-            "draws": self._draws.get_state(),
-            # JSON has no infinity.
-            "best": self._best if math.isfinite(self._best) else None,
-            "kept": self._kept,
-        }
+        # JSON has no infinity.
+        return {**state_of(self._parts()), "best": self._best if math.isfinite(self._best) else None}
+
+    def _parts(self) -> dict[str, Any]:
+        learned = {"weights": self._network.network, "optimiser": self._network.optimiser}
+        return {**learned, "draws": self._draws, "kept": self._kept}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
-        with torch.no_grad():
-            self._network.network.flat.copy_(state["weights"])
-        self._network.optimiser.restore(state["optimiser"])
-        self._draws.set_state(state["draws"])
+        restore_to(self._parts(), state)
         self._best = -math.inf if state["best"] is None else state["best"]
-        self._kept = state["kept"].to(self._network.device)
-
-
-def learn_density(
-    states: np.ndarray, actions: np.ndarray, episode: np.ndarray, settings: DensitySettings, updates: int, seed: int
-) -> Fit:
-    """Make all updates of a `DensityLearner` in one go; return what came of it."""
-    learner = DensityLearner(states, actions, episode, settings, updates, seed)
-    for number in range(updates):
-        learner.step(number)
-    return learner.fit()

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssql_ros.algorithms.base import Unmasked, check_found, restore_to, state_of, take
 from ssql_ros.algorithms.on_policy import OnPolicyBuffer, Steps, generalised_advantage
-from ssql_ros.algorithms.sac import Mask
-from ssql_ros.algorithms.work import Work
 from ssql_ros.data.replay import Transition
 from ssql_ros.model.bundle import Network
 from ssql_ros.model.proposal import Proposal
@@ -98,7 +97,7 @@ def _projected(x: float, interval: tuple[float, float]) -> float:
     return min(max(x, interval[0]), interval[1])
 
 
-class CPO:
+class CPO(Unmasked):
     """The learner.
 
     Args:
@@ -223,10 +222,6 @@ class CPO:
 
     # What the training loop asks of a learner.
 
-    def mask(self, step: int) -> Mask | None:
-        """Return what masks collection: nothing."""
-        return None
-
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""
         self.buffer.begin()
@@ -237,10 +232,6 @@ class CPO:
         u = mean + std * rng.standard_normal(len(mean))
         return Proposal(np.tanh(u), 0.0, mean, std, squashed=True)
 
-    def best(self, observation: np.ndarray) -> np.ndarray:
-        """Return the policy's most probable action (n_action,)."""
-        return np.tanh(self.act(observation)[0])
-
     def observe(self, transition: Transition) -> None:
         """Keep the step for the batch."""
         self.buffer.add(transition)
@@ -248,18 +239,6 @@ class CPO:
     def learn(self) -> dict[str, torch.Tensor]:
         """Make one update where the batch is complete; an episode that goes on is cut there."""
         return self.update(self.buffer.take()) if self.buffer.full else {}
-
-    def rollouts_due(self, step: int) -> list[Mask | None]:
-        """Return that no extra episodes are wanted."""
-        return []
-
-    def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
-        """Learn nothing from extra episodes."""
-        return {}
-
-    def finish(self) -> list[Work]:
-        """Return that nothing is left to do."""
-        return []
 
     def figures(self) -> dict[str, float]:
         """Return nothing: the log of episodes says all."""
@@ -279,44 +258,37 @@ class CPO:
         Raises:
             ValueError: it is missing or of another shape.
         """
-        if "policy" not in networks:
-            raise ValueError(f"expected a network 'policy', found {', '.join(networks) or 'none'}")
+        check_found(["policy"], networks)
         self.actor.load(networks["policy"])
 
-    @torch.no_grad()
     def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run of CPO learned.
 
         Raises:
             ValueError: a network is missing or of another shape.
         """
-        found = learned.get("networks", {})
-        for name, ensemble in self._named().items():
-            if name not in found:
-                raise ValueError(f"expected a network {name!r}, found {', '.join(found) or 'none'}")
-            (flat,) = found[name]
-            if flat.shape != ensemble.flat.shape:
-                raise ValueError(f"{name}: expected {len(ensemble.flat)} parameters, got {len(flat)}")
-            ensemble.flat.copy_(flat)
+        take(self._named(), learned.get("networks", {}))
 
     def learned(self) -> dict[str, Any]:
         """Return what fine-tuning can begin from."""
-        return {"networks": {name: [ensemble.flat] for name, ensemble in self._named().items()}}
+        return state_of({"networks": self._named()})
 
-    def _named(self) -> dict[str, Ensemble]:
-        return {"policy": self.actor, "values": self.values}
+    def _named(self) -> dict[str, list[Ensemble]]:
+        return {"policy": [self.actor], "values": [self.values]}
 
     def networks(self) -> dict[str, Network]:
         """Return what a bundle holds: the policy."""
         mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
         return {"policy": exported(self.actor, mean, scale, self.settings.observation_clip)}
 
+    def _parts(self) -> dict[str, Any]:
+        return {"networks": self._named(), "optimiser": self.optimiser, "buffer": self.buffer}
+
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold; the steps of the batch that is not complete too."""
-        return {**self.learned(), "optimiser": self.optimiser.state(), "buffer": self.buffer.state()}
+        return state_of(self._parts())
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         self.load_pretrained(state)
-        self.optimiser.restore(state["optimiser"])
-        self.buffer.restore(state["buffer"])
+        restore_to(self._parts(), state)

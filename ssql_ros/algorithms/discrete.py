@@ -8,13 +8,13 @@ SSQL acts by b alone while it learns; DQN by its own greedy action, and by any a
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from ssql_ros.algorithms.base import averaged, restore_to, state_of
 from ssql_ros.algorithms.ssql import induced_log_policy, soft_value
 from ssql_ros.nn.adam import Adam
 from ssql_ros.nn.networks import Ensemble, update_average
@@ -77,7 +77,7 @@ class DiscreteQ:
         n, m = log_b.shape
         self._cells = torch.eye(n)
         self.q = Ensemble((n, *settings.hidden, m), 1, torch.Generator().manual_seed(seed))
-        self.target = copy.deepcopy(self.q).requires_grad_(False)
+        self.target = averaged(self.q)
         self.optimiser = Adam([self.q.flat], settings.learning_rate)
 
     def update(
@@ -116,16 +116,16 @@ class DiscreteQ:
         log_b = self._log_b.double()
         return induced_log_policy(torch.as_tensor(self.table()), log_b, self.temperature).exp().numpy()
 
+    def _parts(self) -> dict[str, Any]:
+        return {"networks": [self.q, self.target], "optimiser": self.optimiser}
+
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {"networks": [self.q.flat, self.target.flat], "optimiser": self.optimiser.state()}
+        return state_of(self._parts())
 
-    @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
-        for ensemble, flat in zip((self.q, self.target), state["networks"], strict=True):
-            ensemble.flat.copy_(flat)
-        self.optimiser.restore(state["optimiser"])
+        restore_to(self._parts(), state)
 
 
 @dataclass

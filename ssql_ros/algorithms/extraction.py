@@ -9,8 +9,7 @@ Actions are squashed into the hull of b's support, [-1, 1] there, and projected 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,108 +27,88 @@ Noise = dict[str, torch.Tensor]
 Judge = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Extraction(Protocol):
-    """A policy network, and the loss of one gradient step on it.
+class Extraction:
+    """A policy network, and the loss of one gradient step on it, by either KL.
+
+    Args:
+        ensembles: all that learn, the actor first, which is what is served.
+        samples: draws of b for each state.
+        temperature: lambda.
+        reverse: which KL.
 
     Attributes:
-        actor: what is served.
-        ensembles: all that learn, the actor first.
         kind: of the policy in a bundle.
     """
 
-    actor: Ensemble
-    ensembles: list[Ensemble]
     kind: str
 
+    def __init__(
+        self,
+        ensembles: Sequence[Ensemble],
+        samples: int,
+        temperature: float,
+        reverse: bool,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> None:
+        self.actor, self.ensembles = ensembles[0], list(ensembles)
+        self._samples, self._temperature, self._reverse = samples, temperature, reverse
+        self._rng, self._generator = rng, generator
+
     def noise(self, support: Support) -> Noise:
-        """Return what the loss draws where b has this support; everything that is not torch's is done here."""
+        """Return what the loss draws where b has this support; everything that is not torch's is done here.
+
+        Low and high are the hull of it, (batch, n_action); forward there are draws of b (batch, samples, n_action) too.
+
+        Raises:
+            ValueError: the reverse KL, and b is not uniform in one box: log b must be a constant, so that both
+                densities are of the same measure.
+        """
+        low, high = (self._tensor(edge) for edge in support.hull())
+        if not self._reverse:
+            return {"actions": self._tensor(support.sample(self._samples, self._rng)), "low": low, "high": high}
+        if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
+            raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
+        return {"low": low, "high": high, "z": self._normal(*low.shape)}
 
     def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return the loss in standardised states (batch, n_state)."""
-
-    def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
-        """Return the action (n_action,), squashed to [-1, 1], of standard normal z in one state (1, n_state)."""
-
-    def drawn(self, state: torch.Tensor) -> torch.Tensor:
-        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
-
-
-class Draws:
-    """Draws of b, and what they weigh under pi*.
-
-    Args:
-        samples: of b for each state.
-        temperature: lambda.
-    """
-
-    def __init__(self, samples: int, temperature: float, rng: np.random.Generator, device: torch.device) -> None:
-        self.samples, self.temperature, self._rng, self.device = samples, temperature, rng, device
-
-    def noise(self, support: Support) -> Noise:
-        """Return draws of b (batch, samples, n_action), and the hull of its support (batch, 1, n_action)."""
-        low, high = (self.tensor(edge).unsqueeze(1) for edge in support.hull())
-        return {"actions": self.tensor(support.sample(self.samples, self._rng)), "low": low, "high": high}
-
-    def weighed(self, noise: Noise, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return them in the hull (batch, samples, n_action), from -1 to 1, and their weights (batch, samples)."""
-        from ssql_ros.algorithms.ssql import induced_log_policy
-
-        actions, low, high = noise["actions"], noise["low"], noise["high"]
-        with torch.no_grad():
-            judged = q(actions)
-            weights = induced_log_policy(judged, torch.zeros_like(judged), self.temperature).exp()
-        return 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0, weights
-
-    def normal(self, count: int, n_action: int, generator: torch.Generator) -> torch.Tensor:
-        """Return z (count, n_action) of a standard normal."""
-        return torch.randn((count, n_action), generator=generator, device=self.device)
-
-    def tensor(self, array: np.ndarray) -> torch.Tensor:
-        """Return an array on the device, float32."""
-        return torch.as_tensor(array, dtype=torch.float32, device=self.device)
-
-
-def uniform_box(support: Support, draws: Draws) -> Noise:
-    """Return low and high (batch, n_action) of the box that b is uniform in.
-
-    Raises:
-        ValueError: it is not: log b must be a constant, so that both densities are of the same measure.
-    """
-    if support.weight.shape[1] != 1 or not np.isinf(support.std).all():
-        raise ValueError("the reverse KL is implemented for behaviour policies that are uniform in one box")
-    low, high = support.hull()
-    return {"low": draws.tensor(low), "high": draws.tensor(high)}
-
-
-class GaussianExtraction:
-    """A Gaussian squashed into the support, by either KL.
-
-    Args:
-        reverse: which.
-    """
-
-    kind = "supported_gaussian"
-
-    def __init__(self, actor: SquashedGaussian, draws: Draws, generator: torch.Generator, reverse: bool) -> None:
-        self.actor, self.ensembles = actor, [actor]
-        self._draws, self._generator, self._reverse = draws, generator, reverse
-
-    def noise(self, support: Support) -> Noise:
-        """Return what the loss draws."""
-        if not self._reverse:
-            return self._draws.noise(support)
-        box = uniform_box(support, self._draws)
-        states, n_action = box["low"].shape
-        return {**box, "z": self._draws.normal(states, n_action, self._generator)}
-
-    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
-        """Return the loss."""
         return self._reverse_kl(state, noise, q) if self._reverse else self._forward_kl(state, noise, q)
 
     def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _reverse_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _weighed(self, noise: Noise, q: Judge) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return u of b's draws (batch, samples, n_action), of which tanh is the place in the hull, and their weights
+        under pi* (batch, samples)."""
+        from ssql_ros.algorithms.ssql import induced_log_policy
+
+        actions, low, high = noise["actions"], noise["low"].unsqueeze(1), noise["high"].unsqueeze(1)
+        with torch.no_grad():
+            judged = q(actions)
+            weights = induced_log_policy(judged, torch.zeros_like(judged), self._temperature).exp()
+        squashed = 2.0 * (actions - low) / (high - low).clamp_min(1e-6) - 1.0
+        return torch.atanh(squashed.clamp(-EDGE, EDGE)), weights
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator, device=self._generator.device)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float32, device=self._generator.device)
+
+
+class GaussianExtraction(Extraction):
+    """A Gaussian squashed into the support."""
+
+    kind = "supported_gaussian"
+    actor: SquashedGaussian
+
+    def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
         """Return -E_{a~pi*} log pi_theta(a|s): weighted maximum likelihood on draws of b."""
-        squashed, weights = self._draws.weighed(noise, q)
-        u = torch.atanh(squashed.clamp(-EDGE, EDGE))
+        u, weights = self._weighed(noise, q)
         mean, log_std = (part.unsqueeze(1) for part in self.actor.distribution(state))
         z = (u - mean) * (-log_std).exp()
         return -(weights * log_probability(u, z, log_std)).sum(dim=1).mean()
@@ -141,15 +120,15 @@ class GaussianExtraction:
         judged = q((low + (high - low) * 0.5 * (1.0 + squashed)).unsqueeze(1))[:, 0]
         # Density over the squashed range [-1, 1]: b's is 2^-n there.
         log_ratio = log_pi + squashed.shape[1] * math.log(2.0)
-        return (self._draws.temperature * log_ratio - judged).mean()
+        return (self._temperature * log_ratio - judged).mean()
 
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
-        """Return tanh(mean + std z)."""
+        """Return the action (n_action,), tanh(mean + std z), of standard normal z in one state (1, n_state)."""
         mean, log_std = (part[0].double().cpu().numpy() for part in self.actor.distribution(state))
         return np.tanh(mean + np.exp(log_std) * z)
 
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
-        """Return a draw in each state."""
+        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
         n_action = self.actor.shape.sizes[-1] // 2
-        return self.actor.sample(state, self._draws.normal(len(state), n_action, self._generator))[0]
+        return self.actor.sample(state, self._normal(len(state), n_action))[0]

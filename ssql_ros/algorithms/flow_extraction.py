@@ -14,11 +14,12 @@ Gaussian, either has as many modes as Q has in the support.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 
-from ssql_ros.algorithms.extraction import EDGE, Draws, Judge, Noise, uniform_box
+from ssql_ros.algorithms.extraction import Extraction, Judge, Noise
 from ssql_ros.behaviour.support import Support
 from ssql_ros.nn.networks import Ensemble
 
@@ -28,62 +29,47 @@ LEAST_DETERMINANT = 1e-3
 FLOW_STEPS = 5
 
 
-class FlowExtraction:
+class FlowExtraction(Extraction):
     """Networks, and the loss of one gradient step on them.
 
     Args:
         hidden: widths of the layers, GELU in between.
         weights: seeds the weights.
-        reverse: which KL; the teacher is only for the forward one.
+        drawing: samples, temperature, reverse, rng and generator of `Extraction`; the teacher is for the forward KL.
     """
 
     kind = "supported_flow"
 
     def __init__(
-        self,
-        n_state: int,
-        n_action: int,
-        hidden: tuple[int, ...],
-        weights: torch.Generator,
-        draws: Draws,
-        generator: torch.Generator,
-        reverse: bool,
+        self, n_state: int, n_action: int, hidden: tuple[int, ...], weights: torch.Generator, *drawing: Any
     ) -> None:
-        self._draws, self._generator, self._reverse, self._n_action = draws, generator, reverse, n_action
-
         def network(n_in: int) -> Ensemble:
             made = Ensemble((n_in, *hidden, n_action), 1, weights, activation="gelu")
             with torch.no_grad():
                 made.weights[-1].mul_(0.1)
-            return made.to(draws.device)
+            return made.to(drawing[-1].device)
 
-        self.actor, self.teacher = network(n_state + n_action), network(n_state + n_action + 1)
-        self.ensembles = [self.actor] if reverse else [self.actor, self.teacher]
+        actor, self.teacher, self._n_action = network(n_state + n_action), network(n_state + n_action + 1), n_action
+        super().__init__([actor, self.teacher], *drawing)
+        self.ensembles = self.ensembles[: 1 if self._reverse else 2]
 
     def noise(self, support: Support) -> Noise:
         """Return what the loss draws."""
+        drawn = super().noise(support)
         if self._reverse:
-            box = uniform_box(support, self._draws)
-            return {**box, "z": self._normal(len(box["low"]))}
-        drawn = self._draws.noise(support)
+            return drawn
         states, samples = drawn["actions"].shape[:2]
-        time = torch.rand((states * samples, 1), generator=self._generator, device=self._draws.device)
-        return {**drawn, "from": self._normal(states * samples), "time": time, "z": self._normal(states)}
-
-    def loss(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
-        """Return the loss."""
-        return self._reverse_kl(state, noise, q) if self._reverse else self._forward_kl(state, noise, q)
+        time = torch.rand((states * samples, 1), generator=self._generator, device=self._generator.device)
+        begin, z = self._normal(states * samples, self._n_action), self._normal(states, self._n_action)
+        return {**drawn, "from": begin, "time": time, "z": z}
 
     def u(self, state: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Return mu(s, z) (batch, n_action), before tanh."""
         return z + self.actor(torch.cat([state, z], dim=1))[0]
 
     def _forward_kl(self, state: torch.Tensor, noise: Noise, q: Judge) -> torch.Tensor:
-        squashed, weights = self._draws.weighed(noise, q)
-        u, rows = (
-            torch.atanh(squashed.clamp(-EDGE, EDGE)).flatten(0, 1),
-            state.repeat_interleave(len(weights[0]), dim=0),
-        )
+        drawn, weights = self._weighed(noise, q)
+        u, rows = drawn.flatten(0, 1), state.repeat_interleave(len(weights[0]), dim=0)
         z, time = noise["from"], noise["time"]
         velocity = self._velocity(rows, (1.0 - time) * z + time * u, time)
         matching = (weights.flatten() * (velocity - (u - z)).square().sum(dim=1)).sum() / len(state)
@@ -113,7 +99,7 @@ class FlowExtraction:
         # b's density over the squashed range is 2^-n.
         log_ratio = (log_normal - slope + math.log(2.0)).sum(dim=1) - log_determinant
         judged = q((low + (high - low) * 0.5 * (1.0 + torch.tanh(u))).unsqueeze(1))[:, 0]
-        return (self._draws.temperature * log_ratio - judged).mean()
+        return (self._temperature * log_ratio - judged).mean()
 
     def with_log_determinant(self, state: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mu(s, z) (batch, n_action) and log det dmu/dz (batch,), the wall in its place where it is near 0."""
@@ -126,14 +112,11 @@ class FlowExtraction:
 
     @torch.no_grad()
     def squashed(self, state: torch.Tensor, z: np.ndarray) -> np.ndarray:
-        """Return tanh(mu(s, z))."""
-        noise = self._draws.tensor(z[np.newaxis])
+        """Return the action (n_action,), tanh(mu(s, z)), of standard normal z in one state (1, n_state)."""
+        noise = self._tensor(z[np.newaxis])
         return torch.tanh(self.u(state, noise))[0].double().cpu().numpy()
 
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
-        """Return a draw in each state."""
-        return torch.tanh(self.u(state, self._normal(len(state))))
-
-    def _normal(self, count: int) -> torch.Tensor:
-        return self._draws.normal(count, self._n_action, self._generator)
+        """Return a draw in each state (batch, n_action), squashed to [-1, 1]."""
+        return torch.tanh(self.u(state, self._normal(len(state), self._n_action)))

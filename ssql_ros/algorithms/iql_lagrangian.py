@@ -17,33 +17,28 @@ steps r and c are their discounted sums, s' the state after them.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from ssql_ros.algorithms.base import Algorithm, Settings, averaged
 from ssql_ros.algorithms.dual_ascent import ascended
 from ssql_ros.algorithms.iql import EDGE, MOST_WEIGHT
 from ssql_ros.algorithms.safefql import expectile_loss
 from ssql_ros.data.logged_steps import OfflineBatch, OfflineData
-from ssql_ros.model.bundle import Network
-from ssql_ros.nn.adam import Adam
-from ssql_ros.nn.arithmetic import Arithmetic
-from ssql_ros.nn.networks import Ensemble, default_device, exported, update_average
-from ssql_ros.nn.squashed_gaussian import SquashedGaussian, log_probability
+from ssql_ros.nn.networks import Ensemble, update_average
+from ssql_ros.nn.squashed_gaussian import log_probability
 from ssql_ros.nn.update import Update
 
 
 @dataclass(frozen=True)
-class IQLLagrangianSettings:
+class IQLLagrangianSettings(Settings):
     """How IQL with a Lagrangian learns.
 
     Attributes:
-        hidden, actor_hidden: widths of the critics' and of the actor's layers.
+        actor_hidden: widths of the actor's layers; `hidden`: of the critics'.
         n_step: steps that one target looks ahead.
-        tau: of the averages that targets follow.
         expectile: tau of J(V), above 0.5.
         sharpness: beta.
         cost_budget: steps an episode that may be spent in the failure set, in the mean; 0: none.
@@ -54,13 +49,8 @@ class IQLLagrangianSettings:
         decay_from: share of the steps after which the learning rate falls, linearly to 0.
     """
 
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256)
     actor_hidden: tuple[int, ...] = (256, 256)
-    batch: int = 256
-    gamma: float = 0.99
     n_step: int = 1
-    tau: float = 0.005
     expectile: float = 0.9
     sharpness: float = 3.0
     cost_budget: float = 1.0
@@ -70,7 +60,6 @@ class IQLLagrangianSettings:
     reward_scale: float = 1.0
     cost_scale: float = 1.0
     decay_from: float = 1.0
-    observation_clip: float = 10.0
 
 
 def discounted_budget(budget: float, length: float, gamma: float) -> float:
@@ -78,43 +67,23 @@ def discounted_budget(budget: float, length: float, gamma: float) -> float:
     return budget if gamma == 1.0 else budget / length * (1.0 - gamma**length) / (1.0 - gamma)
 
 
-class IQLLagrangian:
-    """The learner: networks, the price, and one step on each.
+class IQLLagrangian(Algorithm):
+    """The learner: networks, the price, and one step on each."""
 
-    Args:
-        mean, scale: (n_observation,), the standardisation of observations.
-        seed: of the weights and of what the updates draw.
-    """
+    settings: IQLLagrangianSettings
 
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        n_action: int,
-        settings: IQLLagrangianSettings,
-        seed: int,
-        device: torch.device | None = None,
-    ) -> None:
-        self.settings = settings
-        self.device = device or default_device()
+    def _build(self) -> None:
+        n, m = len(self.mean), self.n_action
         self._price = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
-        self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
-        self.arithmetic = Arithmetic(self.device, settings.hidden + settings.actor_hidden)
-        precision = self.arithmetic.precision
-        weights = torch.Generator().manual_seed(seed)
-        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        n, m = len(self.mean), n_action
-
-        def critic(n_in: int, members: int) -> Ensemble:
-            return Ensemble((n_in, *settings.hidden, 1), members, weights, precision).to(self.device)
-
-        self.q, self.v, self.q_c, self.v_c = critic(n + m, 2), critic(n, 1), critic(n + m, 1), critic(n, 1)
-        self.q_target, self.q_c_target = (copy.deepcopy(q).requires_grad_(False) for q in (self.q, self.q_c))
-        self.actor = SquashedGaussian(n, m, settings.actor_hidden, weights, precision).to(self.device)
-        learning = [e.flat for e in (self.q, self.v, self.q_c, self.v_c, self.actor)]
-        self._optimiser = Adam(learning, settings.learning_rate)
+        self.q, self.v = self._perceptron(n + m, members=2), self._perceptron(n)
+        self.q_c, self.v_c = self._perceptron(n + m), self._perceptron(n)
+        self.q_target, self.q_c_target = averaged(self.q), averaged(self.q_c)
+        self.actor = self._gaussian(n, self.settings.actor_hidden)
+        self._optimiser = self._adam(self.q, self.v, self.q_c, self.v_c, self.actor)
         self._update = Update(self._updated, [self._optimiser], self.arithmetic)
+
+    def _widths(self) -> tuple[int, ...]:
+        return self.settings.hidden + self.settings.actor_hidden
 
     @property
     def price(self) -> float:
@@ -124,11 +93,6 @@ class IQLLagrangian:
     @price.setter
     def price(self, price: float) -> None:
         self._price.fill_(price)
-
-    def standardise(self, observation: torch.Tensor) -> torch.Tensor:
-        """Return observations (batch, n_observation) as the networks see them."""
-        bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
 
     def losses(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Return J(V), J(Q), J(pi), J(V_c), J(Q_c)."""
@@ -176,38 +140,25 @@ class IQLLagrangian:
     def learn(self, step: int, steps: int, data: OfflineData) -> dict[str, torch.Tensor]:
         """Make update `step`, from 0, of `steps`; return losses, price and cost."""
         s = self.settings
-        left = (steps - step) / max(steps * (1.0 - s.decay_from), 1.0)
-        self._optimiser.set_rate(s.learning_rate * min(1.0, left))
+        self._decay(step, steps, self._optimiser)
         batch = data.draw(s.batch, self.generator)
         drawn = torch.randint(len(data.starts), (s.starts,), generator=self.generator, device=self.device)
         return self._update(batch, data.starts[drawn], data.length)
 
-    def _named(self) -> dict[str, Ensemble]:
+    def _parts(self) -> dict[str, Any]:
         names = ("q", "v", "q_c", "v_c", "q_target", "q_c_target", "actor")
-        return {name: getattr(self, name) for name in names}
+        networks = {name: getattr(self, name) for name in names}
+        return {"networks": networks, "optimiser": self._optimiser, "generator": self.generator}
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {
-            "networks": {name: ensemble.flat for name, ensemble in self._named().items()},
-            "optimiser": self._optimiser.state(),
-            "price": self.price,
-            "generator": self.generator.get_state(),
-            "arithmetic": self.arithmetic.state(),
-        }
+        return {**super().state(), "price": self.price}
 
-    @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
-        self.arithmetic.restore(state.get("arithmetic"), self._named().values())
-        for name, ensemble in self._named().items():
-            ensemble.flat.copy_(state["networks"][name])
-        self._optimiser.restore(state["optimiser"])
+        super().restore(state)
         self.price = float(state["price"])
-        self.generator.set_state(state["generator"])
 
-    def networks(self) -> dict[str, Network]:
-        """Return what a bundle holds, by name: the policy, and the critics of the priced reward."""
-        mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
-        named = {"policy": self.actor, "reward": self.q}
-        return {name: exported(e, mean, scale, self.settings.observation_clip) for name, e in named.items()}
+    def _served(self) -> dict[str, Ensemble]:
+        """Return the policy, and the critics of the priced reward."""
+        return {"policy": self.actor, "reward": self.q}

@@ -10,7 +10,6 @@ The other off-policy algorithms here change one of these lines each.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssql_ros.algorithms.base import Algorithm, Settings, Unmasked, averaged, check_found, state_of, take
 from ssql_ros.algorithms.dual_ascent import Multiplier
-from ssql_ros.algorithms.work import Work
 from ssql_ros.data.replay import Batch, Replay, Transition
 from ssql_ros.model.bundle import Network
 from ssql_ros.nn.adam import Adam
-from ssql_ros.nn.arithmetic import Arithmetic
-from ssql_ros.nn.networks import Ensemble, default_device, exported, update_average
-from ssql_ros.nn.squashed_gaussian import SquashedGaussian
+from ssql_ros.nn.networks import Ensemble, update_average
 from ssql_ros.nn.update import Update
 from ssql_ros.shield.decision import Critic, ShieldSettings
 
@@ -43,7 +40,7 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class SACSettings:
+class SACSettings(Settings):
     """How SAC learns; the defaults are SQRL's table 1.
 
     Attributes:
@@ -57,14 +54,8 @@ class SACSettings:
             algorithm 2 of SQRL is written.
         target_entropy: H in nats; None: -n_action.
         critics: how many Q-functions.
-        observation_clip: bound on standardised observations.
     """
 
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256)
-    batch: int = 256
-    gamma: float = 0.99
-    tau: float = 0.005
     critics: int = 2
     target_entropy: float | None = None
     initial_temperature: float = 0.1
@@ -75,62 +66,35 @@ class SACSettings:
     update_every: int = 1
     keep_policy: bool = True
     keep_critics: bool = True
-    observation_clip: float = 10.0
 
 
-class SAC:
-    """The learner: networks, and one gradient step on each for a batch. Knows nothing of worlds and rollouts.
-
-    Args:
-        mean, scale: (n_observation,), the standardisation of observations.
-        seed: of the weights and of what the updates draw.
-        device: default: the GPU where there is one.
-        precision: of hidden products; default: see `Arithmetic`.
+class SAC(Unmasked, Algorithm):
+    """The learner: networks, and one gradient step on each for a batch.
 
     Attributes:
         replay: D_offline, what collection has seen; whoever collects fills it.
     """
 
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        n_action: int,
-        settings: SACSettings,
-        seed: int,
-        device: torch.device | None = None,
-        precision: torch.dtype | None = None,
-    ) -> None:
-        self.settings = settings
-        self.replay = Replay(1, len(mean), n_action)
-        self.device = device or default_device()
-        self.arithmetic = Arithmetic(self.device, settings.hidden, precision)
-        self.n_action = n_action
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
-        self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
-        self.target_entropy = -float(n_action) if settings.target_entropy is None else settings.target_entropy
-        # Weights are drawn on the CPU, so that a seed means the same network everywhere.
-        weights = torch.Generator().manual_seed(seed)
-        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        n, hidden = len(self.mean), settings.hidden
-        self.actor = SquashedGaussian(n, n_action, hidden, weights, self.arithmetic.precision).to(self.device)
-        self.critics = self._critics((n + n_action, *hidden, 1), weights)
-        self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.temperature = Multiplier(settings.initial_temperature, self.device)
-        self.actor_optimiser = self._adam([*self.actor.parameters(), self.temperature.log])
-        self.critic_optimiser = self._adam(list(self.critics.parameters()))
+    settings: SACSettings
+
+    def _build(self) -> None:
+        self._make_networks(len(self.mean))
+        s = self.settings
+        self.replay = Replay(1, len(self.mean), self.n_action)
+        self.target_entropy = -float(self.n_action) if s.target_entropy is None else s.target_entropy
+        self.target = averaged(self.critics)
+        self.temperature = Multiplier(s.initial_temperature, self.device)
+        self.actor_optimiser = self._adam(self.actor, self.temperature.log)
+        self.critic_optimiser = self._adam(self.critics, rate=self._critic_rate)
         self._update = Update(self._updated, [self.critic_optimiser, self.actor_optimiser], self.arithmetic)
 
-    def _critics(self, sizes: tuple[int, ...], weights: torch.Generator) -> Ensemble:
-        return Ensemble(sizes, self.settings.critics, weights, self.arithmetic.precision).to(self.device)
+    @property
+    def _critic_rate(self) -> float:
+        return self.settings.learning_rate
 
-    def _adam(self, parameters: list[torch.nn.Parameter] | list[torch.Tensor]) -> Adam:
-        return Adam(parameters, self.settings.learning_rate)
-
-    def standardise(self, observation: torch.Tensor) -> torch.Tensor:
-        """Return observations (batch, n_observation) as the networks see them."""
-        bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
+    def _make_networks(self, n: int, n_out: int = 1) -> None:
+        self.actor = self._gaussian(n)
+        self.critics = self._perceptron(n + self.n_action, n_out, self.settings.critics)
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Make one gradient step on critics, actor and temperature; return their losses."""
@@ -139,9 +103,6 @@ class SAC:
     def noise(self, count: int) -> dict[str, torch.Tensor]:
         """Return what an update of `count` transitions draws at random: z (count, n_action) of a' and of a."""
         return {"next_observation": self._normal(count), "state": self._normal(count)}
-
-    def _normal(self, count: int) -> torch.Tensor:
-        return torch.randn((count, self.n_action), generator=self.generator, device=self.device)
 
     def _updated(self, batch: Batch, noise: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         state, next_observation = self.standardise(batch.observation), self.standardise(batch.next_observation)
@@ -197,31 +158,8 @@ class SAC:
         mean, log_std = self.actor.distribution(self.standardise(rows))
         return mean[0].double().cpu().numpy(), log_std[0].exp().double().cpu().numpy()
 
-    def best(self, observation: np.ndarray) -> np.ndarray:
-        """Return the most probable u's action (n_action,) for one observation (n_observation,)."""
-        return np.tanh(self.act(observation)[0])
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode."""
-
     def observe(self, transition: Transition) -> None:
         """See one step of collection."""
-
-    def mask(self, step: int) -> Mask | None:
-        """Return what masks collection at this step: nothing."""
-        return None
-
-    def rollouts_due(self, step: int) -> list[Mask | None]:
-        """Return the masks of the extra on-policy episodes that are wanted after this step: none."""
-        return []
-
-    def learn_safety(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
-        """Learn from the extra episodes."""
-        return {}
-
-    def finish(self) -> list[Work]:
-        """Return what is left to do when collection is complete: nothing."""
-        return []
 
     def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from the networks of a bundle: fine-tuning.
@@ -238,7 +176,6 @@ class SAC:
         with torch.no_grad():
             self.temperature.log.clamp_(max=math.log(TAKEN_TEMPERATURE))
 
-    @torch.no_grad()
     def load_pretrained(self, learned: dict[str, Any]) -> None:
         """Begin from what a run learned (see `learned`), which is more than its bundle holds.
 
@@ -247,13 +184,10 @@ class SAC:
         """
         if missing := {"networks", "log_alpha"} - learned.keys():
             raise ValueError(f"expected {sorted(missing)[0]!r} among what a run learned, found {', '.join(learned)}")
-        for name, ensembles in self._taken(learned["networks"]).items():
-            for ensemble, flat in zip(ensembles, learned["networks"][name], strict=True):
-                if flat.shape != ensemble.flat.shape:
-                    raise ValueError(f"{name}: expected {len(ensemble.flat)} parameters, got {len(flat)}")
-                ensemble.flat.copy_(flat)
+        take(self._taken(learned["networks"]), learned["networks"])
         if self.settings.keep_policy:
-            self.temperature.log.copy_(learned["log_alpha"])
+            with torch.no_grad():
+                self.temperature.log.copy_(learned["log_alpha"])
 
     def _taken(self, found: dict[str, Any]) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles that fine-tuning begins with; every one must have been found."""
@@ -262,46 +196,23 @@ class SAC:
             del named["reward"]
         if not self.settings.keep_policy:
             del named["policy"]
-        if missing := [name for name in named if name not in found]:
-            raise ValueError(f"expected a network {missing[0]!r}, found {', '.join(found) or 'none'}")
+        check_found(named, found)
         return named
 
     def learned(self) -> dict[str, Any]:
         """Return what fine-tuning can begin from."""
-        networks = {name: [e.flat for e in ensembles] for name, ensembles in self._named().items()}
-        return {"networks": networks, "log_alpha": self.temperature.log}
+        return state_of({"networks": self._named(), "log_alpha": self.temperature.log})
 
     def _named(self) -> dict[str, tuple[Ensemble, ...]]:
         """Return the ensembles by their names in a bundle, each with the average that follows it."""
         return {"policy": (self.actor,), "reward": (self.critics, self.target)}
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a checkpoint must hold."""
-        return {
-            **self.learned(),
-            "optimisers": [optimiser.state() for optimiser in self._optimisers()],
-            "generator": self.generator.get_state(),
-            "arithmetic": self.arithmetic.state(),
-        }
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
-        self.arithmetic.restore(state.get("arithmetic"), (e for ensembles in self._named().values() for e in ensembles))
-        for name, ensembles in self._named().items():
-            for ensemble, flat in zip(ensembles, state["networks"][name], strict=True):
-                ensemble.flat.copy_(flat)
-        self.temperature.log.copy_(state["log_alpha"])
-        for optimiser, values in zip(self._optimisers(), state["optimisers"], strict=True):
-            optimiser.restore(values)
-        self.generator.set_state(state["generator"])
+    def _parts(self) -> dict[str, Any]:
+        of_all = {"networks": self._named(), "log_alpha": self.temperature.log, "optimisers": self._optimisers()}
+        return {**of_all, "generator": self.generator}
 
     def _optimisers(self) -> list[Adam]:
         return [self.actor_optimiser, self.critic_optimiser]
 
-    def networks(self) -> dict[str, Network]:
-        """Return what a bundle holds, by name: the policy and the reward critics."""
-        return {name: self._exported(ensembles[0]) for name, ensembles in self._named().items()}
-
-    def _exported(self, ensemble: Ensemble) -> Network:
-        return exported(ensemble, self.mean.cpu().numpy(), self.scale.cpu().numpy(), self.settings.observation_clip)
+    def _served(self) -> dict[str, Ensemble]:
+        return {name: ensembles[0] for name, ensembles in self._named().items()}

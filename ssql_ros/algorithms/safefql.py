@@ -16,30 +16,24 @@ Q_c < 0 reads: can stay safe for ever. Over n steps r is their discounted sum, l
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from ssql_ros.algorithms.base import Algorithm, Settings, averaged
 from ssql_ros.data.logged_steps import OfflineBatch, OfflineData
-from ssql_ros.model.bundle import Network
-from ssql_ros.nn.adam import Adam
-from ssql_ros.nn.arithmetic import Arithmetic
-from ssql_ros.nn.networks import Ensemble, default_device, exported, update_average
+from ssql_ros.nn.networks import Ensemble, update_average
 from ssql_ros.nn.update import Update
 
 
 @dataclass(frozen=True)
-class SafeFQLSettings:
+class SafeFQLSettings(Settings):
     """How SafeFQL learns; the defaults are the authors'.
 
     Attributes:
-        hidden, actor_hidden: widths of the critics' and of the actors' layers.
-        batch, actor_batch: transitions a step of the critics and of the actors.
+        actor_hidden, actor_batch: widths of the actors' layers, transitions of a step; `hidden`, `batch`: the critics'.
         n_step: steps that one target looks ahead.
-        tau: of the averages that targets follow.
         expectile, safety_expectile: above 0.5; 1 is the best action of the log.
         alpha: weight of the distillation.
         safety_weight: w.
@@ -51,17 +45,12 @@ class SafeFQLSettings:
         decay_from: share of the steps after which the learning rate falls, linearly to 0.
     """
 
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256)
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
     critic_activation: str = "relu"
     activation: str = "gelu"
-    batch: int = 256
     actor_batch: int = 1024
-    gamma: float = 0.99
     gamma_safe: float = 0.99
     n_step: int = 1
-    tau: float = 0.005
     expectile: float = 0.9
     safety_expectile: float = 0.9
     alpha: float = 10.0
@@ -71,7 +60,6 @@ class SafeFQLSettings:
     reward_scale: float = 1.0
     actor_from: float = 0.0
     decay_from: float = 1.0
-    observation_clip: float = 10.0
 
 
 def expectile_loss(u: torch.Tensor, tau: float) -> torch.Tensor:
@@ -87,57 +75,30 @@ def reachability_target(
     return (1.0 - gamma) * margin + gamma * worst
 
 
-class SafeFQL:
-    """The learner: networks, and one gradient step on each.
+class SafeFQL(Algorithm):
+    """The learner: networks, and one gradient step on each."""
 
-    Args:
-        mean, scale: (n_observation,), the standardisation of observations.
-        seed: of the weights and of what the updates draw.
-    """
+    settings: SafeFQLSettings
 
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        n_action: int,
-        settings: SafeFQLSettings,
-        seed: int,
-        device: torch.device | None = None,
-        precision: torch.dtype | None = None,
-    ) -> None:
-        self.settings, self.n_action = settings, n_action
-        self.device = device or default_device()
-        self.arithmetic = Arithmetic(self.device, settings.hidden + settings.actor_hidden, precision)
-        precision = self.arithmetic.precision
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
-        self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
-        weights = torch.Generator().manual_seed(seed)
-        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        n, m = len(self.mean), n_action
+    def _build(self) -> None:
+        s, n, m = self.settings, len(self.mean), self.n_action
 
         def critic(n_in: int, members: int) -> Ensemble:
-            sizes = (n_in, *settings.hidden, 1)
-            return Ensemble(sizes, members, weights, precision, settings.critic_activation).to(self.device)
+            return self._perceptron(n_in, 1, members, activation=s.critic_activation)
 
         def actor(n_in: int) -> Ensemble:
-            sizes = (n_in, *settings.actor_hidden, m)
-            return Ensemble(sizes, 1, weights, precision, settings.activation).to(self.device)
+            return self._perceptron(n_in, m, hidden=s.actor_hidden, activation=s.activation)
 
         self.q_r, self.q_c, self.v_r, self.v_c = critic(n + m, 2), critic(n + m, 2), critic(n, 1), critic(n, 1)
-        self.q_r_target, self.q_c_target = (copy.deepcopy(q).requires_grad_(False) for q in (self.q_r, self.q_c))
+        self.q_r_target, self.q_c_target = averaged(self.q_r), averaged(self.q_c)
         self.teacher, self.actor = actor(n + m + 1), actor(n + m)
-        self._critic_optimiser = self._adam([self.q_r, self.q_c, self.v_r, self.v_c])
-        self._actor_optimiser = self._adam([self.teacher, self.actor])
+        self._critic_optimiser = self._adam(self.q_r, self.q_c, self.v_r, self.v_c)
+        self._actor_optimiser = self._adam(self.teacher, self.actor)
         self._update_critics = Update(self._critics_updated, [self._critic_optimiser], self.arithmetic)
         self._update_actors = Update(self._actors_updated, [self._actor_optimiser], self.arithmetic)
 
-    def _adam(self, ensembles: list[Ensemble]) -> Adam:
-        return Adam([e.flat for e in ensembles], self.settings.learning_rate)
-
-    def standardise(self, observation: torch.Tensor) -> torch.Tensor:
-        """Return observations (batch, n_observation) as the networks see them."""
-        bound = self.settings.observation_clip
-        return ((observation - self.mean) / self.scale).clamp(-bound, bound)
+    def _widths(self) -> tuple[int, ...]:
+        return self.settings.hidden + self.settings.actor_hidden
 
     def update_critics(self, batch: OfflineBatch) -> dict[str, torch.Tensor]:
         """Make one step of the critics."""
@@ -228,46 +189,21 @@ class SafeFQL:
     def learn(self, step: int, steps: int, data: OfflineData) -> dict[str, torch.Tensor]:
         """Make update `step`, from 0, of `steps`; return the losses."""
         settings = self.settings
-        left = (steps - step) / max(steps * (1.0 - settings.decay_from), 1.0)
-        for optimiser in (self._critic_optimiser, self._actor_optimiser):
-            optimiser.set_rate(settings.learning_rate * min(1.0, left))
+        self._decay(step, steps, self._critic_optimiser, self._actor_optimiser)
         losses = self.update_critics(data.draw(settings.batch, self.generator))
         if step >= settings.actor_from * steps:
             losses |= self.update_actors(data.draw(settings.actor_batch, self.generator))
         return losses
 
-    def _named(self) -> dict[str, Ensemble]:
+    def _parts(self) -> dict[str, Any]:
         names = ("q_r", "q_c", "v_r", "v_c", "q_r_target", "q_c_target", "teacher", "actor")
-        return {name: getattr(self, name) for name in names}
+        optimisers = [self._critic_optimiser, self._actor_optimiser]
+        networks = {name: getattr(self, name) for name in names}
+        return {"networks": networks, "optimisers": optimisers, "generator": self.generator}
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a checkpoint must hold."""
-        return {
-            "networks": {name: ensemble.flat for name, ensemble in self._named().items()},
-            "optimisers": [o.state() for o in (self._critic_optimiser, self._actor_optimiser)],
-            "generator": self.generator.get_state(),
-            "arithmetic": self.arithmetic.state(),
-        }
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
-        self.arithmetic.restore(state.get("arithmetic"), self._named().values())
-        for name, ensemble in self._named().items():
-            ensemble.flat.copy_(state["networks"][name])
-        optimisers = (self._critic_optimiser, self._actor_optimiser)
-        for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.restore(values)
-        self.generator.set_state(state["generator"])
-
-    def networks(self) -> dict[str, Network]:
-        """Return what a bundle holds, by name: one-step actor, safety critic, reward critics."""
-        mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
-        named = {"policy": self.actor, "critic": self.q_c, "reward": self.q_r}
-        return {name: exported(e, mean, scale, self.settings.observation_clip) for name, e in named.items()}
-
-    def _normal(self, count: int) -> torch.Tensor:
-        return torch.randn((count, self.n_action), generator=self.generator, device=self.device)
+    def _served(self) -> dict[str, Ensemble]:
+        """Return the one-step actor, the safety critic, the reward critics."""
+        return {"policy": self.actor, "critic": self.q_c, "reward": self.q_r}
 
     def _uniform(self, count: int) -> torch.Tensor:
         return torch.rand((count, 1), generator=self.generator, device=self.device)

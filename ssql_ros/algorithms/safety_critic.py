@@ -15,7 +15,6 @@ which is the same fixed point, reached sooner; k = 1 is eq. 2 to the letter.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ssql_ros.algorithms.base import averaged, restore_to, state_of
 from ssql_ros.data.episode import Episode
 from ssql_ros.model.bundle import Network
 from ssql_ros.nn.adam import Adam
@@ -141,7 +141,7 @@ class SafetyCriticLearner:
         with torch.no_grad():
             self.online.weights[-1].mul_(0.1)
             self.online.biases[-1].fill_(math.log(settings.prior / (1.0 - settings.prior)))
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.target = averaged(self.online)
         self.fitted = 0  # steps of a fit that has begun and not ended
         # A score of safety is not worth rounding.
         self._arithmetic = Arithmetic(torch.device("cpu"), settings.hidden, torch.float32)
@@ -190,19 +190,16 @@ class SafetyCriticLearner:
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
         fit = {"done": self.fitted, "optimiser": self._optimiser.state(), "arithmetic": self._arithmetic.state()}
-        networks = {name: list(getattr(self, name).parameters()) for name in ("online", "target")}
-        standard = {"mean": self._mean, "scale": self._scale}
-        return {**networks, **standard, "draws": self._generator.get_state(), "fit": fit}
+        return {**state_of(self._parts()), "mean": self._mean, "scale": self._scale, "fit": fit}
+
+    def _parts(self) -> dict[str, Any]:
+        return {"online": [self.online], "target": [self.target], "draws": self._generator}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
         self._arithmetic.restore(state["fit"]["arithmetic"], (self.online, self.target))
-        with torch.no_grad():
-            for name in ("online", "target"):
-                for parameter, value in zip(getattr(self, name).parameters(), state[name], strict=True):
-                    parameter.copy_(value)
+        restore_to(self._parts(), state)
         self._mean, self._scale = state["mean"].numpy(), state["scale"].numpy()
-        self._generator.set_state(state["draws"])
         self.fitted = state["fit"]["done"]
         self._optimiser.restore(state["fit"]["optimiser"])
 

@@ -4,20 +4,19 @@
     mask           pi-bar(a|s) ~ pi(a|s) 1{Q_safe(s, a) <= epsilon}                                            (eq. 3)
 
 Fine-tuning is in `sqrl_finetuning`. The mask is drawn by the shield that runs on the robot. Risk accumulates: what the
-mask of a frozen critic bounds by epsilon is each step, not each episode (see `finite_mdp`).
+mask of a frozen critic bounds by epsilon is each step, not each episode (see test/support/finite_mdp.py).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
+from ssql_ros.algorithms.base import averaged
 from ssql_ros.algorithms.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.algorithms.safety_critic import bellman_target
 from ssql_ros.algorithms.work import Work
@@ -111,33 +110,26 @@ class SQRLPretraining(SAC):
 
     settings: SQRLSettings
 
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        n_action: int,
-        settings: SQRLSettings,
-        seed: int,
-        contract_id: str,
-        steps: int,
-        **options: Any,
-    ) -> None:
-        super().__init__(mean, scale, n_action, settings, seed, **options)
-        weights = torch.Generator().manual_seed(seed + 2)
-        sizes = (len(mean) + n_action, *settings.hidden, 1)
-        self.safety = Ensemble(sizes, settings.safety_members, weights, self.arithmetic.precision).to(self.device)
-        with torch.no_grad():
-            # Where nothing was seen yet the mask must not close, or nothing ever will be.
-            self.safety.weights[-1].mul_(0.1)
-            self.safety.biases[-1].fill_(logit(settings.prior))
-        self.safety_target = copy.deepcopy(self.safety).requires_grad_(False)
-        self.safety_optimiser = self._adam([*self.safety.parameters()])
-        self._safety_update = Update(self._safety_updated, [self.safety_optimiser], self.arithmetic)
-        self.safety_replay = Replay(settings.safety_replay, len(mean), n_action)
-        self.draws = torch.Generator().manual_seed(seed + 3)
+    def __init__(self, *shape_and_settings: Any, contract_id: str, steps: int, **options: Any) -> None:
         self._contract_id, self._steps = contract_id, steps
         self._serving: SafetyCritic | None = None
         self._masked = False
+        super().__init__(*shape_and_settings, **options)
+
+    def _build(self) -> None:
+        super()._build()
+        s, n = self.settings, len(self.mean)
+        weights = torch.Generator().manual_seed(self._seed + 2)
+        self.safety = self._perceptron(n + self.n_action, members=s.safety_members, weights=weights)
+        with torch.no_grad():
+            # Where nothing was seen yet the mask must not close, or nothing ever will be.
+            self.safety.weights[-1].mul_(0.1)
+            self.safety.biases[-1].fill_(logit(s.prior))
+        self.safety_target = averaged(self.safety)
+        self.safety_optimiser = self._adam(self.safety)
+        self._safety_update = Update(self._safety_updated, [self.safety_optimiser], self.arithmetic)
+        self.safety_replay = Replay(s.safety_replay, n, self.n_action)
+        self.draws = torch.Generator().manual_seed(self._seed + 3)
 
     def _shield(self) -> ShieldSettings:
         s = self.settings
@@ -163,7 +155,7 @@ class SQRLPretraining(SAC):
         n_risky = round(s.risky_share * s.rollouts)
         return [risky] * n_risky + [mask] * (s.rollouts - n_risky)
 
-    def learn_safety(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
+    def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Add masked episodes to D_safe and learn Q_safe from it."""
         for transition in (transition for episode in episodes for transition in episode):
             self.safety_replay.add(transition)
@@ -308,7 +300,7 @@ class SQRLPretraining(SAC):
         """Put the safety critic as it is now behind the mask."""
         s = self.settings
         self._serving = SafetyCritic(
-            Bundle(self._contract_id, ProbabilityCritic.of(self._exported(self.safety), s.epsilon, s.gamma_safe))
+            Bundle(self._contract_id, ProbabilityCritic.of(self.exported(self.safety), s.epsilon, s.gamma_safe))
         )
 
     def q_safe(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
@@ -331,19 +323,15 @@ class SQRLPretraining(SAC):
         super().load_pretrained(learned)
         self.serve()
 
+    def _parts(self) -> dict[str, Any]:
+        return {**super()._parts(), "safety_replay": self.safety_replay, "draws": self.draws}
+
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint must hold."""
-        return {
-            **super().state(),
-            "safety_replay": self.safety_replay.state(),
-            "draws": self.draws.get_state(),
-            "serving": self._serving is not None,
-        }
+        return {**super().state(), "serving": self._serving is not None}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the state of a checkpoint."""
         super().restore(state)
-        self.safety_replay.restore(state["safety_replay"])
-        self.draws.set_state(state["draws"])
         if state["serving"]:
             self.serve()

@@ -23,10 +23,10 @@ from ssql_ros.nn.update import Update
 class SQRLFineTuning(SQRLPretraining):
     """Algorithm 2: every action is masked, and the actor pays nu for its own Q_safe."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def _build(self) -> None:
+        super()._build()
         self.price = Multiplier(self.settings.initial_nu, self.device)
-        self.nu_optimiser = Adam([self.price.log], self.settings.dual_rate)
+        self.nu_optimiser = self._adam(self.price.log, rate=self.settings.dual_rate)
         moving = [self.critic_optimiser, self.actor_optimiser, self.nu_optimiser]
         self._update = Update(self._updated, moving, self.arithmetic)
 
@@ -70,12 +70,5 @@ class SQRLFineTuning(SQRLPretraining):
     def _optimisers(self) -> list[Adam]:
         return [*super()._optimisers(), self.nu_optimiser]
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a checkpoint must hold."""
-        return {**super().state(), "log_nu": self.price.log}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
-        super().restore(state)
-        with torch.no_grad():
-            self.price.log.copy_(state["log_nu"])
+    def _parts(self) -> dict[str, Any]:
+        return {**super()._parts(), "log_nu": self.price.log}

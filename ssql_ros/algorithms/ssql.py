@@ -14,7 +14,6 @@ greedy policy of the support, infinity is b itself.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -22,17 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssql_ros.algorithms.extraction import Draws, GaussianExtraction, Noise
+from ssql_ros.algorithms.base import BehaviourAlgorithm, Settings, averaged, check_found
+from ssql_ros.algorithms.extraction import GaussianExtraction, Noise
 from ssql_ros.algorithms.flow_extraction import FlowExtraction
-from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support
-from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Batch
 from ssql_ros.model.bundle import Network
-from ssql_ros.nn.adam import Adam
-from ssql_ros.nn.arithmetic import Arithmetic
-from ssql_ros.nn.networks import Ensemble, default_device, exported, update_average
-from ssql_ros.nn.squashed_gaussian import SquashedGaussian
+from ssql_ros.nn.networks import Ensemble, update_average
 from ssql_ros.nn.update import Update
 
 # Stage 2 by a Gaussian or by a one-step flow, by the forward or by the reverse KL.
@@ -71,7 +66,7 @@ def induced_log_policy(q: torch.Tensor, log_b: torch.Tensor, temperature: float)
 
 
 @dataclass(frozen=True)
-class SSQLSettings:
+class SSQLSettings(Settings):
     """How SSQL learns.
 
     Attributes:
@@ -86,7 +81,6 @@ class SSQLSettings:
         policy_share, policy_from: fraction of episodes that pi_theta drives, after this fraction of the run; it keeps
             to b's support, and what it does is watched like b. 0 is the paper's: b alone.
         final_updates: of stage 1 after the last step of b.
-        observation_clip: bound on standardised states.
     """
 
     temperature: float = 0.05
@@ -96,17 +90,11 @@ class SSQLSettings:
     extraction_samples: int = 32
     critics: int = 2
     pessimism: float = 1.0
-    learning_rate: float = 3e-4
-    hidden: tuple[int, ...] = (256, 256)
-    batch: int = 256
-    gamma: float = 0.99
-    tau: float = 0.005
     warm_up: int = 1000
     update_every: int = 2
     policy_share: float = 0.0
     policy_from: float = 0.3
     final_updates: int = 10_000
-    observation_clip: float = 10.0
 
 
 def policy_kind(settings: SSQLSettings) -> str:
@@ -114,65 +102,36 @@ def policy_kind(settings: SSQLSettings) -> str:
     return (FlowExtraction if settings.extraction.startswith("flow") else GaussianExtraction).kind
 
 
-class SSQL:
-    """Both stages: networks, and one gradient step on each for a batch. Knows nothing of worlds.
+class SSQL(BehaviourAlgorithm):
+    """Both stages: networks, and one gradient step on each for a batch."""
 
-    Args:
-        mean, scale: (n_state,), the standardisation of states, which are observations joined with b's context.
-        behaviour: b.
-        seed: of the weights, and of what is drawn from b and pi_theta.
-    """
+    settings: SSQLSettings
 
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        n_action: int,
-        settings: SSQLSettings,
-        seed: int,
-        behaviour: BehaviourPolicy,
-        device: torch.device | None = None,
-        precision: torch.dtype | None = None,
-    ) -> None:
-        self.settings, self.behaviour = settings, behaviour
-        self.device = device or default_device()
-        self.arithmetic = Arithmetic(self.device, settings.hidden, precision)
-        precision = self.arithmetic.precision
-        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=self.device)
-        self.scale = torch.as_tensor(scale, dtype=torch.float32, device=self.device)
-        weights = torch.Generator().manual_seed(seed)
-        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        self.rng = Stream.SUPPORT_DRAWS.generator(seed)
-        n = len(self.mean)
-        self.critics = Ensemble((n + n_action, *settings.hidden, 1), settings.critics, weights, precision)
-        self.critics = self.critics.to(self.device)
-        self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.extraction = self._extraction(n, n_action, weights, precision)
-        self.critic_optimiser = Adam(self.critics.parameters(), settings.learning_rate)
-        learning = [ensemble.flat for ensemble in self.extraction.ensembles]
-        self.actor_optimiser = Adam(learning, settings.learning_rate)
+    def _build(self) -> None:
+        self.critics = self._perceptron(len(self.mean) + self.n_action, members=self.settings.critics)
+        self.target = averaged(self.critics)
+        self.extraction = self._extraction(len(self.mean))
+        self.critic_optimiser = self._adam(self.critics)
+        self.actor_optimiser = self._adam(*self.extraction.ensembles)
         self._update = Update(self._updated, [self.critic_optimiser], self.arithmetic)
         self._extract = Update(self._extracted, [self.actor_optimiser], self.arithmetic)
 
-    def _extraction(
-        self, n_state: int, n_action: int, weights: torch.Generator, precision: torch.dtype
-    ) -> GaussianExtraction | FlowExtraction:
+    def _extraction(self, n_state: int) -> GaussianExtraction | FlowExtraction:
         s = self.settings
-        draws, reverse = Draws(s.extraction_samples, s.temperature, self.rng, self.device), "reverse" in s.extraction
+        drawing = s.extraction_samples, s.temperature, "reverse" in s.extraction, self.rng, self.generator
         if s.extraction.startswith("flow"):
-            return FlowExtraction(n_state, n_action, s.hidden, weights, draws, self.generator, reverse)
-        actor = SquashedGaussian(n_state, n_action, s.hidden, weights, precision).to(self.device)
-        return GaussianExtraction(actor, draws, self.generator, reverse)
+            return FlowExtraction(n_state, self.n_action, s.hidden, self._weights, *drawing)
+        return GaussianExtraction([self._gaussian(n_state)], *drawing)
+
+    @property
+    def kind(self) -> str:
+        """Return what kind of policy in a bundle stage 2 makes."""
+        return self.extraction.kind
 
     @property
     def actor(self) -> Ensemble:
         """Return the network of pi_theta."""
         return self.extraction.actor
-
-    def standardise(self, state: torch.Tensor) -> torch.Tensor:
-        """Return states (batch, n_state) as the networks see them."""
-        bound = self.settings.observation_clip
-        return ((state - self.mean) / self.scale).clamp(-bound, bound)
 
     # Stage 1.
 
@@ -226,9 +185,6 @@ class SSQL:
     def _support(self, states: torch.Tensor) -> Support:
         return self.behaviour.support(states.double().cpu().numpy())
 
-    def _on_device(self, array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array, dtype=torch.float32, device=self.device)
-
     # Stage 2.
 
     def extract(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -281,38 +237,17 @@ class SSQL:
     def load_networks(self, networks: dict[str, Network]) -> None:
         """Begin from a bundle: the critics and the policy. Raises ValueError where they do not fit."""
         for name, ensemble in (("reward", self.critics), ("policy", self.actor)):
-            if name not in networks:
-                raise ValueError(f"expected a network {name!r}, found {', '.join(networks) or 'none'}")
+            check_found([name], networks)
             ensemble.load(networks[name])
         self.target.load(networks["reward"])
 
-    def networks(self) -> dict[str, Network]:
-        """Return what a bundle holds: pi_theta and the critics."""
-        return {"policy": self._exported(self.actor), "reward": self._exported(self.critics)}
+    def _served(self) -> dict[str, Ensemble]:
+        return {"policy": self.actor, "reward": self.critics}
 
-    def _exported(self, ensemble: Ensemble) -> Network:
-        return exported(ensemble, self.mean.cpu().numpy(), self.scale.cpu().numpy(), self.settings.observation_clip)
-
-    def _learned(self) -> list[Ensemble]:
-        return [self.critics, self.target, *self.extraction.ensembles]
-
-    def state(self) -> dict[str, Any]:
-        """Return everything that a checkpoint must hold."""
+    def _parts(self) -> dict[str, Any]:
         return {
-            "networks": [ensemble.flat for ensemble in self._learned()],
-            "optimisers": [o.state() for o in (self.critic_optimiser, self.actor_optimiser)],
-            "generator": self.generator.get_state(),
-            "rng": self.rng.bit_generator.state,
-            "arithmetic": self.arithmetic.state(),
+            "networks": [self.critics, self.target, *self.extraction.ensembles],
+            "optimisers": [self.critic_optimiser, self.actor_optimiser],
+            "generator": self.generator,
+            "rng": self.rng,
         }
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint. Raises ValueError where it cannot be computed as it was."""
-        self.arithmetic.restore(state.get("arithmetic"), self._learned())
-        for ensemble, flat in zip(self._learned(), state["networks"], strict=True):
-            ensemble.flat.copy_(flat)
-        for optimiser, values in zip((self.critic_optimiser, self.actor_optimiser), state["optimisers"], strict=True):
-            optimiser.restore(values)
-        self.generator.set_state(state["generator"])
-        self.rng.bit_generator.state = state["rng"]

@@ -11,41 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssql_ros.algorithms.iql import EDGE, IQL, IQLSettings
-from ssql_ros.behaviour.policy import BehaviourPolicy
-from ssql_ros.data.random_streams import Stream
+from ssql_ros.algorithms.base import BehaviourAlgorithm
+from ssql_ros.algorithms.iql import EDGE, IQL
 from ssql_ros.data.replay import Batch
 
 
-class SupportedIQL(IQL):
-    """IQL with a supported policy.
+class SupportedIQL(BehaviourAlgorithm, IQL):
+    """IQL with a supported policy."""
 
-    Args:
-        mean, scale: (n_state,), the standardisation of states.
-        behaviour: b.
-        seed: of the weights, and of what is drawn from the policy.
-    """
-
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        n_action: int,
-        settings: IQLSettings,
-        seed: int,
-        behaviour: BehaviourPolicy,
-        device: torch.device | None = None,
-        precision: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(mean, scale, n_action, settings, seed, device, precision)
-        self.behaviour = behaviour
-        self.generator = torch.Generator(self.device).manual_seed(seed + 1)
-        self.rng = Stream.SUPPORT_DRAWS.generator(seed)
+    kind = "supported_gaussian"
 
     def squashed_from(self, batch: Batch) -> torch.Tensor:
         """Return u (batch, n_action) of the log's actions in the box of b, 0 in its middle."""
         edges = self.behaviour.support(batch.observation.double().cpu().numpy()).hull()
-        low, high = (torch.as_tensor(edge, dtype=torch.float32, device=self.device) for edge in edges)
+        low, high = (self._on_device(edge) for edge in edges)
         inside = 2.0 * (batch.action - low) / (high - low).clamp_min(1e-6) - 1.0
         # What a shield put in the place of a proposal may lie outside: the nearest that the policy can do stands in.
         return torch.atanh(inside.clamp(-EDGE, EDGE))
@@ -64,8 +43,7 @@ class SupportedIQL(IQL):
     @torch.no_grad()
     def drawn(self, state: torch.Tensor) -> torch.Tensor:
         """Return a draw of the policy in each standardised state (batch, n_action), squashed to [-1, 1]."""
-        shape = (len(state), self.actor.shape.sizes[-1] // 2)
-        return self.actor.sample(state, torch.randn(shape, generator=self.generator, device=self.device))[0]
+        return self.actor.sample(state, self._normal(len(state)))[0]
 
     def extract(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Do nothing: the policy is learned beside the critics."""
@@ -75,14 +53,5 @@ class SupportedIQL(IQL):
         """Return b's own probabilities (M,) of how an episode begins."""
         return self.behaviour.start_weights()
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that a checkpoint must hold."""
-        drawing = {"generator": self.generator.get_state(), "rng": self.rng.bit_generator.state}
-        return {**super().state(), **drawing}
-
-    @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint."""
-        super().restore(state)
-        self.generator.set_state(state["generator"])
-        self.rng.bit_generator.state = state["rng"]
+    def _parts(self) -> dict[str, Any]:
+        return {**super()._parts(), "generator": self.generator, "rng": self.rng}

@@ -13,10 +13,8 @@ negative elsewhere.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +23,6 @@ from torch.nn import functional
 from ssql_ros.algorithms.sac import SAC, SACSettings
 from ssql_ros.data.replay import Batch
 from ssql_ros.model.bundle import Layer, Network
-from ssql_ros.nn.adam import Adam
-from ssql_ros.nn.networks import Ensemble
-from ssql_ros.nn.squashed_gaussian import SquashedGaussian
-from ssql_ros.nn.update import Update
 
 TRAINING_LEVELS, SERVED_LEVEL = (0.1, 1.0), 0.2
 
@@ -46,21 +40,17 @@ class WCPG(SAC):
 
     settings: WCPGSettings
 
-    def __init__(
-        self, mean: np.ndarray, scale: np.ndarray, n_action: int, settings: WCPGSettings, seed: int, **options: Any
-    ) -> None:
-        super().__init__(mean, scale, n_action, settings, seed, **options)
-        weights = torch.Generator().manual_seed(seed)
-        n, hidden = len(mean) + 1, settings.hidden
-        self.actor = SquashedGaussian(n, n_action, hidden, weights, self.arithmetic.precision).to(self.device)
-        sizes = (n + n_action, *hidden, 2)
-        self.critics = Ensemble(sizes, settings.critics, weights, self.arithmetic.precision).to(self.device)
-        self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.actor_optimiser = self._adam([*self.actor.parameters(), self.temperature.log])
-        self.critic_optimiser = Adam(self.critics.parameters(), settings.critic_rate)
-        self._update = Update(self._updated, [self.critic_optimiser, self.actor_optimiser], self.arithmetic)
+    def _build(self) -> None:
         self._level = torch.ones(1, device=self.device)
         self._episode_level = SERVED_LEVEL
+        super()._build()
+
+    def _make_networks(self, n: int, n_out: int = 2) -> None:
+        super()._make_networks(n + 1, n_out)
+
+    @property
+    def _critic_rate(self) -> float:
+        return self.settings.critic_rate
 
     def standardise(self, observation: torch.Tensor) -> torch.Tensor:
         """Return (batch, n_observation + 1): the observation and the level of risk."""
@@ -122,7 +112,7 @@ class WCPG(SAC):
 
     def networks(self) -> dict[str, Network]:
         """Return the policy at the level it is judged at, the level folded into the first layer's biases."""
-        policy = self._exported(self.actor)
+        policy = self.exported(self.actor)
         (first, *rest), *_ = policy.members
         bias = first.bias + SERVED_LEVEL * first.weight[-1]
         return {"policy": Network(**{**vars(policy), "members": ((Layer(first.weight[:-1], bias), *rest),)})}

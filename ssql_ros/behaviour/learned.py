@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.behaviour.level_support import LevelSupport
-from ssql_ros.behaviour.policy import Memoryless
+from ssql_ros.behaviour.policy import BehaviourPolicy
 
 # Of the components' standard deviations, in action units: finer is not resolved, wider is uniform.
 LOG_STD_LOW, LOG_STD_HIGH = math.log(0.01), math.log(4.0)
 
 
-class LearnedDensity(Memoryless):
+class LearnedDensity(BehaviourPolicy):
     """The policy.
 
     Args:

@@ -8,7 +8,7 @@ phase: b(.|s) is then a function of the state alone, as Safe-Support Q-Learning 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +16,15 @@ from ssql_ros.behaviour.support import Support, boxes
 from ssql_ros.contract.plugs import plugs
 
 
-class BehaviourPolicy(Protocol):
-    """A policy with a stated support. Actions are in [-1, 1].
+class BehaviourPolicy:
+    """A policy with a stated support. Actions are in [-1, 1]. As it is here it has no memory, and so no context.
 
     Attributes:
         n_context: how many numbers it adds to the observation.
         promise: of states and actions, in words.
     """
 
-    n_context: int
+    n_context = 0
     promise: str
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -32,77 +32,41 @@ class BehaviourPolicy(Protocol):
 
     def context(self) -> np.ndarray:
         """Return the context (n_context,) of this moment."""
+        return np.zeros(0)
 
     def advance(self) -> None:
         """Move on by one step."""
 
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return an action (n_action,) for an observation (n_observation,), and move on by one step."""
+        """Return an action (n_action,) for an observation (n_observation,), and move on by one step: a draw from b."""
+        return self.support(observation[np.newaxis]).sample(1, rng)[0, 0]
 
     def starts(self) -> np.ndarray:
         """Return the contexts (M, n_context) that an episode may begin with, each as likely as `start_weights` says."""
-
-    def start_weights(self) -> np.ndarray:
-        """Return the probabilities (M,) of the contexts that an episode begins with."""
-
-    def start_names(self) -> tuple[str, ...]:
-        """Return the names of what an episode begins with, one for each context of `starts`; none where it is one."""
-
-    def with_start_weights(self, weights: np.ndarray) -> BehaviourPolicy:
-        """Return the same policy with other probabilities (M,) of how an episode begins."""
-
-    def support(self, states: np.ndarray) -> Support:
-        """Return b(.|s) for states (N, n_observation + n_context)."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return what `make_behaviour` makes the same policy from, in JSON's types."""
-
-
-class Memoryless:
-    """What policies without a context have in common: an action is a draw from b(.|s).
-
-    Attributes:
-        n_context: 0.
-    """
-
-    n_context = 0
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode: there is nothing to forget."""
-
-    def context(self) -> np.ndarray:
-        """Return the empty context."""
-        return np.zeros(0)
-
-    def advance(self) -> None:
-        """Move on by one step: nothing changes."""
-
-    def starts(self) -> np.ndarray:
-        """Return the one, empty, context that an episode begins with."""
         return np.zeros((1, 0))
 
     def start_weights(self) -> np.ndarray:
-        """Return its probability."""
+        """Return the probabilities (M,) of the contexts that an episode begins with."""
         return np.ones(1)
 
     def start_names(self) -> tuple[str, ...]:
-        """Return none: there is nothing to choose."""
+        """Return the names of what an episode begins with, one for each context of `starts`; none where it is one."""
         return ()
 
-    def with_start_weights(self, weights: np.ndarray) -> Self:
-        """Return this policy: there is nothing to choose."""
+    def with_start_weights(self, weights: np.ndarray) -> BehaviourPolicy:
+        """Return the same policy with other probabilities (M,) of how an episode begins."""
         return self
 
     def support(self, states: np.ndarray) -> Support:
-        """Return b(.|s) for states (N, n_observation)."""
+        """Return b(.|s) for states (N, n_observation + n_context)."""
         raise NotImplementedError
 
-    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a draw from b(.|s)."""
-        return self.support(observation[np.newaxis]).sample(1, rng)[0, 0]
+    def describe(self) -> dict[str, Any]:
+        """Return what `make_behaviour` makes the same policy from, in JSON's types."""
+        raise NotImplementedError
 
 
-class UniformBox(Memoryless):
+class UniformBox(BehaviourPolicy):
     """Uniform over one box of actions, the same in every state.
 
     Args:
@@ -126,7 +90,7 @@ class UniformBox(Memoryless):
         return {"kind": "uniform", "low": self.low.tolist(), "high": self.high.tolist(), "context": 0}
 
 
-class Gaussian(Memoryless):
+class Gaussian(BehaviourPolicy):
     """Normal about one action, the same in every state, cut off at so many standard deviations and at the bounds.
 
     Args:
@@ -163,7 +127,7 @@ class Gaussian(Memoryless):
         }
 
 
-class Mixture(Memoryless):
+class Mixture(BehaviourPolicy):
     """One of several memoryless policies at each step, drawn by weight.
 
     Args:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.behaviour.policy import Memoryless
+from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support, boxes
 
 
-class Rooms(Memoryless):
+class Rooms(BehaviourPolicy):
     """A point moves by scale * action + disturbance, one axis after the other; it keeps to rectangles without hazards.
 
     In every room that holds the point, the actions whose every outcome is in that room form a box; b draws a room, and

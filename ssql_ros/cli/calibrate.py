@@ -56,8 +56,8 @@ def add_parser(verbs: Any) -> None:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from ssql_ros.evaluation.bundle_evaluation import calibrate
-    from ssql_ros.evaluation.q_calibration import plot_reliability
     from ssql_ros.model.bundle import Rule, load_bundle, read_provenance, save_bundle
+    from ssql_ros.report.figures import plot_reliability
 
     task = task_of(options.bundle, options.task)
     if load_bundle(options.bundle, task.contract()).rule is Rule.MARGIN:

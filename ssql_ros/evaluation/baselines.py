@@ -19,15 +19,9 @@ from ssql_ros.data.logged_steps import OfflineData
 from ssql_ros.model.bundle import Network
 from ssql_ros.model.rejection import betas
 from ssql_ros.nn.adam import Adam
-from ssql_ros.nn.networks import Ensemble, exported
+from ssql_ros.nn.networks import Ensemble
 
 REWARD_TEMPERATURE, SAFETY_TEMPERATURE, MOST = 30.0, 30.0, 100.0
-
-
-def teacher_of(learner: SafeFQL) -> Network:
-    """Return the flow teacher as plain arrays."""
-    mean, scale = learner.mean.cpu().numpy(), learner.scale.cpu().numpy()
-    return exported(learner.teacher, mean, scale, learner.settings.observation_clip)
 
 
 @torch.no_grad()
@@ -62,5 +56,4 @@ def train_diffusion(learner: SafeFQL, data: OfflineData, steps: int, seed: int, 
         guess = network(torch.cat([state, x, k / len(product)], dim=1))[0]
         loss = (weight[:, None] * (guess - noise).square()).sum() / weight.sum().clamp(min=1e-6)
         optimiser.descend(loss)
-    mean, scale = learner.mean.cpu().numpy(), learner.scale.cpu().numpy()
-    return exported(network, mean, scale, settings.observation_clip)
+    return learner.exported(network)

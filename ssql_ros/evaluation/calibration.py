@@ -11,6 +11,7 @@ import numpy as np
 from ssql_ros.algorithms.safety_critic import policy_run
 from ssql_ros.data.episode import Episode
 from ssql_ros.data.replay import Transition
+from ssql_ros.evaluation.intervals import ranks
 
 # What an incident beyond the horizon may count for.
 NEGLIGIBLE = 0.01
@@ -102,9 +103,8 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - 0.5 * (counts - 1))[inverse]
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    of_positive = (ranks(scores)[positive] + 1.0).sum()
+    return float((of_positive - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
 def calibration(predicted: np.ndarray, observed: np.ndarray, bins: int = 10) -> dict[str, float | list[list[float]]]:

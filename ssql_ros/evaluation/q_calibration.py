@@ -14,7 +14,6 @@ Only steps count that see all but a stated share of their discounted rest before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from ssql_ros.evaluation.judged_policies import JudgedEpisode, JudgedGaussian, J
 from ssql_ros.model.bundle import Bundle, BundleError, Network
 from ssql_ros.model.policy import InducedPolicy
 from ssql_ros.model.served_network import q_values
-from ssql_ros.processes.files import write_atomically
 from ssql_ros.robots.tasks import Task
 
 DECILES = 10
@@ -197,23 +195,3 @@ def _outcomes(rollouts: Sequence[JudgedEpisode], totals: Sequence[float]) -> dic
         "q_return_mean": float(np.mean(totals)),
         "q_incident_rate": float(np.mean([rollout.incident for rollout in rollouts])),
     }
-
-
-def plot_reliability(figures: dict[str, Any], path: Path, title: str) -> None:
-    """Write a PNG: mean return against mean Q, by decile of Q; on the diagonal Q is what it says."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    deciles = np.array(figures["q_deciles"])
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
-    axes = figure.subplots()
-    ends = [deciles[:, :2].min(), deciles[:, :2].max()]
-    axes.plot(ends, ends, color="0.7", linewidth=1.0)
-    axes.plot(deciles[:, 0], deciles[:, 1], "o-", color="#0072b2")
-    axes.set_xlabel("Q, mean of its decile")
-    axes.set_ylabel("regularised return, mean")
-    axes.set_title(f"{title}\nbias {figures['q_bias']:+.3g}, rank correlation {figures['q_rank']:.2f}", fontsize=10)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    write_atomically(path, stream.getvalue())

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class Graph:
 
     def __init__(self, logs: Path | None = None) -> None:
         self._logs = logs
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, subprocess.Popen[Any]] = {}
         self._waits, self._holds = os.pipe()
 
     def start(
@@ -145,23 +145,25 @@ class Graph:
         settings = ["--params-file", str(config)] if config else []
         settings += [item for names in (remap or {}).items() for item in ("-r", ":=".join(names))]
         settings += [item for name, value in parameters.items() for item in ("-p", f"{name}:={parameter_text(value)}")]
-        command = [str(executable(node)), "--ros-args", *settings]
+        self.run(node, [str(executable(node)), "--ros-args", *settings])
+
+    def run(self, name: str, command: Sequence[str], **options: Any) -> None:
+        """Start a process that ends with the others; `options`: of Popen."""
         output = None
         if self._logs is not None:
             self._logs.mkdir(parents=True, exist_ok=True)
-            output = (self._logs / f"{node}.log").open("wb")
+            output = (self._logs / f"{name}.log").open("wb")
         waits, holds = (
-            [end] if node in nodes else [] for end, nodes in ((self._waits, LAST), (self._holds, COMMANDING))
+            [end] if name in nodes else [] for end, nodes in ((self._waits, LAST), (self._holds, COMMANDING))
         )
-        # A session of its own: Ctrl-C reaches this process only, which then ends the nodes in order.
-        self.processes[node] = subprocess.Popen(
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT if output else None}
+        # A session of its own: Ctrl-C reaches this process only, which then ends the others in order.
+        self.processes[name] = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if output else None,
             start_new_session=True,
             env=lifeline.environment(*waits),
             pass_fds=[*waits, *holds],
+            **streams | options,
         )
         if output is not None:
             output.close()
@@ -180,7 +182,7 @@ class Graph:
 
     def stop_all(self, seconds: float = 10.0) -> None:
         """End all nodes in the order of `NODES`: the shield first, driver and recorder last."""
-        for node in sorted(self.processes, key=NODES.index):
+        for node in sorted(self.processes, key=[*NODES, *self.processes].index):
             self.stop(node, seconds)
 
     def __enter__(self) -> Graph:

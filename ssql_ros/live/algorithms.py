@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.algorithms.iql import IQLSettings
-from ssql_ros.algorithms.ssql import SSQL, SSQLSettings, policy_kind
+from ssql_ros.algorithms.ssql import SSQL, SSQLSettings
 from ssql_ros.algorithms.supported_iql import SupportedIQL
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.live.settings import LIVE_ALGORITHMS
@@ -59,13 +59,3 @@ def meaning_of(algorithm: str, settings: SSQLSettings | IQLSettings) -> dict[str
     """Return what a checkpoint's networks are of, in JSON's types."""
     named = {name: getattr(settings, name) for name in MEANING if hasattr(settings, name)}
     return {"algorithm": algorithm, **{k: list(v) if isinstance(v, tuple) else v for k, v in named.items()}}
-
-
-def extraction_updates(algorithm: LiveAlgorithm) -> int:
-    """Return how many gradient steps make a policy of what was learned."""
-    return algorithm.settings.extraction_updates if isinstance(algorithm, SSQL) else 0
-
-
-def live_policy_kind(algorithm: LiveAlgorithm) -> str:
-    """Return what kind of policy in a bundle it makes."""
-    return policy_kind(algorithm.settings) if isinstance(algorithm, SSQL) else "supported_gaussian"

@@ -17,14 +17,7 @@ from ssql_ros.behaviour.policy import make_behaviour
 from ssql_ros.contract import load_contract
 from ssql_ros.data.replay import Batch, Replay, Transition
 from ssql_ros.live.acceptance import LiveJudge
-from ssql_ros.live.algorithms import (
-    LiveAlgorithm,
-    extraction_updates,
-    live_policy_kind,
-    live_settings,
-    make_live,
-    meaning_of,
-)
+from ssql_ros.live.algorithms import LiveAlgorithm, live_settings, make_live, meaning_of
 from ssql_ros.live.buffer import Chunk, LiveBuffer
 from ssql_ros.live.checkpoints import LiveCheckpoints
 from ssql_ros.live.offers import offered_rounds
@@ -204,7 +197,7 @@ class LiveLearner:
             provenance={"algorithm": self.settings.algorithm, "live": self.progress(), **provenance},
             policy=networks["policy"],
             reward=networks["reward"],
-            policy_kind=live_policy_kind(algorithm),
+            policy_kind=algorithm.kind,
             behaviour=behaviour.describe(),
             probes={},
             id="",
@@ -213,7 +206,7 @@ class LiveLearner:
 
     def _extract(self, algorithm: LiveAlgorithm) -> dict[str, Any]:
         self.asked, self.round_updates = False, 0
-        for _ in range(extraction_updates(algorithm)):
+        for _ in range(getattr(self.learning, "extraction_updates", 0)):
             algorithm.extract(self._batch(algorithm))
         self.counts["rounds"] += 1
         self.save()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
@@ -15,20 +14,41 @@ from ssql_ros.model.proposal import Proposal
 from ssql_ros.model.served_network import mean_and_std, outputs, perceptron, q_values, standardised
 
 
-class ServedPolicy(Protocol):
-    """A policy out of a bundle. Actions are in [-1, 1]."""
+class ServedPolicy:
+    """A policy out of a bundle, or a controller. Actions are in [-1, 1]. Here it draws and remembers nothing."""
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy for an observation (n_observation,), and move on by one step."""
+        return Proposal(self.best(observation), 0.0)
 
     def best(self, observation: np.ndarray) -> np.ndarray:
         """Return the most probable action (n_action,), and move on by one step."""
+        raise NotImplementedError
 
     def context(self) -> np.ndarray:
         """Return what the policy knows beside the observation (n_context,), at this step."""
+        return np.zeros(0)
+
+
+class BesideBehaviour(ServedPolicy):
+    """A policy that keeps to a behaviour policy's support, and begins and remembers what that does."""
+
+    def __init__(self, behaviour: BehaviourPolicy) -> None:
+        self.behaviour = behaviour
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode, as the behaviour policy does."""
+        self.behaviour.reset(rng)
+
+    def context(self) -> np.ndarray:
+        """Return the behaviour policy's context (n_context,)."""
+        return self.behaviour.context()
+
+    def _state(self, observation: np.ndarray) -> np.ndarray:
+        return np.concatenate([observation, self.behaviour.context()])
 
 
 def make_policy(bundle: Bundle) -> ServedPolicy:
@@ -58,7 +78,7 @@ def supported_policy(bundle: Bundle) -> SupportedPolicy:
     return (SupportedFlow if bundle.policy_kind == "supported_flow" else SupportedPolicy)(bundle)
 
 
-class Policy:
+class Policy(ServedPolicy):
     """The squashed Gaussian policy of one bundle: the action is tanh(u), u ~ N(mean, std).
 
     Raises:
@@ -72,13 +92,6 @@ class Policy:
         """Return mean and std (n_action,) of u for an observation (n_observation,)."""
         return mean_and_std(self._network, observation)
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode: there is nothing to forget."""
-
-    def context(self) -> np.ndarray:
-        """Return nothing: the observation is all it knows."""
-        return np.zeros(0)
-
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy."""
         mean, std = self.distribution(observation)
@@ -90,7 +103,7 @@ class Policy:
         return np.tanh(self.distribution(observation)[0])
 
 
-class SupportedPolicy:
+class SupportedPolicy(BesideBehaviour):
     """A Gaussian squashed into the support of a behaviour policy: no action leaves it (see algorithms/extraction.py).
 
     Raises:
@@ -99,16 +112,8 @@ class SupportedPolicy:
 
     def __init__(self, bundle: Bundle) -> None:
         self._network = perceptron(bundle, "policy", "supported_gaussian")
-        self.behaviour = behaviour_of(bundle)
+        super().__init__(behaviour_of(bundle))
         self._n_action = self._network.members[0][-1].bias.size // 2
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode, as the behaviour policy does."""
-        self.behaviour.reset(rng)
-
-    def context(self) -> np.ndarray:
-        """Return the behaviour policy's context (n_context,)."""
-        return self.behaviour.context()
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from the policy."""
@@ -161,7 +166,7 @@ class SupportedFlow(SupportedPolicy):
         return Proposal(action, 0.0, low=low, high=high)
 
 
-class OneStepFlow:
+class OneStepFlow(ServedPolicy):
     """mu(s, z), z ~ N(0, I): one forward pass to an action, which is clipped (see algorithms/safefql.py).
 
     Raises:
@@ -175,13 +180,6 @@ class OneStepFlow:
         self._n_action = network.members[0][-1].bias.size
         self._mean, self._scale = network.observation_mean.astype(float), network.observation_scale.astype(float)
         self._between = ACTIVATION[network.activation]
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode: there is nothing to forget."""
-
-    def context(self) -> np.ndarray:
-        """Return nothing: the observation is all it knows."""
-        return np.zeros(0)
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return the action of a draw of z."""
@@ -206,19 +204,8 @@ class OneStepFlow:
         return np.minimum(np.maximum(total / len(self._network.members), -1.0), 1.0).astype(float)
 
 
-class ActingBehaviour:
+class ActingBehaviour(BesideBehaviour):
     """The behaviour policy itself, as a robot begins before anything is learned."""
-
-    def __init__(self, behaviour: BehaviourPolicy) -> None:
-        self.behaviour = behaviour
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode."""
-        self.behaviour.reset(rng)
-
-    def context(self) -> np.ndarray:
-        """Return the behaviour policy's context (n_context,)."""
-        return self.behaviour.context()
 
     def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
         """Return a draw from b; candidates in its place keep to its support."""
@@ -233,11 +220,10 @@ class ActingBehaviour:
         return support.project(0.5 * (low + high)[:, np.newaxis])[0, 0]
 
     def _support(self, observation: np.ndarray) -> Support:
-        state = np.concatenate([observation, self.behaviour.context()])
-        return self.behaviour.support(state[np.newaxis])
+        return self.behaviour.support(self._state(observation)[np.newaxis])
 
 
-class InducedPolicy:
+class InducedPolicy(BesideBehaviour):
     """pi*(a|s) ~ b(a|s) exp(Q(s,a) / lambda) itself: draws of b, one of them kept by weight. Its support is b's.
 
     Args:
@@ -255,17 +241,9 @@ class InducedPolicy:
         self.behaviour = behaviour_of(bundle)
         self._temperature, self._samples = temperature, samples
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode, as the behaviour policy does."""
-        self.behaviour.reset(rng)
-
-    def context(self) -> np.ndarray:
-        """Return the behaviour policy's context (n_context,)."""
-        return self.behaviour.context()
-
     def weigh(self, observation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return M draws of b (M, n_action), their Q (M,), and their probabilities under pi* (M,)."""
-        state = np.concatenate([observation, self.behaviour.context()])
+        state = self._state(observation)
         actions = self.behaviour.support(state[np.newaxis]).sample(self._samples, rng)[0]
         q = q_values(self._critics, np.repeat(state[np.newaxis], len(actions), axis=0), actions).mean(axis=0)
         weights = np.exp((q - q.max()) / self._temperature)
@@ -280,7 +258,7 @@ class InducedPolicy:
     def best(self, observation: np.ndarray) -> np.ndarray:
         """Return the mean action, brought back into the support; from one fixed sequence of draws."""
         actions, _, weights = self.weigh(observation, np.random.default_rng(0))
-        state = np.concatenate([observation, self.behaviour.context()])[np.newaxis]
+        state = self._state(observation)[np.newaxis]
         self.behaviour.advance()
         return self.behaviour.support(state).project((weights @ actions)[np.newaxis, np.newaxis])[0, 0]
 

@@ -13,9 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssql_ros.model.activation import ACTIVATION
 from ssql_ros.model.bundle import Network
-from ssql_ros.model.served_network import q_values
+from ssql_ros.model.served_network import outputs, q_values
 
 DIFFUSION_STEPS = 5
 Sampler = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -25,15 +24,6 @@ def betas(steps: int = DIFFUSION_STEPS) -> np.ndarray:
     """Return the variance-preserving schedule of beta (steps,) that few-step diffusion policies use."""
     k = np.arange(1, steps + 1)
     return 1.0 - np.exp(-0.1 / steps - 0.5 * (10.0 - 0.1) * (2 * k - 1) / steps**2)
-
-
-def perceptron(network: Network, x: np.ndarray) -> np.ndarray:
-    """Return what the network's one member puts out for inputs (..., n_in) that are standardised already."""
-    between, (first, *others) = ACTIVATION[network.activation], network.members[0]
-    y = x @ first.weight + first.bias
-    for layer in others:
-        y = between(y) @ layer.weight + layer.bias
-    return y
 
 
 def standardised(network: Network, observations: np.ndarray) -> np.ndarray:
@@ -52,7 +42,7 @@ def flow_sampler(network: Network, steps: int = 10) -> Sampler:
         x: np.ndarray = rng.standard_normal((len(state), n_action), np.float32)
         for i in range(steps):
             time = np.full((len(state), 1), i / steps, np.float32)
-            x = x + perceptron(network, np.concatenate([state, x, time], axis=1)) / np.float32(steps)
+            x = x + outputs(network, np.concatenate([state, x, time], axis=1))[0] / np.float32(steps)
         return np.clip(x, -1.0, 1.0)
 
     return sample
@@ -69,7 +59,7 @@ def diffusion_sampler(network: Network, steps: int = DIFFUSION_STEPS) -> Sampler
         x: np.ndarray = rng.standard_normal((len(state), n_action), np.float32)
         for k in reversed(range(steps)):
             time = np.full((len(state), 1), k / steps, np.float32)
-            noise = perceptron(network, np.concatenate([state, x, time], axis=1))
+            noise = outputs(network, np.concatenate([state, x, time], axis=1))[0]
             x = (x - beta[k] / np.sqrt(1.0 - product[k]) * noise) / np.sqrt(1.0 - beta[k])
             if k:
                 x = x + np.sqrt(beta[k]) * rng.standard_normal(x.shape).astype(np.float32)

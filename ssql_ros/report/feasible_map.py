@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from ssql_ros.report.figures import save
 from ssql_ros.report.plots import INK, MUTED
 
 ROCK, TRUE, LEARNED, FALSE_SAFE = "#8a8a8a", "#c8602b", "#1f6fae", "#b3001b"
@@ -35,7 +35,6 @@ def draw_feasible_sets(
     """
     x, y = axes_points
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for centre, radius in rocks:
         axes.add_patch(Circle(centre, radius, color=ROCK, alpha=0.5, linewidth=0))
@@ -57,5 +56,4 @@ def draw_feasible_sets(
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal", xlabel="x [m], downstream", ylabel="y [m]")
     axes.set_title("Learned feasible set over the true one", fontsize=10, color=INK)
     axes.tick_params(colors=MUTED)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    save(figure, file)

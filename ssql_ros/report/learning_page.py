@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +13,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ssql_ros.processes.files import write_atomically
+from ssql_ros.report.figures import drawn, inline
+from ssql_ros.report.page import STYLESHEET
 
-STYLESHEET = Path(__file__).with_name("report.css")
 GAITS = "#d55e00"
 BLUES = colormaps["Blues"]
 
@@ -63,7 +62,7 @@ def write_learning_page(path: Path, document: Mapping[str, Any]) -> Path:
 <h1>Learned on the job: {incidents} incidents in {steps} steps</h1>
 <p>The robot began with its safe gaits. What the learner made of what it saw took over behind the shield once it had
 passed calibration, support and shadow evaluation.</p>
-<img alt="Return of each episode, by the bundle that drove it" src="data:image/png;base64,{_plot(walks, first)}">
+<img alt="Return of each episode, by the bundle that drove it" src="{inline(drawn(_plot(walks, first)))}">
 <table><tr><th>driven by</th><th>episodes</th><th>mean return</th><th>least</th><th>velocity, m/s</th><th>incidents</th>
 <th>interventions</th></tr>{rows}</table>
 <h2>Swaps</h2><ul>{swaps or "<li>none: no policy has passed every gate in this time</li>"}</ul>
@@ -81,8 +80,8 @@ def _name(bundle: str, first: str) -> str:
     return f"swapped on the way ({bundle})" if "->" in bundle else f"learned {bundle}"
 
 
-def _plot(walks: list[Mapping[str, Any]], first: str) -> str:
-    """Return a PNG in base64: the return of each episode by its bundle, with their means; incidents crossed out."""
+def _plot(walks: list[Mapping[str, Any]], first: str) -> Figure:
+    """Return a plot: the return of each episode by its bundle, with their means; incidents crossed out."""
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     axes = figure.subplots()
     learned = [
@@ -107,6 +106,4 @@ def _plot(walks: list[Mapping[str, Any]], first: str) -> str:
     axes.set_ylabel("return")
     axes.set_ylim(bottom=min(0.0, min(walk["total_reward"] for walk in walks)))
     figure.legend(loc="outside right upper", fontsize="small")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return base64.b64encode(stream.getvalue()).decode()
+    return figure

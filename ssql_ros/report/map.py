@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
+from ssql_ros.report.figures import save
 from ssql_ros.report.plots import INK, MUTED
 
 HAZARD, SAFE, GOAL = "#c8602b", "#1f6fae", "#5b8c3e"
@@ -32,7 +32,6 @@ def draw_trajectories(
         names: of both axes.
     """
     figure = Figure(figsize=(3.4 * len(groups), 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (title, paths) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
         for rows, columns in hazards:
             low = (columns[0], rows[0])
@@ -43,5 +42,4 @@ def draw_trajectories(
         axes.set(xlim=(0, size[1]), ylim=(0, size[0]), aspect="equal", xlabel=names[1], ylabel=names[0])
         axes.set_title(title, fontsize=9, color=INK)
         axes.tick_params(colors=MUTED)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save(figure, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import os
@@ -15,6 +14,7 @@ import numpy as np
 from matplotlib.image import imsave
 
 from ssql_ros.processes.files import write_atomically
+from ssql_ros.report.figures import inline
 from ssql_ros.report.plots import (
     NAMES,
     NOT_RECORDED,
@@ -230,9 +230,8 @@ def _frames(frames: Sequence[Frame]) -> str:
             )
         buffer = io.BytesIO()
         imsave(buffer, image, format="png")
-        data = base64.b64encode(buffer.getvalue()).decode()
         caption = html.escape(frame.caption)
-        picture = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
+        picture = f'<img src="{inline(buffer.getvalue())}" alt="{caption}">'
         figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="frames">{"".join(figures)}</div>'
 

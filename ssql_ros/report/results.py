@@ -6,14 +6,11 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ssql_ros.processes.files import write_atomically
-from ssql_ros.report.plots import GRID, INK, MUTED
+from ssql_ros.report.figures import panels as drawn_panels
 
 # Told apart also without colour: the shield's own method is the dark one.
 COLOURS = ("#1f6fae", "#c8602b", "#5b8c3e", "#8a4fa3", "#b8912b", "#6b7782")
@@ -112,15 +109,10 @@ def plot_curves(rows: list[dict[str, str]], experiment: str, path: Path) -> None
     methods = list(dict.fromkeys(row["method"] for row in rows if row["experiment"] == experiment))
     moves = any(row["velocity"] not in ("", "nan") for row in rows if row["experiment"] == experiment)
     panels = ["reward", *(["velocity"] if moves else ["success"]), "incidents so far, per episode"]
-    with mpl.rc_context({"font.size": 9, "axes.edgecolor": MUTED, "text.color": INK, "axes.labelcolor": INK}):
-        figure = Figure(figsize=(10.0, 3.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        places = figure.subplots(1, len(panels))
+    titles = ["velocity, m/s" if panel == "velocity" else panel for panel in panels]
+    with drawn_panels(path, titles, 10.0, 3.0) as places:
         for axes, panel in zip(places, panels, strict=True):
-            axes.set_title("velocity, m/s" if panel == "velocity" else panel, loc="left", fontsize=9)
             axes.set_xlabel("steps")
-            axes.grid(color=GRID)
-            axes.spines[["top", "right"]].set_visible(False)
             for i, method in enumerate(methods):
                 chosen = [row for row in rows if row["experiment"] == experiment and row["method"] == method]
                 _draw(axes, chosen, panel, COLOURS[i % len(COLOURS)], method)
@@ -129,8 +121,6 @@ def plot_curves(rows: list[dict[str, str]], experiment: str, path: Path) -> None
                 axes.set_yscale("symlog", linthresh=1e-3)
                 axes.set_ylim(bottom=0.0)
         places[0].legend(frameon=False, fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
 
 
 def _draw(axes: Axes, rows: list[dict[str, str]], panel: str, colour: str, label: str) -> None:
@@ -170,25 +160,19 @@ def plot_over_lambda(by_lambda: dict[float, dict[str, dict[int, float]]], path: 
     first = next(iter(by_lambda.values()))
     chosen = [next((name for name in names if name in first), "") for names in OVER_LAMBDA]
     panels = [name for name in chosen if name]
-    with mpl.rc_context({"font.size": 9, "axes.edgecolor": MUTED, "text.color": INK, "axes.labelcolor": INK}):
-        figure = Figure(figsize=(2.6 * len(panels), 2.8), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    titles = [COLUMNS.get(name, (name, 0))[0] for name in panels]
+    with drawn_panels(path, titles, 2.6 * len(panels), 2.8) as places:
+        for axes, name in zip(places, panels, strict=True):
             seeds = [(t, value) for t, figures in by_lambda.items() for value in figures[name].values()]
             axes.plot(*zip(*seeds, strict=True), ".", color=COLOURS[-1], markersize=4, alpha=0.6)
             numbers = [np.array(list(figures[name].values())) for figures in by_lambda.values()]
             spread = [n.std(ddof=1) if len(n) > 1 else 0.0 for n in numbers]
             axes.errorbar(list(by_lambda), [n.mean() for n in numbers], spread, fmt="o-", capsize=3, color=COLOURS[0])
-            axes.set_title(COLUMNS.get(name, (name, 0))[0], loc="left", fontsize=9)
             axes.set_xscale("log")
             axes.set_xlabel("λ")
             if name == "q_bias" and max(abs(value) for _, value in seeds) > FAR_OFF:
                 # A seed that runs away must not hide the others.
                 axes.set_yscale("symlog", linthresh=1.0)
-            axes.grid(color=GRID)
-            axes.spines[["top", "right"]].set_visible(False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
 
 
 def write_results(results: Path) -> list[Path]:

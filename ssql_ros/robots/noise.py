@@ -11,24 +11,8 @@ from ssql_ros.behaviour.noise import OrnsteinUhlenbeck
 from ssql_ros.model.policy import ServedPolicy
 from ssql_ros.model.proposal import Proposal
 
-
-class Scripted:
-    """What scripted controllers have in common: a served policy that draws nothing. They define `best`."""
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode."""
-
-    def context(self) -> np.ndarray:
-        """Return nothing: nobody else needs to know what it remembers."""
-        return np.zeros(0)
-
-    def best(self, observation: np.ndarray) -> np.ndarray:
-        """Return the action (n_action,) for an observation (n_observation,), and move on by one step."""
-        raise NotImplementedError
-
-    def propose(self, observation: np.ndarray, rng: np.random.Generator) -> Proposal:
-        """Return the same as a proposal."""
-        return Proposal(self.best(observation), 0.0)
+# What scripted controllers are: they define `best`, which moves on by one step, and draw nothing.
+Scripted = ServedPolicy
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,7 @@ class Noise:
             raise ValueError(f"burst and rest: expected whole steps from 0 on, got {self.burst} and {self.rest}")
 
 
-class NoisyController:
+class NoisyController(ServedPolicy):
     """A controller plus noise, step by step; the noise depends on the generator alone.
 
     Args:

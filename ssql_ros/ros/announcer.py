@@ -7,14 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import rclpy
-from rclpy.node import Node
-
 from ssql_ros.contract.messages import fill, set_stamp, stamp_of
 from ssql_ros.model.announcement import Offer, Purpose
 from ssql_ros.model.signing import read_private_key
 from ssql_ros.msg import ModelAnnouncement, ModelStatus
-from ssql_ros.ros.executor import executor_for
+from ssql_ros.ros.client import Client
 from ssql_ros.ros.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.ros.process import ANSWERS, LATCHED
 
@@ -88,26 +85,9 @@ class Announcer:
             self._answers[stamp][message.node] = message
 
 
-class AnnouncerNode:
+class AnnouncerNode(Client):
     """An announcer with a node and an executor of its own. Use as a context manager."""
 
     def __init__(self, source: str, key: str | Path | None = None) -> None:
-        rclpy.init()
-        self.node = Node("announcer")
-        self._executor = executor_for(self.node)
+        super().__init__("announcer")
         self.announcer = Announcer(self.node, source, key)
-
-    def spin(self, seconds: float) -> None:
-        """Hear what comes within `seconds`, or the first of it."""
-        self._executor.spin_once(timeout_sec=seconds)
-
-    def __enter__(self) -> AnnouncerNode:
-        """Return this."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the graph."""
-        self._executor.remove_node(self.node)
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown()

@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.msg import Episode, ShieldedAction
-from ssql_ros.ros.executor import executor_for
+from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import EVENT, LATCHED
 
 
@@ -38,7 +36,7 @@ class EpisodeHeard:
     decision_times: list[float] = field(default_factory=list)
 
 
-class Conductor:
+class Conductor(Client):
     """A client of the simulator's, the controller's and the shield's services. Use as a context manager.
 
     Args:
@@ -50,9 +48,7 @@ class Conductor:
     def __init__(self, check: Callable[[], None], patience: float = 60.0, controller: str = "behaviour_node") -> None:
         self._check, self._patience, self._controller = check, patience, controller
         # Signals are the command's: it ends the graph in order.
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node("conductor")
-        self._executor = executor_for(self.node)
+        super().__init__("conductor", signal_handler_options=SignalHandlerOptions.NO)
         self._ended: list[Episode] = []
         self._heard, self._stamp, self._active = EpisodeHeard(), 0, False
         self.node.create_subscription(Episode, "episode", self._ended.append, LATCHED)
@@ -74,7 +70,7 @@ class Conductor:
             if time.monotonic() > end:
                 raise ConductorError(f"{what}: nothing for {self._patience:g} s")
             self._check()
-            self._executor.spin_once(timeout_sec=0.05)
+            self.spin(0.05)
         return value
 
     def _call(self, kind: Any, service: str, request: Any) -> Any:
@@ -161,14 +157,3 @@ class Conductor:
         if not self._ended:
             return False
         return len(self._heard.decisions) >= self._ended[-1].steps or self._stamp >= stamp_of(self._ended[-1])
-
-    def __enter__(self) -> Conductor:
-        """Return the conductor."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the graph."""
-        self._executor.remove_node(self.node)
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown()

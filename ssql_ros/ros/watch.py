@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import rclpy
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.msg import Episode, ShieldedAction, ShieldState
-from ssql_ros.ros.executor import executor_for
+from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import EVENT, LATCHED
 from ssql_ros.shield.decision import Decision
 from ssql_ros.shield.tick import Mode
@@ -31,7 +28,7 @@ class Account:
     interventions: int = 0
 
 
-class Watch:
+class Watch(Client):
     """Hears the simulator's episodes and the shield's state and interventions. Use as a context manager.
 
     Args:
@@ -41,16 +38,14 @@ class Watch:
     def __init__(self, say: Callable[[str], None] = print) -> None:
         self._say, self._account, self._stamp, self._before = say, Account(), 0, 0
         self._state, self._told, self._told_at = ShieldState(mode=ShieldState.INACTIVE), ShieldState(), time.monotonic()
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node("watch")
-        self._executor = executor_for(self.node)
+        super().__init__("watch", signal_handler_options=SignalHandlerOptions.NO)
         self.node.create_subscription(Episode, "episode", self._on_episode, LATCHED)
         self.node.create_subscription(ShieldState, "shield_node/state", self._on_state, LATCHED)
         self.node.create_subscription(ShieldedAction, "shield_node/interventions", self._on_intervention, EVENT)
 
     def spin(self, seconds: float) -> None:
         """Hear what comes within `seconds`, or the first of it."""
-        self._executor.spin_once(timeout_sec=seconds)
+        super().spin(seconds)
         if time.monotonic() - self._told_at > EVERY:
             self._tell_state()
 
@@ -113,14 +108,3 @@ class Watch:
         changed = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no intervention"
         why = f"; last reason: {state.last_reason}" if state.last_reason and decided > passed else ""
         self._say(f"shield: {decided} decisions in {EVERY:g} s: {passed} passed, {changed}{why}")
-
-    def __enter__(self) -> Watch:
-        """Return the watch."""
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        """Leave the graph."""
-        self._executor.remove_node(self.node)
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown()

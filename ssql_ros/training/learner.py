@@ -146,7 +146,7 @@ class OffPolicyLearner:
 
     def observe_rollouts(self, episodes: list[list[Transition]]) -> dict[str, torch.Tensor]:
         """Let the safety critic learn."""
-        return self.algorithm.learn_safety(episodes)
+        return self.algorithm.observe_rollouts(episodes)
 
     def finish(self) -> list[Work]:
         """Return what its algorithm still has to do."""

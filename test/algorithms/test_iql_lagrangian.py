@@ -213,7 +213,7 @@ def test_shapes_and_numbers_of_the_losses_are_the_equations():
     """With networks that are zero every loss has a closed form."""
     made = bandit_learner(price=2.0, expectile=0.7)
     with torch.no_grad():
-        for ensemble in made._named().values():
+        for ensemble in made._parts()["networks"].values():
             ensemble.flat.zero_()
     zero, ones = torch.zeros((4, 1)), torch.ones(4)
     batch = OfflineBatch(zero, zero, ones, -ones, zero, 0.0 * ones, 3.0 * ones)

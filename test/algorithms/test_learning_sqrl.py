@@ -51,7 +51,7 @@ def test_safety_target_is_one_after_an_incident_zero_after_a_success_and_discoun
     learner.generator.set_state(before)
     bootstrap = GAMMA * sigmoid(judged(learner.safety_target, np.repeat(next_observation, 4, axis=0), action)[0])
     y = {"incident": np.ones(4), "success": np.zeros(4), "none": bootstrap}[ending]
-    found = learner.learn_safety([[taken]])["safety_loss"]
+    found = learner.observe_rollouts([[taken]])["safety_loss"]
     close(found, -(y * np.log(q) + (1.0 - y) * np.log(1.0 - q)).mean())
 
 
@@ -61,7 +61,7 @@ def learned(episodes: list[list[Transition]], n_observation: int, **changes: obj
     settings = SQRLSettings(gamma_safe=GAMMA, **small, **changes)
     shape = (np.zeros(n_observation), np.ones(n_observation), 1, settings, 0)
     learner = SQRLPretraining(*shape, contract_id="none", steps=1, device=CPU, precision=FLOAT32)
-    learner.learn_safety(episodes)
+    learner.observe_rollouts(episodes)
     return learner
 
 
@@ -199,7 +199,7 @@ def test_episodes_of_the_safety_critic_are_masked_before_collection_is():
 def test_episodes_of_the_safety_critic_go_into_the_replay_where_asked_for(kept):
     learner = made(SQRLPretraining, replace(SETTINGS, keep_rollouts=kept, safety_updates=1, batch=4))
     learner.replay = Replay(10, 2, 2)
-    learner.learn_safety([[step([0.3, -0.8], [0.5, -0.5], [1.0, -1.2], incident=True)]] * 3)
+    learner.observe_rollouts([[step([0.3, -0.8], [0.5, -0.5], [1.0, -1.2], incident=True)]] * 3)
     assert len(learner.safety_replay) == 3
     assert len(learner.replay) == (3 if kept else 0)
 

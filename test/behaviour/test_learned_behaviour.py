@@ -12,7 +12,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ssql_ros.algorithms.behaviour_density import DensitySettings, MixtureDensity, conformal_floor, learn_density, split
+from ssql_ros.algorithms.behaviour_density import (
+    DensityLearner,
+    DensitySettings,
+    Fit,
+    MixtureDensity,
+    conformal_floor,
+    split,
+)
 from ssql_ros.behaviour.learned import LearnedDensity, encoded
 from ssql_ros.behaviour.policy import make_behaviour
 from ssql_ros.behaviour.promise import PromiseMonitor
@@ -23,6 +30,16 @@ from ssql_ros.robots.tasks import find_task
 
 torch.set_num_threads(1)
 K, N_STATE = 3, 2
+
+
+def learn_density(
+    states: np.ndarray, actions: np.ndarray, episode: np.ndarray, settings: DensitySettings, updates: int, seed: int
+) -> Fit:
+    """Make all updates of a `DensityLearner` in one go; return what came of it."""
+    learner = DensityLearner(states, actions, episode, settings, updates, seed)
+    for number in range(updates):
+        learner.step(number)
+    return learner.fit()
 
 
 def random_policy(rng: np.random.Generator, n_action: int, floor: float, size: float = 1.0) -> LearnedDensity:

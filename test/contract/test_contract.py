@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssql_ros.contract import Contract, ContractError, find_contract, load_contract
-from ssql_sim import leg_model
+from support import legs
 
 SHIPPED = find_contract("minitaur")
 CONTRACT = load_contract(SHIPPED)
@@ -293,7 +293,7 @@ actions = st.lists(st.floats(-3.0, 3.0), min_size=8, max_size=8).map(np.array)
 
 @given(actions)
 def test_joint_command_is_the_leg_model_of_the_task(action):
-    expected = leg_model.action_to_joint_positions(action)
+    expected = legs.action_to_joint_positions(action)
     np.testing.assert_allclose(CONTRACT.joint_command(action), expected, rtol=0, atol=1e-15)
 
 

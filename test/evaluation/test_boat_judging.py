@@ -9,7 +9,6 @@ import torch
 
 from ssql_ros.algorithms.safefql import SafeFQL
 from ssql_ros.cli.main import main
-from ssql_ros.evaluation.baselines import teacher_of
 from ssql_ros.evaluation.bundle_evaluation import evaluate_policy, read_starts
 from ssql_ros.evaluation.certificates import certify, scores_of
 from ssql_ros.model.bundle import ProbabilityCritic, load_bundle, save_bundle
@@ -110,7 +109,8 @@ def test_picture_of_one_set_over_the_other(bundle, tmp_path):
 
 @pytest.mark.slow
 def test_rivals_are_judged_from_the_same_starts(bundle, learner):
-    figures = rivals(bundle, teacher_of(learner), teacher_of(learner), [1, 2], episodes=4, seed=0, show=False)
+    teacher = learner.exported(learner.teacher)
+    figures = rivals(bundle, teacher, teacher, [1, 2], episodes=4, seed=0, show=False)
     names = {"safefql_n1", "safeifql_n1", "safeifql_n2", "fisor_like_n1", "fisor_like_n2"}
     assert set(figures) == {f"{name}_{figure}" for name in names for figure in ("return", "cost", "safe")}
     assert all(np.isfinite(value) for value in figures.values())

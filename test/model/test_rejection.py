@@ -7,7 +7,7 @@ import torch
 from bench.policy import bench_policy
 from ssql_ros.algorithms.safefql import SafeFQL
 from ssql_ros.data.logged_steps import OfflineData
-from ssql_ros.evaluation.baselines import feasible_weights, teacher_of, train_diffusion
+from ssql_ros.evaluation.baselines import feasible_weights, train_diffusion
 from ssql_ros.model.bundle import Layer, Network
 from ssql_ros.model.rejection import betas, by_rejection, diffusion_sampler, flow_sampler
 from ssql_ros.robots.boat.truth import boat_log
@@ -45,7 +45,9 @@ def test_flow_sampler_follows_its_field():
 
 def test_flow_sampler_is_the_teachers_own():
     made = learner(seed=2)
-    drawn = flow_sampler(teacher_of(made), made.settings.flow_steps)(np.zeros((6, 2)), np.random.default_rng(1))
+    drawn = flow_sampler(made.exported(made.teacher), made.settings.flow_steps)(
+        np.zeros((6, 2)), np.random.default_rng(1)
+    )
     noise = torch.from_numpy(np.random.default_rng(1).standard_normal((6, 2), np.float32))
     with torch.no_grad():
         assert drawn == pytest.approx(made.teach(made.standardise(torch.zeros((6, 2))), noise).numpy(), abs=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssql_sim.finite_mdp import (
+from support.finite_mdp import (
     FiniteMDP,
     NoFixedPoint,
     accumulated_bound,

@@ -22,6 +22,7 @@ from ssql_ros.robots.noise import Noise, blind_actions
 from ssql_ros.robots.tasks import find_task
 from ssql_sim import leg_model
 from ssql_sim.minitaur import INCIDENT_TERMS, MinitaurEnv, incident_margin
+from support import legs
 
 FRAME, PAST_FRAMES, PAST_ACTIONS, LEGS = slice(0, 12), slice(12, 72), slice(72, 112), slice(112, 120)
 actions_in_bounds = st.lists(st.floats(-1.0, 1.0), min_size=8, max_size=8).map(np.array)
@@ -303,15 +304,15 @@ def test_action_is_clipped_and_left_alone(env):
 
 @given(action=actions_in_bounds)
 def test_action_map_has_an_inverse_and_agrees_with_the_contract(action):
-    positions = leg_model.action_to_joint_positions(action)
-    np.testing.assert_allclose(leg_model.joint_positions_to_action(positions), action, rtol=0, atol=2e-15)
+    positions = legs.action_to_joint_positions(action)
+    np.testing.assert_allclose(legs.joint_positions_to_action(positions), action, rtol=0, atol=2e-15)
     contract = load_contract(find_contract("minitaur"))
     assert contract.commanded.joint_names == leg_model.JOINT_NAMES
     np.testing.assert_array_equal(contract.joint_command(action), positions)
 
 
 def test_action_zero_is_the_standing_pose():
-    pose = leg_model.leg_pose(leg_model.action_to_joint_positions(np.zeros(8)) * leg_model.MOTOR_DIRECTION)
+    pose = leg_model.leg_pose(legs.action_to_joint_positions(np.zeros(8)) * leg_model.MOTOR_DIRECTION)
     np.testing.assert_array_equal(pose, [0.0] * 4 + [2.0] * 4)
 
 
@@ -321,7 +322,7 @@ def test_joint_targets_move_the_robot_as_the_action_does(env):
     other.reset()
     for action in np.random.default_rng(1).uniform(-1.0, 1.0, (30, 8)):
         by_action = env.step(action)
-        by_targets = other.step_joint_positions(leg_model.action_to_joint_positions(action))
+        by_targets = other.step_joint_positions(legs.action_to_joint_positions(action))
         assert other.world.now == env.world.now
         np.testing.assert_allclose(by_targets[0], by_action[0], rtol=0, atol=2e-15)
         assert by_targets[1] == pytest.approx(by_action[1], abs=1e-15)

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support, boxes
 from ssql_ros.robots.minitaur.trot import CONTROL_PERIOD, GAITS, LEG_PHASE
 
 N_ACTION = 8
 
 
-class TrotMixture:
+class TrotMixture(BehaviourPolicy):
     """The policy.
 
     Args:
