@@ -23,7 +23,7 @@ REWARD_WEIGHT = 7.0
 DROP_PENALTY = 500.0
 REACHED = 0.4  # rad, between the cube's orientation and the goal's
 # m, of the cube's centre in the palm's frame; outside it is not in the hand any more.
-INSIDE = {"cube_x": (-0.07, 0.07), "cube_y": (0.02, 0.17), "cube_z": (0.015, 0.14)}
+INSIDE = {"cube_x": (-0.07, 0.07), "cube_y": (0.0, 0.17), "cube_z": (0.015, 0.14)}
 # rad, both joints of a coupled pair together.
 COUPLED_RANGE = (0.0, 3.142)
 VIEW = View(distance=0.36, yaw=140.0, pitch=-42.0, field_of_view=40.0)
@@ -143,7 +143,11 @@ class CubeEnv(gymnasium.Env):
             RuntimeError: no reset came before.
         """
         action = np.clip(_finite(action, "an action"), -1.0, 1.0)
-        return self._step(action, self._centre + self._half * action)
+        return self._step(action, self.targets(action))
+
+    def targets(self, action: np.ndarray) -> list[float]:
+        """The joint commands (20,), rad, that an action (20,) means."""
+        return (self._centre + self._half * action).tolist()
 
     def step_joint_positions(self, joint_position: np.ndarray) -> StepResult:
         """The same control step, commanded as a driver is.
@@ -154,7 +158,7 @@ class CubeEnv(gymnasium.Env):
         Returns, raises: as `step`.
         """
         target = _finite(joint_position, "joint positions")
-        return self._step((target - self._centre) / self._half, target)
+        return self._step((target - self._centre) / self._half, target.tolist())
 
     def sensors(self) -> dict[str, dict[str, Any]]:
         """What the hand's driver and a tracker of the cube would publish now, and the goal: vectors in SI units."""
@@ -177,10 +181,10 @@ class CubeEnv(gymnasium.Env):
     def close(self) -> None:
         self.world.close()
 
-    def _step(self, action: np.ndarray, target: np.ndarray) -> StepResult:
+    def _step(self, action: np.ndarray, target: list[float]) -> StepResult:
         if self._observation is None:
             raise RuntimeError("call reset() before the first step")
-        self.world.step(target.tolist())
+        self.world.step(target)
         self._steps += 1
         frame = self._frame()
         self._observation = np.concatenate([frame, self._observation[:_FRAME], action])
