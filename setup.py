@@ -29,6 +29,8 @@ EXTRAS = {
     "sim": ["gymnasium>=1.0", "pybullet>=3.2.6"],
     # The velocity-limited tasks; everything else does without.
     "mujoco": ["gymnasium[mujoco]>=1.4", "mujoco>=3.3,<4"],
+    # The cube's world: the hand's description. Nothing of the package is imported.
+    "hand": ["gymnasium>=1.0", "gymnasium-robotics>=1.3,<2", "pybullet>=3.2.6"],
     "report": ["matplotlib>=3.8"],
 }
 

@@ -42,7 +42,7 @@ class Side:
     arguments: Sequence[str]
 
 
-class _Process:
+class SideProcess:
     """A side that runs."""
 
     def __init__(self, side: Side, threads: int) -> None:
@@ -61,7 +61,7 @@ class _Process:
             env=environment,
         )
 
-    def __enter__(self) -> _Process:
+    def __enter__(self) -> SideProcess:
         while (line := self._line()) != "ready":
             if not line:
                 error = (self.process.stderr.read() if self.process.stderr else "").strip().splitlines()
@@ -95,7 +95,7 @@ def compare(sides: Sequence[Side], rounds: int, updates: int, threads: int) -> d
     """
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     with ExitStack() as stack:
-        processes = [stack.enter_context(_Process(side, threads)) for side in sides]
+        processes = [stack.enter_context(SideProcess(side, threads)) for side in sides]
         for _ in tqdm(range(rounds), desc="updates in turn", unit="round", leave=False):
             for process in processes:
                 times[process.name].append(process.seconds(updates))

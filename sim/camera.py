@@ -1,15 +1,26 @@
 """A camera that follows the robot, rendered in software: no display, no graphics card."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ssql_sim.engine import pybullet
 
-DISTANCE, HEIGHT = 0.85, 0.14  # m: from the point looked at, and of that point
-YAW, PITCH = 50.0, -22.0  # deg: ahead of the robot, on its right
-FIELD_OF_VIEW = 50.0  # deg, vertical
 NEAR, FAR = 0.05, 20.0  # m
 SUN = (0.6, -0.5, 3.0)
 ZENITH, HORIZON = (150, 185, 225), (228, 236, 244)  # RGB; the renderer itself leaves the sky blank
+
+
+class View(NamedTuple):
+    """Where a camera is, seen from the point that it looks at."""
+
+    distance: float  # m
+    yaw: float  # deg
+    pitch: float  # deg
+    field_of_view: float  # deg, vertical
+
+
+WALKER = View(0.85, 50.0, -22.0, 50.0)  # ahead of a robot that walks along x, on its right
 
 
 class Camera:
@@ -19,11 +30,11 @@ class Camera:
         ValueError: a width or height below 1.
     """
 
-    def __init__(self, width: int, height: int):
+    def __init__(self, width: int, height: int, view: View = WALKER):
         if width < 1 or height < 1:
             raise ValueError(f"a frame has a positive width and height, not {width} x {height}")
-        self.width, self.height = int(width), int(height)
-        self._projection = pybullet.computeProjectionMatrixFOV(FIELD_OF_VIEW, self.width / self.height, NEAR, FAR)
+        self.width, self.height, self._view = int(width), int(height), view
+        self._projection = pybullet.computeProjectionMatrixFOV(view.field_of_view, self.width / self.height, NEAR, FAR)
         # Above the horizon lie the uppermost rows only: the sky has turned pale there.
         share = np.minimum(np.linspace(0.0, 4.0, self.height), 1.0)[:, None]
         sky = (1.0 - share) * np.array(ZENITH) + share * np.array(HORIZON)
@@ -31,11 +42,11 @@ class Camera:
 
     def frame(self, client: int, target: tuple[float, float, float]) -> np.ndarray:
         """A frame, (height, width, 3) uint8, of the world of this physics client around a place (x, y, z), m."""
-        x, y, _ = target  # not z: the camera would hide the robot's own bounce
+        view = self._view
         _, _, pixels, depth, _ = pybullet.getCameraImage(
             self.width,
             self.height,
-            pybullet.computeViewMatrixFromYawPitchRoll((x, y, HEIGHT), DISTANCE, YAW, PITCH, 0.0, 2),
+            pybullet.computeViewMatrixFromYawPitchRoll(target, view.distance, view.yaw, view.pitch, 0.0, 2),
             self._projection,
             lightDirection=SUN,
             lightAmbientCoeff=0.55,

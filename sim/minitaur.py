@@ -21,6 +21,7 @@ MAX_FRONT_SWING = 0.8  # rad
 MAX_SPEED = 0.8  # m/s, the reward counts no more than this, either way
 ACCELERATION_WEIGHT = 0.01
 HISTORY = 5  # past frames and past actions in an observation
+LOOK_AT_HEIGHT = 0.14  # m, of the camera
 INCIDENT_TERMS = ("roll", "pitch", "front_left_swing", "front_right_swing")
 
 _FRAME = 12
@@ -203,7 +204,8 @@ class MinitaurEnv(gymnasium.Env):
         """A frame, (height, width, 3) uint8, from beside the robot; None without a render mode."""
         if self.render_mode is None:
             return None
-        return self._camera.frame(self.world.client, self.world.now.base.position)
+        x, y, _ = self.world.now.base.position  # not z: the camera would hide the robot's own bounce
+        return self._camera.frame(self.world.client, (x, y, LOOK_AT_HEIGHT))
 
     def close(self) -> None:
         self.world.close()

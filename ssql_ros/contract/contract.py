@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from typing import Any
 
@@ -33,8 +34,13 @@ MESSAGE_FIELDS: dict[str, dict[str, str]] = {
         **{f"position.{axis}": "m" for axis in "xyz"},
         **{f"linear_velocity.{axis}": "m/s" for axis in "xyz"},
     },
+    "geometry_msgs/msg/PoseStamped": {
+        **{f"position.{axis}": "m" for axis in "xyz"},
+        **{f"orientation.{axis}": "rad" for axis in ("roll", "pitch", "yaw")},
+    },
 }
 JOINT_STATE = "sensor_msgs/msg/JointState"
+POSE = "geometry_msgs/msg/PoseStamped"
 
 # Units that a contract may use, as (SI unit, value in that unit of one SI unit).
 UNITS: dict[str, tuple[str, float]] = {
@@ -59,6 +65,7 @@ class Input:
             the time at which a message came stands in for it.
         max_speed: rad/s or m/s, how fast what it measures can move: what moves further was put elsewhere (see `leaps`);
             None: told from the velocities that are measured.
+        frame_id: of a pose, the frame that it must be given in; empty: any.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Input:
     max_age: float
     stamps: str = "header"
     max_speed: float | None = None
+    frame_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,10 @@ class Commanded:
         offset, matrix: (n_joint,), (n_joint, n_action).
         max_rate: SI unit of the field per s: how fast a joint's command may move where its source changes: on
             activation, towards the safe action and back, at a swap; inf: not bounded.
+        coupled: by command, the joints whose sum it moves where one motor drives several; others move the joint of
+            their own name.
+        velocity, effort: (n_joint,), limits of what is commanded, rad/s and N m; inf: not told. No command moves faster
+            than its velocity where its source changes.
     """
 
     names: tuple[str, ...]
@@ -139,6 +151,25 @@ class Commanded:
     offset: np.ndarray
     matrix: np.ndarray
     max_rate: float = math.inf
+    coupled: dict[str, tuple[str, ...]] = dataclass_field(default_factory=dict)
+    velocity: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
+    effort: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
+
+    @property
+    def moved(self) -> tuple[tuple[str, ...], ...]:
+        """Return the joints that each command moves, as the robot measures them."""
+        return tuple(self.coupled.get(name, (name,)) for name in self.joint_names)
+
+    @property
+    def joint_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the largest command (n_joint,) that any action inside its bounds means."""
+        ends = np.stack([self.matrix * self.low, self.matrix * self.high])
+        return self.offset + ends.min(axis=0).sum(axis=1), self.offset + ends.max(axis=0).sum(axis=1)
+
+    @property
+    def fastest(self) -> np.ndarray:
+        """Return how fast each command may move where its source changes, (n_joint,), SI unit of the field per s."""
+        return np.minimum(np.broadcast_to(self.velocity, len(self.joint_names)), self.max_rate)
 
 
 @dataclass(frozen=True)
@@ -215,20 +246,20 @@ class Contract:
     @cached_property
     def joint_limits(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the largest joint command (n_joint,) that any action means, SI units."""
-        told = self.commanded
-        ends = np.stack([told.matrix * told.low, told.matrix * told.high])
-        return told.offset + ends.min(axis=0).sum(axis=1), told.offset + ends.max(axis=0).sum(axis=1)
+        return self.commanded.joint_range
 
     @cached_property
-    def _measured_places(self) -> list[int] | None:
-        """Return where in a frame the commanded field of each joint is measured; None where one is not."""
+    def _measured_places(self) -> list[list[int]] | None:
+        """Return where in a frame the commanded field of what each command moves is measured; None where one is not."""
         found = {
             feature.joint: i
             for i, feature in enumerate(self.observed.frame)
             if feature.joint is not None and feature.field == self.commanded.field and feature.factor
         }
-        names = self.commanded.joint_names
-        return [found[name] for name in names] if all(name in found for name in names) else None
+        moved = self.commanded.moved
+        if not all(name in found for names in moved for name in names):
+            return None
+        return [[found[name] for name in names] for names in moved]
 
     def measured_command(self, frame: np.ndarray, near: np.ndarray) -> np.ndarray | None:
         """Return the joint command (n_joint,) that holds a robot as it is in a frame (n_frame,), SI units.
@@ -237,15 +268,16 @@ class Contract:
             near: (n_joint,), angles that a frame has wrapped are brought next to it.
 
         Returns:
-            None where the frame does not measure the commanded field of every joint.
+            None where the frame does not measure the commanded field of every joint. Of joints that one command moves
+            together it is the sum.
         """
         if self._measured_places is None:
             return None
         command = np.empty(len(near))
-        for joint, i in enumerate(self._measured_places):
-            feature = self.observed.frame[i]
-            command[joint] = frame[i] / feature.factor
-            if feature.wrap:
+        for joint, places in enumerate(self._measured_places):
+            features = [self.observed.frame[i] for i in places]
+            command[joint] = sum(frame[i] / feature.factor for i, feature in zip(places, features, strict=True))
+            if any(feature.wrap for feature in features):
                 command[joint] += 2 * math.pi * round((near[joint] - command[joint]) / (2 * math.pi))
         return command
 
@@ -320,6 +352,10 @@ class Contract:
                 {name: [low, high] for name, low, high in zip(b.features, b.low, b.high, strict=True)}
                 for b in self.boxes
             ]
+        if told.coupled:
+            meaning["coupled"] = {name: list(joints) for name, joints in told.coupled.items()}
+        if frames := {name: source.frame_id for name, source in self.inputs.items() if source.frame_id}:
+            meaning["frames"] = frames
         if self.balls:
             meaning["incident_balls"] = [[b.radius, dict(zip(b.features, b.centre, strict=True))] for b in self.balls]
         return meaning

@@ -14,6 +14,7 @@ from ssql_ros.contract import keys
 from ssql_ros.contract.contract import (
     JOINT_STATE,
     MESSAGE_FIELDS,
+    POSE,
     UNITS,
     Block,
     Commanded,
@@ -80,7 +81,11 @@ def _read_inputs(top: Section) -> dict[str, Input]:
         kind = entry.text("type", MESSAGE_FIELDS)
         stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[0]
         fastest = entry.number("max_speed", positive=True) if entry.has("max_speed") else None
-        inputs[name] = Input(name, entry.text("topic"), kind, entry.number("max_age", positive=True), stamps, fastest)
+        frame_id = entry.text("frame_id") if entry.has("frame_id") else ""
+        if frame_id and kind != POSE:
+            raise entry.error("frame_id", f"is for a {POSE}, this is a {kind}")
+        age = entry.number("max_age", positive=True)
+        inputs[name] = Input(name, entry.text("topic"), kind, age, stamps, fastest, frame_id)
     return inputs
 
 
@@ -178,17 +183,53 @@ def _read_commanded(top: Section) -> Commanded:
         idle = [name for name, column in zip(names, matrix.T, strict=True) if not column.any()]
         what = f"{', '.join(idle)} moves no joint" if idle else "different actions would give the same joint command"
         raise section.error("joints", f"{what}: is a joint missing?")
-    return Commanded(
+    joint_names = _names_once(joints)
+    told = Commanded(
         names=names,
         low=np.array([entry.number("low") for entry in elements]),
         high=np.array([entry.number("high") for entry in elements]),
         topic=command.text("topic"),
         field=field,
-        joint_names=_names_once(joints),
+        joint_names=joint_names,
         offset=to_si * np.array([entry.number("offset") for entry in joints]),
         matrix=matrix,
         max_rate=to_si * command.number("max_rate", positive=True) if command.has("max_rate") else math.inf,
+        coupled=_read_coupled(joints, joint_names),
+        velocity=to_si * _limits(joints, "velocity"),
+        effort=_limits(joints, "effort"),
     )
+    _check_joint_limits(joints, told, to_si)
+    return told
+
+
+def _read_coupled(joints: list[Section], taken: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    coupled: dict[str, tuple[str, ...]] = {}
+    moved = {name for name, entry in zip(taken, joints, strict=True) if not entry.has("couples")}
+    for name, entry in zip(taken, joints, strict=True):
+        if not entry.has("couples"):
+            continue
+        parts = entry.items("couples")
+        if len(parts) < 2 or not all(isinstance(part, str) and part for part in parts):
+            raise entry.error("couples", f"expected a list of at least 2 names of joints, got {parts!r}")
+        for part in parts:
+            if part in moved:
+                raise entry.error("couples", f"{part!r} is moved by two commands")
+            moved.add(part)
+        coupled[name] = tuple(parts)
+    return coupled
+
+
+def _limits(joints: list[Section], key: str) -> np.ndarray:
+    return np.array([entry.number(key, positive=True) if entry.has(key) else math.inf for entry in joints])
+
+
+def _check_joint_limits(joints: list[Section], told: Commanded, to_si: float) -> None:
+    """Raise ContractError where an action would command a joint beyond what it can do."""
+    least, most = told.joint_range
+    for entry, low, high in zip(joints, least / to_si, most / to_si, strict=True):
+        for key, wrong in (("lower", lambda end, low=low: low < end), ("upper", lambda end, high=high: high > end)):
+            if entry.has(key) and wrong(entry.number(key) + (1e-9 if key == "upper" else -1e-9)):
+                raise entry.error(key, f"the action's bounds command from {low:g} to {high:g}, beyond it")
 
 
 def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...], tuple[Box, ...], tuple[Ball, ...]]:

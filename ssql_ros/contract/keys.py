@@ -90,6 +90,12 @@ INPUT = Keys(
             "m/s or rad/s",
             optional=True,
         ),
+        Key(
+            "frame_id",
+            "name",
+            "of a geometry_msgs/msg/PoseStamped: a message in another frame is refused (default: any is taken)",
+            optional=True,
+        ),
     ),
 )
 OBSERVATION = Keys(
@@ -182,9 +188,22 @@ JOINT = Keys(
     "action.joints[i]",
     "The command of one joint.",
     (
-        Key("name", "name", "of the joint, as in JointState"),
+        Key("name", "name", "of the joint, as the driver takes it in a JointState"),
         Key("offset", "number", "its command at an action of zeros", "unit"),
         Key("sum", "mapping of action elements to numbers", "its weights", "unit"),
+        Key(
+            "couples",
+            "list of at least 2 names",
+            "joints whose sum it commands, where one motor drives several; they are measured, it is not (default: the "
+            "joint of its own name)",
+            optional=True,
+        ),
+        Key("lower", "number", "its least command: no action may mean less", "unit", True),
+        Key("upper", "number, above lower", "its largest command: no action may mean more", "unit", True),
+        Key(
+            "velocity", "number above 0", "how fast it can move; bounds its command as max_rate does", "unit / s", True
+        ),
+        Key("effort", "number above 0", "what it can exert; told to who asks", "N m", True),
     ),
 )
 LIMIT = Keys(

@@ -4,7 +4,8 @@ A simulation is reset, a motion capture begins anew, somebody carries the robot 
 on, and what is measured leaps. What leaps is told from what moves fast by speed. An input's `max_speed` counts alone
 where the contract gives one. Else a place is compared with the velocities that the same frames measure, at both ends:
 it leaps where it moved more than twice as far as the faster of them explains, and further than any acceleration makes
-up for between two measurements. Where no velocity is measured, only what is beyond `FASTEST` leaps.
+up for between two measurements. Where no velocity is measured, only what is beyond `FASTEST` leaps. A pose is judged
+as a position and as an orientation; its `max_speed` is that of the position.
 
 An orientation is judged as a whole, so that roll may flip where pitch passes 90 degrees; a joint by its angle on the
 circle, so that an encoder may begin anew after a turn.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssql_ros.contract.contract import JOINT_STATE, Contract, Feature
+from ssql_ros.contract.contract import JOINT_STATE, POSE, Contract, Feature
 from ssql_ros.contract.stamped import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -53,15 +54,20 @@ class _Place:
     ) -> None:
         first = features[0][1]
         source = contract.inputs[first.input]
-        self.input, self.kind = first.input, source.type
+        # A pose is two places: it moves as what an odometry and what an IMU measures.
+        turns = first.field.startswith("orientation.")
+        self.kind = source.type if source.type != POSE else IMU if turns else ODOMETRY
+        max_speed = None if source.type == POSE and turns else source.max_speed
+        self.input = first.input
         self.name = " and ".join(feature.name for _, feature in features)
         self._at = [(i, feature.factor) for i, feature in features]
-        self._rates = [] if source.max_speed is not None else [(i, feature.factor) for i, feature in rates]
+        self._rates = [] if max_speed is not None else [(i, feature.factor) for i, feature in rates]
         self._way = way
         commanded = contract.commanded
-        free = first.joint is not None and not (first.joint in commanded.joint_names and commanded.field == "position")
+        moved = {joint for joints in commanded.moved for joint in joints}
+        free = first.joint is not None and not (first.joint in moved and commanded.field == "position")
         # A wheel may turn as fast as it likes.
-        self._fastest = source.max_speed or (math.inf if free else FASTEST[source.type])
+        self._fastest = max_speed or (math.inf if free else FASTEST[self.kind])
 
     @property
     def judged(self) -> bool:
@@ -155,8 +161,9 @@ def _places(contract: Contract) -> list[_Place]:
                     places.append(_Place(contract, [at], rates, _turned))
             continue
         by_field = {feature.field: (i, feature) for i, feature in of_input}
-        place = _oriented(contract, by_field) if kind == IMU else _positioned(contract, by_field)
-        places += [] if place is None else [place]
+        found = [] if kind == IMU else [_positioned(contract, by_field)]
+        found += [] if kind == ODOMETRY else [_oriented(contract, by_field)]
+        places += [place for place in found if place is not None]
     return places
 
 
@@ -176,7 +183,7 @@ def _positioned(contract: Contract, by_field: dict[str, tuple[int, Feature]]) ->
 
 
 def _oriented(contract: Contract, by_field: dict[str, tuple[int, Feature]]) -> _Place | None:
-    """Return the tilt or the orientation that an IMU tells; None where what is read of it has no sure distance."""
+    """Return the tilt or orientation that an IMU or a pose tells; None where what is read has no sure distance."""
     turns = [turn for turn in ("roll", "pitch", "yaw") if f"orientation.{turn}" in by_field]
     ways: dict[tuple[str, ...], Callable[[list[float], list[float]], float]] = {
         ("pitch",): _turned,

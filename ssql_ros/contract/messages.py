@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssql_ros.contract.contract import JOINT_STATE, Contract, Feature, Input
+from ssql_ros.contract.contract import JOINT_STATE, POSE, Contract, Feature, Input
 from ssql_ros.contract.header import check_stamp as check_stamp
 from ssql_ros.contract.header import set_stamp as set_stamp
 from ssql_ros.contract.header import stamp_of as stamp_of
+from ssql_ros.contract.rotations import orientation_of, rotated
 from ssql_ros.contract.schema import ContractError
 
 
@@ -88,12 +89,8 @@ def _imu_values(message: Any, what: str) -> dict[str, float]:
     q, rate, a = message.orientation, message.angular_velocity, message.linear_acceleration
     w, x, y, z = q.w, q.x, q.y, q.z
     p, q, r = rate.x, rate.y, rate.z
-    norm = math.sqrt(w * w + x * x + y * y + z * z)
-    # An unset message has an all-zero quaternion.
-    if not abs(norm - 1.0) < 1e-2:
-        raise ContractError(f"{what}: no orientation: expected a unit quaternion, got norm {norm:.3g}")
-    roll, pitch, yaw = _roll_pitch_yaw(w, x, y, z)
-    world = _rotate((w, x, y, z), (p, q, r))
+    roll, pitch, yaw = orientation_of(w, x, y, z, what)
+    world = rotated((w, x, y, z), (p, q, r))
     return {
         "orientation.roll": roll,
         "orientation.pitch": pitch,
@@ -110,30 +107,6 @@ def _imu_values(message: Any, what: str) -> dict[str, float]:
     }
 
 
-# Rotations are written out in plain floats: transforms3d's matrices take ten times as long, and these run on every
-# reading, while a robot waits.
-
-
-def _roll_pitch_yaw(w: float, x: float, y: float, z: float) -> tuple[float, float, float]:
-    """Return roll, pitch and yaw (rad, REP-103: turns about fixed axes x, y, z) of the quaternion (w, x, y, z).
-
-    By way of the rotation matrix, in the order in which transforms3d does it: so both give the same bits.
-    """
-    s = 2.0 / (w * w + x * x + y * y + z * z)
-    sx, sy, sz = x * s, y * s, z * s
-    m00, m10, m20 = 1.0 - (y * sy + z * sz), x * sy + w * sz, x * sz - w * sy
-    m21, m22 = y * sz + w * sx, 1.0 - (x * sx + y * sy)
-    return math.atan2(m21, m22), math.atan2(-m20, math.sqrt(m00 * m00 + m10 * m10)), math.atan2(m10, m00)
-
-
-def _rotate(q: tuple[float, float, float, float], v: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Return vector `v` turned by the quaternion (w, x, y, z): v + 2 u x (u x v + w v), for |q| = 1."""
-    w, x, y, z = q
-    vx, vy, vz = v
-    cx, cy, cz = y * vz - z * vy + w * vx, z * vx - x * vz + w * vy, x * vy - y * vx + w * vz
-    return vx + 2 * (y * cz - z * cy), vy + 2 * (z * cx - x * cz), vz + 2 * (x * cy - y * cx)
-
-
 def _odometry_values(message: Any, _what: str) -> dict[str, float]:
     p, v = message.pose.pose.position, message.twist.twist.linear
     return {
@@ -143,6 +116,19 @@ def _odometry_values(message: Any, _what: str) -> dict[str, float]:
         "linear_velocity.x": v.x,
         "linear_velocity.y": v.y,
         "linear_velocity.z": v.z,
+    }
+
+
+def _pose_values(message: Any, what: str) -> dict[str, float]:
+    p, q = message.pose.position, message.pose.orientation
+    roll, pitch, yaw = orientation_of(q.w, q.x, q.y, q.z, what)
+    return {
+        "position.x": p.x,
+        "position.y": p.y,
+        "position.z": p.z,
+        "orientation.roll": roll,
+        "orientation.pitch": pitch,
+        "orientation.yaw": yaw,
     }
 
 
@@ -171,6 +157,7 @@ def _measured(fields: Sequence[str]) -> list[str]:
 _FIELD_VALUES: dict[str, Callable[[Any, str], dict[str, float]]] = {
     "sensor_msgs/msg/Imu": _imu_values,
     "nav_msgs/msg/Odometry": _odometry_values,
+    POSE: _pose_values,
 }
 
 
@@ -184,6 +171,7 @@ class InputReader:
         self._units = [(feature.factor, feature.wrap) for feature in features]
         self._fields = [feature.field for feature in features]
         self._read_joints: JointReader | None = None
+        self._frame_id = source.frame_id
         self._measured = _measured(self._fields) if source.type == "sensor_msgs/msg/Imu" else []
         if source.type == JOINT_STATE:
             joints = [feature.joint or "" for feature in features]
@@ -201,6 +189,9 @@ class InputReader:
             values = self._read_joints.values(message)
         else:
             _check_measured(message, self._measured, self._what)
+            if self._frame_id and message.header.frame_id != self._frame_id:
+                given = message.header.frame_id
+                raise ContractError(f"{self._what}: expected a pose in frame {self._frame_id!r}, got one in {given!r}")
             by_field = self._values_of(message, self._what)
             values = [by_field[field] for field in self._fields]
             _check_finite(values, self._names, self._what)

@@ -20,6 +20,7 @@ _HEADER = struct.Struct("<4xiII")  # stamp: s and ns; length of frame_id
 _COUNT = struct.Struct("<I")
 _FLAGS = struct.Struct("<B?")
 _IMU = struct.Struct("<4d9d3d9d3d9d")
+_PLACE = struct.Struct("<7d")
 _POSE = struct.Struct("<7d36d")
 _TWIST = struct.Struct("<6d36d")
 
@@ -81,6 +82,20 @@ class Pose(NamedTuple):
 
     position: Vector3
     orientation: Quaternion
+
+
+class FramedHeader(NamedTuple):
+    """std_msgs/msg/Header, with the frame."""
+
+    stamp: Stamp
+    frame_id: str
+
+
+class PoseStamped(NamedTuple):
+    """geometry_msgs/msg/PoseStamped."""
+
+    header: FramedHeader
+    pose: Pose
 
 
 class PoseWithCovariance(NamedTuple):
@@ -253,6 +268,14 @@ def _odometry(data: bytes) -> Odometry:
     )
 
 
+def _pose_stamped(data: bytes) -> PoseStamped:
+    header, end = _header(data)
+    frame_id, _ = _string(data, _HEADER.size - _COUNT.size)
+    values = _PLACE.unpack_from(data, _at_8(end))
+    pose = Pose(Vector3(*values[:3]), Quaternion(*values[3:]))
+    return PoseStamped(FramedHeader(header.stamp, frame_id), pose)
+
+
 def _proposal(data: bytes) -> Proposal:
     header, end = _header(data)
     contract_id, end = _string(data, end)
@@ -280,6 +303,7 @@ _READERS: dict[str, Callable[[], Callable[[bytes], Any]]] = {
     "sensor_msgs/msg/JointState": _JointStateReader,
     "sensor_msgs/msg/Imu": lambda: _imu,
     "nav_msgs/msg/Odometry": lambda: _odometry,
+    "geometry_msgs/msg/PoseStamped": lambda: _pose_stamped,
     "ssql_ros/msg/Proposal": lambda: _proposal,
     "ssql_ros/msg/ShieldedAction": lambda: _shielded_action,
     "ssql_ros/msg/Episode": lambda: _stamped,

@@ -137,9 +137,10 @@ def _columns(header: list[str], names: Sequence[str], path: Path) -> list[str]:
 
 
 def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False) -> dict[str, float]:
-    """Return figures of a task's safe behaviour policy, by name: return_mean, return_max, incidents, velocity_mean.
+    """Return figures of a task's safe behaviour policy, by name: return_mean, return_max, incidents.
 
-    A mixture is taken apart: each of its parts without noise (the middle of its support), each with it, and all.
+    Worlds that tell them add success (the share of episodes that end in one) and velocity_mean. A mixture is taken
+    apart: each of its parts without noise (the middle of its support), each with it, and all.
 
     Raises:
         ValueError: no episodes, or the task has no behaviour policy.
@@ -172,6 +173,8 @@ def evaluate_behaviour(task: Task, episodes: int, seed: int, show: bool = False)
             f"{name}_return_max": max(rewards),
             f"{name}_incidents": float(sum(row.incident for row in rows)),
         }
+        if "success" in driver.info:
+            figures[f"{name}_success"] = float(np.mean([row.success for row in rows]))
         if not math.isnan(rows[0].velocity):
             figures[f"{name}_velocity_mean"] = float(np.mean([row.velocity for row in rows]))
     bar.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -48,6 +48,11 @@ class Driver:
     def between_episodes(self) -> bool:
         """Return whether no episode is going on."""
         return self._rollout.ended
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Return what the world says of the newest step."""
+        return self._rollout.info
 
     @property
     def cost(self) -> float:

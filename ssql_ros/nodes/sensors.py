@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Imu, JointState
 
@@ -40,9 +41,19 @@ def _odometry(reading: Reading, stamp: int) -> Odometry:
     return message
 
 
+def _pose(reading: Reading, stamp: int) -> PoseStamped:
+    message = PoseStamped()
+    message.header.frame_id = reading.get("frame_id", "map")
+    set_stamp(message, stamp)
+    fill_vector3(message.pose.position, reading.get("position", _ZERO))
+    fill_quaternion(message.pose.orientation, reading.get("orientation", _UPRIGHT))
+    return message
+
+
 # From the readings of one input (see robots.body) and a stamp in ns to its message.
 MESSAGES: dict[str, Callable[[Reading, int], Any]] = {
     "sensor_msgs/msg/JointState": _joint_state,
     "sensor_msgs/msg/Imu": _imu,
     "nav_msgs/msg/Odometry": _odometry,
+    "geometry_msgs/msg/PoseStamped": _pose,
 }

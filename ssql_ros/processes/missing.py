@@ -20,6 +20,7 @@ EXTRAS = {
     "pybullet": "sim",
     "pybullet_data": "sim",
     "mujoco": "mujoco",
+    "gymnasium_robotics": "hand",
     "matplotlib": "report",
 }
 _DISTRIBUTIONS = {

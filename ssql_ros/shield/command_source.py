@@ -3,15 +3,13 @@ safe action and back, at activation, at a swap."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
 
 
 class CommandSource:
-    """Bounds the change of the joint command by the contract's `max_rate` whenever its source changes.
+    """Bounds the change of the joint command by the contract's `max_rate` and velocities whenever its source changes.
 
     From the change on until the command has come to where its source wants it; after that the source has it alone.
 
@@ -21,7 +19,7 @@ class CommandSource:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        self._step = contract.commanded.max_rate * contract.control_period
+        self._step = contract.commanded.fastest * contract.control_period
         self.last: np.ndarray | None = None
         self._limiting = True
         self._held: np.ndarray | None = None  # where the safe action leads, while it is held
@@ -42,7 +40,7 @@ class CommandSource:
 
     def limited(self, wanted: np.ndarray) -> np.ndarray:
         """Return a joint command (n_joint,) no further from the last than it may be, or `wanted` itself."""
-        if not self._limiting or self.last is None or not math.isfinite(self._step):
+        if not self._limiting or self.last is None or not np.isfinite(self._step).any():
             return wanted
         change = wanted - self.last
         if (np.abs(change) <= self._step).all():

@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
 from hypothesis import given
 from hypothesis import strategies as st
 from nav_msgs.msg import Odometry
@@ -14,7 +15,12 @@ from ssql_ros.contract import ContractError
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.contract.serialised import reader_of
 
-KINDS = {"sensor_msgs/msg/JointState": JointState, "sensor_msgs/msg/Imu": Imu, "nav_msgs/msg/Odometry": Odometry}
+KINDS = {
+    "sensor_msgs/msg/JointState": JointState,
+    "sensor_msgs/msg/Imu": Imu,
+    "nav_msgs/msg/Odometry": Odometry,
+    "geometry_msgs/msg/PoseStamped": PoseStamped,
+}
 numbers = st.floats(width=64)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
 stamps = st.tuples(st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1))
@@ -52,6 +58,15 @@ def test_joint_states_are_those_of_rclpy(stamp, frame_id, names, position, veloc
     message = stamped(JointState(), stamp, frame_id)
     message.name, message.position, message.velocity, message.effort = names, position, velocity, effort
     check(message, "sensor_msgs/msg/JointState")
+
+
+@given(stamps, texts, st.lists(numbers, min_size=7, max_size=7))
+def test_poses_are_those_of_rclpy_with_their_frame(stamp, frame_id, values):
+    message = stamped(PoseStamped(), stamp, frame_id)
+    p, q = message.pose.position, message.pose.orientation
+    p.x, p.y, p.z, q.x, q.y, q.z, q.w = values
+    check(message, "geometry_msgs/msg/PoseStamped")
+    assert reader_of("geometry_msgs/msg/PoseStamped", refused)(serialize_message(message)).header.frame_id == frame_id
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "base", "odom_1"]), st.permutations(["a", "bc", "joint_3"]), rows)))
