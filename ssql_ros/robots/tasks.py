@@ -30,6 +30,7 @@ class Task:
         behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
         judged: options of the world that Q is judged in, whose episodes then show their discounted rest.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
+        contract_file: of a robot that is known by its contract alone, and has no world; empty: the robot is a plug.
     """
 
     name: str
@@ -43,15 +44,21 @@ class Task:
     centre: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
     judged: dict[str, Any] = field(default_factory=dict)
+    contract_file: str = ""
 
     @property
     def plug(self) -> Any:
-        """Return its robot (a `plug.Robot`)."""
+        """Return its robot (a `plug.Robot`). Raises ValueError where it is known by its contract alone."""
+        if self.contract_file:
+            raise ValueError(
+                f"{self.contract_file}: robot {self.robot} is known by its contract alone: it has no simulated world; "
+                "learn from its data with --data or --bag, or make it a plug (docs/how_to/add_a_robot.md)"
+            )
         return plugs()[self.robot]
 
     def contract(self) -> Contract:
         """Return the robot's contract."""
-        return load_contract(find_contract(self.robot))
+        return load_contract(self.contract_file or find_contract(self.robot))
 
     def bundle_path(self) -> Path:
         """Return the path of the shipped safety critic. Raises ValueError where none is shipped."""
@@ -80,6 +87,10 @@ class Task:
 
     def _need(self, what: str, words: str) -> Any:
         if not getattr(self, what):
+            if self.contract_file:
+                raise ValueError(
+                    f"{self.contract_file}: robot {self.robot}, known by its contract alone, has no {words}"
+                )
             with_one = ", ".join(name for name, task in tasks().items() if getattr(task, what))
             raise ValueError(f"task {self.name!r} has no {words}; these have one: {with_one}")
         return getattr(self, what)
@@ -113,11 +124,13 @@ def tasks() -> dict[str, Task]:
 
 
 def find_task(name: str) -> Task:
-    """Return a task by name.
+    """Return a task by name; of a contract's file (.yaml), its robot without a world, known by what it recorded.
 
     Raises:
-        ValueError: no such task; the text lists those that are known.
+        ValueError: no such task; the text lists those that are known. A ContractError where the file cannot be read.
     """
+    if name not in tasks() and name.endswith((".yaml", ".yml")):
+        return Task(name, load_contract(name).robot, contract_file=name)
     if name not in tasks():
         raise ValueError(f"task {name!r} is unknown; known: {', '.join(tasks()) or 'none, as no robot is installed'}")
     return tasks()[name]
