@@ -37,8 +37,8 @@ def add_parser(verbs: Any) -> None:
         "q_rmse (over the returns' range), q_rank (rank correlation), q_share (of the steps, those that see their "
         "discounted rest), v_bias (V at its M draws against 4096). The figures are stored in the bundle. A critic of "
         "margins (SafeFQL) is certified instead: `ssql certify`. With --data nothing is driven: the critic is held "
-        "against episodes of a log that the bundle has not learned from (auc with its 95 % interval over episodes; skill: how "
-        "much better than the base rate, 1 is perfect), and nothing of that is a certificate.",
+        "against episodes of a log that the bundle has not learned from (auc with its 95 % interval over episodes; "
+        "skill: how much better than the base rate, 1 is perfect), and nothing of that is a certificate.",
         epilog="example: ssql calibrate runs/critic/bundle.safetensors --data data/robot --contract my_robot.yaml",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")

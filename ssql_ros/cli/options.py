@@ -63,7 +63,7 @@ def add_robot(
     either.add_argument(
         "--contract",
         metavar="FILE",
-        help="contract YAML of a robot without a world (see `ssql contract init`), whose --data or --bag is learned from",
+        help="contract YAML of a robot without a world (`ssql contract init`), whose --data or --bag is learned from",
     )
 
 

@@ -103,8 +103,8 @@ _FOLDER = (
     "that the shield node loads. The same command resumes it from the last checkpoint."
 )
 _JUDGED = (
-    "With --data or --bag nothing is driven to learn from: only the final policy, to judge it; with --contract not even "
-    "that: it is judged on episodes of the log that are held out."
+    "With --data or --bag nothing is driven to learn from: only the final policy, to judge it; with --contract not "
+    "even that: it is judged on episodes of the log that are held out."
 )
 _LEARNERS = {
     "sqrl": _Learner("SQRL: a safety critic with the policy, then fine-tuning behind its mask"),

@@ -70,12 +70,13 @@ def judge_critic(bundle: Bundle, data: DataSet, segments: list[slice]) -> dict[s
 
     Returns:
         episodes, incidents; n: steps of known outcome; base_rate: the mean discounted incident (of margins, the
-        share of steps with one within the horizon), what one could say without looking; auc: an incident within the horizon is ranked above none, with its 95 % interval over episodes;
-        of a critic of probabilities also ece, bias, deciles (see `calibration`), brier, and skill = 1 - brier / brier
-        of the base rate: 0 is no better than the base rate, 1 is perfect, below 0 is worse; stepped_in: share of steps
-        that the shield would not have let pass; caught: share of incidents with such a step in the horizon before;
-        lead: the median of how many steps before, 0 where it did not; false_alarms: share of such steps among those that no incident
-        followed.
+        share of steps with one within the horizon), what one could say without looking; auc: how often an incident
+        within the horizon is ranked above none, with its 95 % interval over episodes; of a critic of probabilities also
+        ece, bias, deciles (see `calibration`), brier, and skill = 1 - brier / brier of the base rate: 0 is no better
+        than the base rate, 1 is perfect, below 0 is worse; stepped_in: share of steps that the shield would not have
+        let pass; caught: share of episodes with an incident that have such a step in the horizon before; lead: the
+        median of how many steps before, 0 where it did not; false_alarms: share of such steps among those that no
+        incident followed.
 
     Raises:
         ValueError: no step of known outcome.
@@ -128,7 +129,7 @@ def _stepping_in(refused: np.ndarray, positive: np.ndarray, steps: np.ndarray, n
 
 
 def _auc_interval(score: np.ndarray, positive: np.ndarray, number: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the AUC by a bootstrap over segments: steps of one episode are no independent ones."""
+    """Return the 95 % interval of the AUC, by a bootstrap over segments: steps of an episode are not independent."""
     groups = [np.flatnonzero(number == each) for each in np.unique(number)]
     rng, found = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
@@ -192,8 +193,8 @@ def held_out_parts(bundle: Bundle, data: DataSet) -> tuple[Parts, str]:
     share = float(plan.get("held_out", 0.0))
     if not share:
         raise BundleError(
-            f"{bundle.path}: has learned from all of {data.path}: expected episodes that it has not seen; calibrate with "
-            "another data set, or train with --held-out-share"
+            f"{bundle.path}: has learned from all of {data.path}: expected episodes that it has not seen; calibrate "
+            "with another data set, or train with --held-out-share"
         )
     return parts_of(data, share, int(plan.get("seed", 0))), f"the {share:.0%} of episodes held out in its training"
 
