@@ -24,14 +24,11 @@ import torch
 from ssql_ros.algorithms.safety_critic import CriticSettings, SafetyCriticLearner, Transitions
 from ssql_ros.data.data_set import DataSet
 from ssql_ros.data.random_streams import Stream
+from ssql_ros.data.scores import chosen_epsilon, cross_entropy, platt
 from ssql_ros.model.bundle import Network
 
-# Bounds of a threshold that is chosen from data.
-LEAST_EPSILON, MOST_EPSILON = 0.005, 0.5
 # Share of the episodes that weights are chosen by; with fewer incidents than this all are fitted to.
 CHOSEN_BY, LEAST_INCIDENTS = 0.2, 5
-# Bounds of the factor on the logit.
-SLOPES = (0.1, 2.0)
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,13 @@ class LoggedCriticSettings(CriticSettings):
     """How it learns.
 
     Attributes:
-        epsilon: threshold in the bundle; None: chosen by what it would have told apart (see `chosen_epsilon`).
+        epsilon: threshold in the bundle; None: as low as `alarms` lets it be.
+        alarms: share of the steps that no incident followed at which the shield may step in.
         check_every: updates between two looks at the episodes that weights are chosen by.
     """
 
     epsilon: float | None = None
+    alarms: float = 0.15
     check_every: int = 250
 
 
@@ -100,24 +99,6 @@ def _next(flags: np.ndarray) -> np.ndarray:
     return np.minimum.accumulate(at[::-1])[::-1]
 
 
-def chosen_epsilon(q_safe: np.ndarray, steps_to_incident: np.ndarray, gamma_safe: float) -> float:
-    """Return the threshold that best tells steps before an incident from steps that nothing followed.
-
-    It maximises (share found of the steps from which an incident counts for at least a half) - (share alarmed of the
-    steps without one), Youden's index, and is kept between `LEAST_EPSILON` and `MOST_EPSILON`.
-
-    Args:
-        q_safe, steps_to_incident: (N,), of the steps that were learned from.
-    """
-    near = steps_to_incident <= math.log(0.5) / math.log(gamma_safe)
-    far = ~np.isfinite(steps_to_incident)
-    if not near.any() or not far.any():
-        return LEAST_EPSILON
-    grid = np.unique(np.quantile(q_safe[near | far], np.linspace(0.0, 1.0, 513)))
-    found = [(float((q_safe[near] > e).mean() - (q_safe[far] > e).mean()), float(e)) for e in grid]
-    return float(np.clip(max(found)[1], LEAST_EPSILON, MOST_EPSILON))
-
-
 class LoggedCritic:
     """Learns Q_safe of whoever drove from segments of a data set.
 
@@ -153,7 +134,7 @@ class LoggedCritic:
             self._left = self._learner.fit(self.targets, self._updates)
         loss = next(self._left)
         if (number + 1) % self.settings.check_every == 0 or number + 1 == self._updates:
-            error = _cross_entropy(self._logits(), self._observed())
+            error = cross_entropy(self._logits(), self._observed())
             if error < self._least:
                 self._least, self._kept = error, copy.deepcopy(self._parameters())
         return {"loss": torch.tensor(loss)}
@@ -179,7 +160,7 @@ class LoggedCritic:
         epsilon = settings.epsilon
         if epsilon is None:
             scaled = 1.0 / (1.0 + np.exp(-(slope * logits + offset)))
-            epsilon = chosen_epsilon(scaled, self.chosen_by.steps_to_incident, settings.gamma_safe)
+            epsilon = chosen_epsilon(scaled, self.chosen_by.steps_to_incident, settings.alarms)
         return replace(network, members=members), epsilon
 
     def state(self) -> dict[str, Any]:
@@ -204,29 +185,3 @@ def _split(data: DataSet, segments: list[slice], seed: int) -> tuple[list[slice]
     for group in (np.flatnonzero(fell), np.flatnonzero(~fell)):
         apart |= set(rng.permutation(group)[: round(CHOSEN_BY * len(group))].tolist())
     return [s for i, s in enumerate(segments) if i not in apart], [segments[i] for i in sorted(apart)]
-
-
-def _cross_entropy(logits: np.ndarray, observed: np.ndarray) -> float:
-    return float(np.mean(np.logaddexp(0.0, logits) - observed * logits))
-
-
-def platt(logits: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset of the logit that fit observed probabilities (N,) best (Platt 1999, by Newton's method).
-
-    The slope is kept within `SLOPES`: ranks stay as they are.
-    """
-    slope, offset = 1.0, 0.0
-    for _ in range(50):
-        p = 1.0 / (1.0 + np.exp(-np.clip(slope * logits + offset, -30.0, 30.0)))
-        error, curve = p - observed, np.maximum(p * (1.0 - p), 1e-9)
-        gradient = np.array([(error * logits).mean(), error.mean()])
-        mixed = (curve * logits).mean()
-        hessian = np.array([[(curve * logits**2).mean(), mixed], [mixed, curve.mean()]]) + 1e-9 * np.eye(2)
-        move = np.linalg.solve(hessian, gradient)
-        move *= min(1.0, 1.0 / max(np.abs(move).max(), 1e-12))
-        slope, offset = float(np.clip(slope - move[0], *SLOPES)), float(np.clip(offset - move[1], -10.0, 10.0))
-        if np.abs(move).max() < 1e-7:
-            break
-    if not _cross_entropy(slope * logits + offset, observed) <= _cross_entropy(logits, observed):
-        return 1.0, 0.0
-    return slope, offset

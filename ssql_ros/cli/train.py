@@ -58,8 +58,8 @@ def add_parser(verbs: Any) -> None:
     critic.add_argument(
         "--epsilon",
         type=float,
-        help="threshold in the bundle (default: 0.02; from a log the one that best tells what came before an incident "
-        "from what did not)",
+        help="threshold in the bundle (default: 0.02; from a log as low as the setting `alarms` lets it be: the share "
+        "of steps that no incident followed at which the shield may step in, 0.15)",
     )
     critic.add_argument("--set", **_SET)
     critic.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")

@@ -138,7 +138,7 @@ def checked_settings(algorithm: str, default: Any, own: dict[str, Any], changed:
 
 
 # Settings between 0 and 1: without the bounds, and with them.
-_FRACTIONS = {"epsilon", "gamma_safe", "prior", "quantile"}
+_FRACTIONS = {"epsilon", "gamma_safe", "prior", "quantile", "alarms"}
 _SHARES = {
     "gamma",
     "tau",
