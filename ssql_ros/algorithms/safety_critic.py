@@ -148,6 +148,11 @@ class SafetyCriticLearner:
         self._optimiser = Adam(self.online.parameters(), settings.learning_rate)
         self._update = Update(self._updated, [self._optimiser], self._arithmetic)
 
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Return how it computes."""
+        return self._arithmetic
+
     def _inputs(self, observations: np.ndarray, actions: np.ndarray) -> torch.Tensor:
         bound = self.settings.observation_clip
         standard = np.clip((observations - self._mean) / self._scale, -bound, bound)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ssql_ros.contract import Contract, ContractError
-from ssql_ros.contract.contract import JOINT_STATE, Input
+from ssql_ros.contract.contract import FUNCTIONS, JOINT_STATE, Input
 from ssql_ros.contract.messages import wrap_angle
 from ssql_ros.contract.serialised import PLAIN_CDR
 from ssql_ros.contract.stamped import NANOSECONDS
@@ -130,12 +130,15 @@ def input_blocks(contract: Contract, source: Input) -> BlockReader:
     features = [feature for feature in contract.observed.frame if feature.input == source.name]
     factors = np.array([feature.factor for feature in features])
     wrapped = [i for i, feature in enumerate(features) if feature.wrap]
+    of_angles = [(i, FUNCTIONS[feature.function]) for i, feature in enumerate(features) if feature.function]
 
     def scaled(values: np.ndarray) -> np.ndarray:
         values = factors * values
         for i in wrapped:
             for row in np.flatnonzero(np.abs(values[:, i]) >= np.pi):
                 values[row, i] = wrap_angle(float(values[row, i]))
+        for i, function in of_angles:  # one by one, for the same bits as of one message
+            values[:, i] = [function(value) for value in values[:, i].tolist()]
         return values
 
     def read_joints(messages: Sequence[bytes]) -> Block | None:
@@ -198,13 +201,14 @@ def _imu_fields(values: np.ndarray) -> dict[str, np.ndarray] | None:
 _ODOMETRY_FIELDS = {
     **{f"position.{axis}": i for i, axis in enumerate("xyz")},
     **{f"linear_velocity.{axis}": 43 + i for i, axis in enumerate("xyz")},
+    **{f"angular_velocity.{axis}": 46 + i for i, axis in enumerate("xyz")},
 }
 
 
 def _odometry_fields(messages: Sequence[bytes], fields: Sequence[str]) -> Block | None:
     """Return stamps, and `fields` (N, n_fields)."""
     rows = _rows(messages)
-    if rows is None:
+    if rows is None or any(field not in _ODOMETRY_FIELDS for field in fields):  # an orientation is worked out
         return None
     at = _at_4(_FRAME + 4 + _length(messages[0], _FRAME))
     start = _at_8(at + 4 + _length(messages[0], at))

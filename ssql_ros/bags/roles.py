@@ -60,7 +60,7 @@ def match_topics(
         source = contract.inputs[reward.input]
         needed.append(_Wanted(Role(PLACE, source.type), source.topic))
     command, account = (
-        _Wanted(Role(COMMAND, JOINT_STATE), contract.commanded.topic),
+        _Wanted(Role(COMMAND, contract.commanded.type), contract.commanded.topic),
         _Wanted(Role(COMMAND, ACCOUNT), ACCOUNT_TOPIC),
     )
     spaces = [f"/{namespace.strip('/')}".rstrip("/")] if namespace is not None else _namespaces(topics, needed)

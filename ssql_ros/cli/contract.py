@@ -1,10 +1,12 @@
-"""`ssql contract`: what a robot's contract says, and whether it can be read."""
+"""`ssql contract`: what a robot's contract says, whether it can be read, and a draft of one."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssql_ros.cli import contract_init
 from ssql_ros.cli.figures import add_json, report
 
 if TYPE_CHECKING:
@@ -13,17 +15,21 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("contract", help="read a robot's contract and say what it means")
+    parser = verbs.add_parser("contract", help="read a robot's contract and say what it means, or draft one")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     check = kinds.add_parser(
         "check",
         help="is it complete, and what are its topics, its observation and its action?",
         description="Reads a contract strictly: a mistake is told with file, key, what was expected and what came. "
-        "`ssql bag check` holds a bag against it. Exit status 0: it can be read.",
+        "With --bag also the range of every feature there; `ssql bag check` says what becomes of every message. Exit "
+        "status 0: it can be read.",
     )
+    check.add_argument("--bag", type=Path, metavar="BAG", help="hold it against a bag")
+    check.add_argument("--namespace", help="of the robot's topics in the bag (default: the only one)")
     check.add_argument("contract", help="a robot's name, or the path of its contract YAML")
     add_json(check)
     check.set_defaults(run=_check)
+    contract_init.add_parsers(kinds)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -37,7 +43,12 @@ def _check(options: argparse.Namespace) -> int:
         "frame_size": contract.frame_size,
         "action_size": contract.action_size,
     }
-    report(figures, 0, options.json, notes=[f"{contract.id}, {contract.path}", *_topics(contract), *_action(contract)])
+    notes = [f"{contract.id}, {contract.path}", *_topics(contract), *_action(contract)]
+    if options.bag is not None:
+        from ssql_ros.drafting.ranges import feature_ranges, table
+
+        notes += table(feature_ranges(options.bag, contract, options.namespace))
+    report(figures, 0, options.json, notes=notes)
     return 0
 
 

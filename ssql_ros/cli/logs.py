@@ -32,8 +32,11 @@ def add_log(parser: argparse.ArgumentParser, required: bool, data: str) -> None:
     parser.add_argument("--goal", type=float, help="with --bag: m/s, of robots that walk (default: the task's)")
 
 
-def log_folder(options: argparse.Namespace, task: Any) -> Path | None:
+def log_folder(options: argparse.Namespace, task: Any, with_reward: bool = True) -> Path | None:
     """Return the data set to learn from, made of the bags where there is none yet; None: neither was given.
+
+    Args:
+        with_reward: a contract of a task in a world must name one; one that stands alone need not.
 
     Raises:
         ValueError: nothing comes of the bags (BagError), another data set is there (DataSetError), or the robot's
@@ -51,7 +54,9 @@ def log_folder(options: argparse.Namespace, task: Any) -> Path | None:
     contract, goal = task.contract(), options.goal
     if goal is None and isinstance(contract.reward, ForwardVelocityRule):
         goal = task.world("pretrain").get("goal_velocity")
-    source = Source(tuple(options.bag), contract, reward_of(contract, goal), options.namespace)
+    without = goal is None and contract.reward is None and (task.contract_file or not with_reward)
+    reward = None if without else reward_of(contract, goal)
+    source = Source(tuple(options.bag), contract, reward, options.namespace)
     first = options.bag[0].resolve()
     name = first.name if first.is_dir() else first.name.split(".")[0]
     out = options.transitions or first.with_name(f"{name}_transitions")

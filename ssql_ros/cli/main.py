@@ -18,6 +18,7 @@ from ssql_ros.cli import (
     demo,
     doors,
     evaluate,
+    learn,
     report,
     run,
     train,
@@ -34,7 +35,7 @@ _EPILOG = """examples:
 """
 
 
-VERBS = (run, demo, collect, bag, train, evaluate, calibrate, certify, bundle, contract, report, doors)
+VERBS = (run, demo, collect, bag, contract, learn, train, evaluate, calibrate, certify, bundle, report, doors)
 # Spellings of before, and what replaces them.
 REPLACED = {
     ("export",): "ssql bundle export",

@@ -50,6 +50,23 @@ def add_task(parser: argparse.ArgumentParser, what: str = "which world", grids: 
     action.grids = grids
 
 
+# Share of a log's episodes that what is learned without a world is judged on.
+HELD_OUT = 0.2
+
+
+def add_robot(
+    parser: argparse.ArgumentParser, what: str = "which world", required: bool = False, **options: Any
+) -> None:
+    """Add --task and --contract, of which one is given: a world, or a robot known by its contract alone."""
+    either: Any = parser.add_mutually_exclusive_group(required=required)
+    add_task(either, what, **options)
+    either.add_argument(
+        "--contract",
+        metavar="FILE",
+        help="contract YAML of a robot without a world (`ssql contract init`), whose --data or --bag is learned from",
+    )
+
+
 def check_writable(folder: Path) -> None:
     """Make sure that --out can be written, before what is to lie there takes minutes to make; leave no trace.
 

@@ -11,37 +11,61 @@ from typing import Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
-from ssql_ros.cli.options import add_quiet, add_seed, add_task
+from ssql_ros.cli.options import HELD_OUT, add_quiet, add_robot, add_seed, add_task
 from ssql_ros.processes.interrupts import Interrupted
 from ssql_ros.robots import DEFAULT
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("train", help="learn in simulation", description="Learn in simulation; ends in a bundle.")
+    parser = verbs.add_parser(
+        "train",
+        help="learn in simulation, or from data",
+        description="Learn in simulation, or from data; ends in a bundle.",
+    )
     parser.set_defaults(needs=("torch",))
     subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     critic = subjects.add_parser(
         "critic",
-        help="a safety critic from rollouts of the noisy controller and of the masked one",
+        help="a safety critic: from rollouts of the noisy controller and of the masked one, or from a log",
         description="Learns Q_safe(s, a), the discounted probability of a future incident. The defaults take some "
         "ten minutes on two cores; what was interrupted goes on with the same command, from BUNDLE.checkpoint. "
-        "The bundle carries the command, seed, versions, data and held-out figures.",
+        "The bundle carries the command, seed, versions, data and held-out figures. With --data or --bag nothing is "
+        "driven: what is learned is the risk of whoever drove, judged on episodes that are held out; --out is then the "
+        "folder of the run.",
+        epilog="example: ssql train critic --contract my_robot.yaml --bag bags/monday --out runs/critic",
     )
-    add_task(critic, default=DEFAULT)
+    add_robot(critic, default=DEFAULT)
+    add_log(critic, required=False, data="learn from a data set of `ssql bag convert` or `ssql collect`")
+    _add_held_out_share(critic)
     add_seed(critic, "of everything that is drawn")
-    critic.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
+    critic.add_argument(
+        "--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors); from a log a folder"
+    )
     critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
     critic.add_argument("--rounds", type=int, default=3, help="of masked rollouts (default: %(default)s)")
     critic.add_argument("--masked-episodes", type=int, default=250, help="per round (default: %(default)s)")
-    critic.add_argument("--updates", type=int, default=8000, help="gradient steps per round (default: %(default)s)")
-    critic.add_argument("--held-out", type=int, default=120, help="episodes for the figures (default: %(default)s)")
+    critic.add_argument(
+        "--updates",
+        type=int,
+        default=8000,
+        help="gradient steps per round, or in all from a log (default: %(default)s)",
+    )
+    critic.add_argument(
+        "--held-out", type=int, default=120, help="episodes in simulation for the figures (default: %(default)s)"
+    )
     critic.add_argument("--gamma-safe", type=float, default=0.95, help="discount (default: %(default)s)")
-    critic.add_argument("--epsilon", type=float, default=0.02, help="threshold in the bundle (default: %(default)s)")
+    critic.add_argument(
+        "--epsilon",
+        type=float,
+        help="threshold in the bundle (default: 0.02; from a log as low as the setting `alarms` lets it be: the share "
+        "of steps that no incident followed at which the shield may step in, 0.15)",
+    )
+    critic.add_argument("--set", **_SET)
     critic.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
     add_quiet(critic)
     add_json(critic)
-    critic.set_defaults(run=_resumable(_critic))
+    critic.set_defaults(run=_resumable(_critic), algorithm="critic")
 
     for name, learner in _LEARNERS.items():
         _add_learner(subjects, name, learner)
@@ -67,11 +91,21 @@ class _Learner:
     every: int = 2000
 
 
+_SET: dict[str, Any] = {
+    "nargs": "*",
+    "action": "extend",
+    "default": [],
+    "metavar": "NAME=VALUE",
+    "help": "settings of the algorithm, e.g. hidden=[64,64]",
+}
 _FOLDER = (
     "The run lies in one folder: configuration, checkpoint, TensorBoard curves, and in the end figures and a bundle "
     "that the shield node loads. The same command resumes it from the last checkpoint."
 )
-_JUDGED = "With --data or --bag nothing is driven to learn from: only the final policy, to judge it."
+_JUDGED = (
+    "With --data or --bag nothing is driven to learn from: only the final policy, to judge it; with --contract not "
+    "even that: it is judged on episodes of the log that are held out."
+)
 _LEARNERS = {
     "sqrl": _Learner("SQRL: a safety critic with the policy, then fine-tuning behind its mask"),
     "sac": _Learner("SAC: no safety critic"),
@@ -143,7 +177,11 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
             "--behaviour", default="", metavar="BUNDLE", help="with a log: b of `ssql train behaviour`, not the task's"
         )
     of_it = learner.grid or ("e.g. boat or spider" if learner.log == "must" else "e.g. spider or minitaur_velocity")
-    add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
+    if learner.log:
+        add_robot(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
+        _add_held_out_share(parser)
+    else:
+        add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
     updates = f"updates (default: {learner.steps})"
     if learner.log == "must":
         parser.set_defaults(phase="pretrain", source="")
@@ -158,14 +196,7 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
     parser.add_argument("--steps", type=int, help=steps)
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: {folder}; PHASE is log from a log)")
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of the algorithm, e.g. hidden=[64,64]",
-    )
+    parser.add_argument("--set", **_SET)
     parser.add_argument("--checkpoint-every", type=int, help=f"steps (default: {every})")
     parser.add_argument("--episodes", type=int, default=episodes, help="of the final policy (default: %(default)s)")
     parser.add_argument(
@@ -174,6 +205,16 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
     add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_resumable(_learn), algorithm=name)
+
+
+def _add_held_out_share(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--held-out-share",
+        type=float,
+        metavar="SHARE",
+        help="from a log: of its episodes, with and without an incident, that nothing learns from and that what is "
+        f"learned is judged on (default: {HELD_OUT} with --contract, where no world is there to judge in, else 0)",
+    )
 
 
 def _resumable(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -218,19 +259,20 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 def _learn(options: argparse.Namespace) -> int:
     from ssql_ros.robots.tasks import find_task
     from ssql_ros.training.plan import Plan
-    from ssql_ros.training.run import run
 
     _set_threads(options.threads)
+    name = getattr(options, "contract", None) or options.task
     learner, grid = _LEARNERS[options.algorithm], _on_grid(options)
     data = ""
     if grid and (getattr(options, "data", None) or getattr(options, "bag", None)):
         raise ValueError("--data and --bag: on a grid everything is learned in the world")
-    if learner.log and not grid and (log := log_folder(options, find_task(options.task))) is not None:
+    if learner.log and not grid and (log := log_folder(options, find_task(name))) is not None:
         data = str(log)
     steps, every = (learner.steps, learner.every) if data else (20_000 if grid else 500_000, 25_000)
+    bare = not grid and bool(find_task(name).contract_file)
     plan = Plan(
         algorithm=options.algorithm,
-        task=options.task,
+        task=name,
         steps=steps if options.steps is None else options.steps,
         seed=options.seed,
         phase=options.phase,
@@ -239,10 +281,23 @@ def _learn(options: argparse.Namespace) -> int:
         behaviour=getattr(options, "behaviour", ""),
         settings=_settings(options.set),
         checkpoint_every=every if options.checkpoint_every is None else options.checkpoint_every,
-        evaluation=options.episodes,
+        evaluation=0 if bare else options.episodes,
+        held_out=_held_out_share(options, bare) if data else 0.0,
     )
     kind = "" if grid or learner.log == "must" else f"{plan.phase}_"
-    folder = options.out or Path("runs") / f"{plan.task}_{kind}{plan.algorithm}_{plan.seed}"
+    folder = options.out or Path("runs") / f"{Path(plan.task).stem}_{kind}{plan.algorithm}_{plan.seed}"
+    return _run(plan, folder, options)
+
+
+def _held_out_share(options: argparse.Namespace, bare: bool) -> float:
+    if options.held_out_share is None:
+        return HELD_OUT if bare else 0.0
+    return float(options.held_out_share)
+
+
+def _run(plan: Any, folder: Path, options: argparse.Namespace) -> int:
+    from ssql_ros.training.run import run
+
     figures = run(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
     report(figures, plan.seed, options.json, notes=(f"run is in {folder}",))
     return 0
@@ -255,6 +310,10 @@ def _on_grid(options: argparse.Namespace) -> bool:
 
 
 def _critic(options: argparse.Namespace) -> int:
+    if options.data or options.bag:
+        return _logged_critic(options)
+    if options.contract or options.set or options.held_out_share is not None:
+        raise ValueError("--contract, --set and --held-out-share: are for learning from a log: give --data or --bag")
     # Learning loads torch and the world; the other commands must not wait for them.
     from ssql_ros.algorithms.safety_critic import CriticSettings
     from ssql_ros.model.bundle import save_bundle
@@ -263,6 +322,7 @@ def _critic(options: argparse.Namespace) -> int:
 
     if options.out.exists() and not options.overwrite:
         raise ValueError(f"{options.out} is there already; --overwrite replaces it")
+    options.epsilon = 0.02 if options.epsilon is None else options.epsilon
     for name in ("gamma_safe", "epsilon"):
         if not 0.0 < getattr(options, name) < 1.0:
             raise ValueError(f"--{name.replace('_', '-')}: expected a number between 0 and 1")
@@ -283,3 +343,27 @@ def _critic(options: argparse.Namespace) -> int:
     note = f"bundle {bundle.id} is in {bundle.path}"
     report(dict(held_out_figures(bundle.provenance)), options.seed, options.json, notes=(note,))
     return 0
+
+
+def _logged_critic(options: argparse.Namespace) -> int:
+    from ssql_ros.robots.tasks import find_task
+    from ssql_ros.training.plan import Plan
+
+    _set_threads(1)
+    task = find_task(options.contract or options.task)
+    settings = {"gamma_safe": options.gamma_safe, **_settings(options.set)}
+    if options.epsilon is not None:
+        settings["epsilon"] = options.epsilon
+    data = str(log_folder(options, task, with_reward=False))
+    share = HELD_OUT if options.held_out_share is None else options.held_out_share
+    plan = Plan(
+        "critic",
+        task.name,
+        options.updates,
+        options.seed,
+        data=data,
+        settings=settings,
+        checkpoint_every=1000,
+        held_out=share,
+    )
+    return _run(plan, options.out, options)

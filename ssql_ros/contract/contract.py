@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract.incident import Ball, Box, Limit
+from ssql_ros.contract.message_kinds import kinds
 from ssql_ros.contract.reward import RewardRule
 from ssql_ros.contract.schema import ContractError
 
@@ -33,14 +35,30 @@ MESSAGE_FIELDS: dict[str, dict[str, str]] = {
     "nav_msgs/msg/Odometry": {
         **{f"position.{axis}": "m" for axis in "xyz"},
         **{f"linear_velocity.{axis}": "m/s" for axis in "xyz"},
+        **{f"angular_velocity.{axis}": "rad/s" for axis in "xyz"},
+        **{f"orientation.{axis}": "rad" for axis in ("roll", "pitch", "yaw")},
     },
     "geometry_msgs/msg/PoseStamped": {
         **{f"position.{axis}": "m" for axis in "xyz"},
         **{f"orientation.{axis}": "rad" for axis in ("roll", "pitch", "yaw")},
     },
 }
+MESSAGE_FIELDS |= {name: dict(kind.fields) for name, kind in kinds().items() if name not in MESSAGE_FIELDS}
 JOINT_STATE = "sensor_msgs/msg/JointState"
 POSE = "geometry_msgs/msg/PoseStamped"
+# What a driver may take, and the parts of a message that are commanded there, in the place of joints, with their units.
+TWIST, TWIST_STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
+FLOAT, FLOATS = "std_msgs/msg/Float64", "std_msgs/msg/Float64MultiArray"
+COMMAND_TYPES = (JOINT_STATE, TWIST, TWIST_STAMPED, FLOAT, FLOATS)
+TWIST_PARTS = MESSAGE_FIELDS[TWIST]
+RAW_JOINT_COMMANDS = "joint_commands_raw"
+
+
+def field_unit(kind: str, field: str) -> str | None:
+    """Return the SI unit of a field of a message type, `ANY` where the message does not say; None: no such field."""
+    found = kinds()[kind].unit(field) if kind in kinds() else None
+    return found or MESSAGE_FIELDS[kind].get(field)
+
 
 # Units that a contract may use, as (SI unit, value in that unit of one SI unit).
 UNITS: dict[str, tuple[str, float]] = {
@@ -52,7 +70,14 @@ UNITS: dict[str, tuple[str, float]] = {
     "m": ("m", 1.0),
     "m/s": ("m/s", 1.0),
     "m/s^2": ("m/s^2", 1.0),
+    "N": ("N", 1.0),
+    "V": ("V", 1.0),
+    "A": ("A", 1.0),
+    "1": ("1", 1.0),
+    "%": ("1", 100.0),
 }
+# Functions of an angle that a feature may be; it is then a plain number.
+FUNCTIONS: dict[str, Callable[[float], float]] = {"sin": math.sin, "cos": math.cos}
 
 
 @dataclass(frozen=True)
@@ -79,7 +104,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Feature:
-    """One number of a frame: `scale` x the message field in `unit`, wrapped to [-pi, pi] where `wrap`."""
+    """One number of a frame: `scale` x the message field in `unit`, wrapped to [-pi, pi] where `wrap`.
+
+    With a `function` (sin, cos) it is that of the angle, and `unit` that of what comes of it.
+    """
 
     name: str
     input: str
@@ -88,6 +116,7 @@ class Feature:
     joint: str | None
     scale: float
     wrap: bool
+    function: str = ""
 
     @property
     def factor(self) -> float:
@@ -132,6 +161,8 @@ class Commanded:
     """How an action vector becomes a joint command: joint command = offset + matrix @ action, in SI units.
 
     Attributes:
+        type: of the driver's messages; where it is no JointState, `joint_names` are parts of the message (linear.x), or
+            names for its numbers in their order.
         low, high: (n_action,), bounds of the action vector in its own units.
         offset, matrix: (n_joint,), (n_joint, n_action).
         max_rate: SI unit of the field per s: how fast a joint's command may move where its source changes: on
@@ -154,6 +185,7 @@ class Commanded:
     coupled: dict[str, tuple[str, ...]] = dataclass_field(default_factory=dict)
     velocity: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
     effort: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
+    type: str = JOINT_STATE
 
     @property
     def moved(self) -> tuple[tuple[str, ...], ...]:
@@ -170,6 +202,11 @@ class Commanded:
     def fastest(self) -> np.ndarray:
         """Return how fast each command may move where its source changes, (n_joint,), SI unit of the field per s."""
         return np.minimum(np.broadcast_to(self.velocity, len(self.joint_names)), self.max_rate)
+
+    @property
+    def raw_topic(self) -> str:
+        """Return where a controller's plain commands are heard, before the shield."""
+        return RAW_JOINT_COMMANDS if self.type == JOINT_STATE else f"{self.topic}_raw"
 
 
 @dataclass(frozen=True)
@@ -254,7 +291,10 @@ class Contract:
         found = {
             feature.joint: i
             for i, feature in enumerate(self.observed.frame)
-            if feature.joint is not None and feature.field == self.commanded.field and feature.factor
+            if feature.joint is not None
+            and feature.field == self.commanded.field
+            and feature.factor
+            and not feature.function
         }
         moved = self.commanded.moved
         if not all(name in found for names in moved for name in names):
@@ -347,6 +387,10 @@ class Contract:
             "incident": [[t.feature, t.below, t.above] for t in self.limits],
             "safe_action": self.safe_action.tolist(),
         }
+        if functions := [[f.name, f.function] for f in seen.frame if f.function]:
+            meaning["functions"] = functions
+        if told.type != JOINT_STATE:
+            meaning["command"] = told.type
         if self.boxes:  # only then: a contract without any keeps the id of before there were boxes
             meaning["incident_boxes"] = [
                 {name: [low, high] for name, low, high in zip(b.features, b.low, b.high, strict=True)}

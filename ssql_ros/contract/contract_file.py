@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import sys
@@ -12,9 +13,16 @@ import numpy as np
 
 from ssql_ros.contract import keys
 from ssql_ros.contract.contract import (
+    COMMAND_TYPES,
+    FLOAT,
+    FLOATS,
+    FUNCTIONS,
     JOINT_STATE,
     MESSAGE_FIELDS,
     POSE,
+    TWIST,
+    TWIST_PARTS,
+    TWIST_STAMPED,
     UNITS,
     Block,
     Commanded,
@@ -22,8 +30,10 @@ from ssql_ros.contract.contract import (
     Feature,
     Input,
     Observed,
+    field_unit,
 )
 from ssql_ros.contract.incident import Ball, Box, Limit
+from ssql_ros.contract.message_kinds import ANY, kinds
 from ssql_ros.contract.plugs import plugs
 from ssql_ros.contract.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
 from ssql_ros.contract.schema import ContractError, Section, read_yaml
@@ -43,11 +53,11 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     """
     path = Path(path)
     top = _section(read_yaml(path), f"{path}: ", keys.TOP)
-    inputs = _read_inputs(top)
-    observed = _read_observed(top, inputs)
-    commanded = _read_commanded(top)
     control_period = top.number("control_period", positive=True)
-    command_timeout = top.number("command_timeout", positive=True)
+    inputs = _read_inputs(top, control_period)
+    observed = _read_observed(top, inputs, control_period)
+    commanded = _read_commanded(top)
+    command_timeout = top.number("command_timeout", 2 * control_period, positive=True)
     if command_timeout < control_period:
         raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
     limits, boxes, balls = _read_incident(top, observed)
@@ -72,20 +82,23 @@ def _section(mapping: Any, where: str, known: keys.Keys) -> Section:
     return Section(mapping, where, known.required, known.optional)
 
 
-def _read_inputs(top: Section) -> dict[str, Input]:
+def _read_inputs(top: Section, control_period: float) -> dict[str, Input]:
     raw = top.raw("inputs")
     names = list(raw) if isinstance(raw, dict) else []
     section, inputs = Section(raw, top.place("inputs"), names), {}
     for name in names:
         entry = _section(section.raw(name), section.place(name), keys.INPUT)
         kind = entry.text("type", MESSAGE_FIELDS)
-        stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[0]
+        stamped = kind not in kinds() or kinds()[kind].stamped
+        stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[not stamped]
+        if not stamped and stamps != "arrival":
+            raise entry.error("stamps", f"a {kind} has no header: expected arrival, got {stamps!r}")
+        max_age = entry.number("max_age", 2 * control_period, positive=True)
         fastest = entry.number("max_speed", positive=True) if entry.has("max_speed") else None
         frame_id = entry.text("frame_id") if entry.has("frame_id") else ""
         if frame_id and kind != POSE:
             raise entry.error("frame_id", f"is for a {POSE}, this is a {kind}")
-        age = entry.number("max_age", positive=True)
-        inputs[name] = Input(name, entry.text("topic"), kind, age, stamps, fastest, frame_id)
+        inputs[name] = Input(name, entry.text("topic"), kind, max_age, stamps, fastest, frame_id)
     return inputs
 
 
@@ -105,6 +118,11 @@ def _names_once(entries: list[Section], taken: tuple[str, ...] = ()) -> tuple[st
 
 def _unit(entry: Section, si_unit: str) -> str:
     unit = entry.text("unit")
+    if si_unit == ANY:
+        known = [name for name, (base, _) in UNITS.items() if name == base]
+        if unit not in known:
+            raise entry.error("unit", f"the message does not say: expected one of {', '.join(known)}; got {unit!r}")
+        return unit
     if unit not in UNITS or UNITS[unit][0] != si_unit:
         fitting = [name for name, (base, _) in UNITS.items() if base == si_unit]
         raise entry.error("unit", f"the field is in {si_unit}: expected {' or '.join(fitting)}, got {unit!r}")
@@ -122,10 +140,13 @@ def _sums(entries: list[Section], sources: tuple[str, ...]) -> np.ndarray:
 
 def _read_feature(entry: Section, inputs: dict[str, Input]) -> Feature:
     source = entry.text("input", inputs)
-    fields = MESSAGE_FIELDS[inputs[source].type]
-    field = entry.text("field", fields)
-    unit = _unit(entry, fields[field])
-    joint = None
+    kind, field = inputs[source].type, entry.text("field")
+    si_unit, joint = field_unit(kind, field), None
+    if si_unit is None:
+        known, near = list(MESSAGE_FIELDS[kind]), difflib.get_close_matches(field, MESSAGE_FIELDS[kind], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise entry.error("field", f"expected a field of {kind}: {', '.join(known)}; got {field!r}{hint}")
+    unit = _unit(entry, si_unit)
     if inputs[source].type == JOINT_STATE:
         joint = entry.text("joint")
     elif entry.has("joint"):
@@ -133,7 +154,12 @@ def _read_feature(entry: Section, inputs: dict[str, Input]) -> Feature:
     wrap = entry.flag("wrap")
     if wrap and unit != "rad":
         raise entry.error("wrap", f"only angles in rad are wrapped, this is in {unit}")
-    return Feature(entry.text("name"), source, field, unit, joint, entry.number("scale", 1.0), wrap)
+    scale, function = entry.number("scale", 1.0), ""
+    if entry.has("function"):
+        function = entry.text("function", FUNCTIONS)
+        if unit != "rad" or wrap:
+            raise entry.error("function", f"expected an angle in rad that is not wrapped, this is in {unit}")
+    return Feature(entry.text("name"), source, field, unit, joint, scale, wrap, function)
 
 
 def _read_block(entry: Section) -> Block:
@@ -144,7 +170,7 @@ def _read_block(entry: Section) -> Block:
     return Block(kind, entry.count("count") if past else 1, entry.number("scale", 1.0))
 
 
-def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
+def _read_observed(top: Section, inputs: dict[str, Input], control_period: float) -> Observed:
     section = _section(top.raw("observation"), top.place("observation"), keys.OBSERVATION)
     frame_entries = _entries(section, "frame", keys.FEATURE)
     frame_names = _names_once(frame_entries)
@@ -152,12 +178,16 @@ def _read_observed(top: Section, inputs: dict[str, Input]) -> Observed:
     derived = _entries(section, "derived", keys.DERIVED) if section.has("derived") else []
     return Observed(
         trigger=section.text("trigger", sorted({feature.input for feature in frame})),
-        max_skew=section.number("max_skew", positive=True),
-        episode_gap=section.number("episode_gap", positive=True),
+        max_skew=section.number("max_skew", control_period / 4, positive=True),
+        episode_gap=section.number("episode_gap", 5 * control_period, positive=True),
         frame=frame,
         derived_names=_names_once(derived, taken=frame_names),
         derived=_sums(derived, frame_names),
-        blocks=tuple(_read_block(entry) for entry in _entries(section, "vector", keys.BLOCK)),
+        blocks=(
+            tuple(_read_block(entry) for entry in _entries(section, "vector", keys.BLOCK))
+            if section.has("vector")
+            else (Block("frame", 1, 1.0),)
+        ),
         incomplete_history=(
             section.text("incomplete_history", ("flag", "hold")) if section.has("incomplete_history") else "flag"
         ),
@@ -173,16 +203,21 @@ def _read_commanded(top: Section) -> Commanded:
     names = _names_once(elements)
 
     command = _section(section.raw("command"), section.place("command"), keys.COMMAND)
-    command.text("type", (JOINT_STATE,))
-    field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
-    to_si = 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
-
-    joints = _entries(section, "joints", keys.JOINT)
+    kind = command.text("type", COMMAND_TYPES)
+    field, to_si = _read_command_unit(command, kind)
+    own, other = ("joints", "parts") if kind == JOINT_STATE else ("parts", "joints")
+    if section.has(other) or not section.has(own):
+        raise section.error(other if section.has(other) else own, f"a command of type {kind} has {own}, and no {other}")
+    joints = _entries(section, own, keys.JOINT)
+    for entry in joints if kind in (TWIST, TWIST_STAMPED) else ():
+        entry.text("name", TWIST_PARTS)
+    if kind == FLOAT and len(joints) > 1:
+        raise section.error("parts", f"a {kind} holds one number, got {len(joints)} parts; use {FLOATS}")
     matrix = to_si * _sums(joints, names)
     if np.linalg.matrix_rank(matrix) < len(names):
         idle = [name for name, column in zip(names, matrix.T, strict=True) if not column.any()]
         what = f"{', '.join(idle)} moves no joint" if idle else "different actions would give the same joint command"
-        raise section.error("joints", f"{what}: is a joint missing?")
+        raise section.error(own, f"{what}: is a {own[:-1]} missing?")
     joint_names = _names_once(joints)
     told = Commanded(
         names=names,
@@ -191,12 +226,13 @@ def _read_commanded(top: Section) -> Commanded:
         topic=command.text("topic"),
         field=field,
         joint_names=joint_names,
-        offset=to_si * np.array([entry.number("offset") for entry in joints]),
+        offset=to_si * np.array([entry.number("offset", 0.0) for entry in joints]),
         matrix=matrix,
         max_rate=to_si * command.number("max_rate", positive=True) if command.has("max_rate") else math.inf,
         coupled=_read_coupled(joints, joint_names),
         velocity=to_si * _limits(joints, "velocity"),
         effort=_limits(joints, "effort"),
+        type=kind,
     )
     _check_joint_limits(joints, told, to_si)
     return told
@@ -232,11 +268,25 @@ def _check_joint_limits(joints: list[Section], told: Commanded, to_si: float) ->
                 raise entry.error(key, f"the action's bounds command from {low:g} to {high:g}, beyond it")
 
 
+def _read_command_unit(command: Section, kind: str) -> tuple[str, float]:
+    """Return which field is commanded, and what offsets and weights are multiplied by to be in SI units."""
+    if kind == JOINT_STATE:
+        field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
+        return field, 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
+    for key in ("field", "unit") if kind in (TWIST, TWIST_STAMPED) else ("field",):
+        if command.has(key):
+            fixed = "its parts are in m/s and rad/s" if key == "unit" else f"only {JOINT_STATE} has fields"
+            raise command.error(key, f"is not for a {kind}: {fixed}")
+    if command.has("unit"):
+        _unit(command, ANY)
+    return "", 1.0
+
+
 def _read_incident(top: Section, observed: Observed) -> tuple[tuple[Limit, ...], tuple[Box, ...], tuple[Ball, ...]]:
     # A derived feature is in the unit of the features that it sums.
-    units = {feature.name: feature.unit for feature in observed.frame}
+    units = {feature.name: "1" if feature.function else feature.unit for feature in observed.frame}
     for name, row in zip(observed.derived_names, observed.derived, strict=True):
-        units[name] = observed.frame[int(np.flatnonzero(row)[0])].unit if row.any() else ""
+        units[name] = units[observed.frame[int(np.flatnonzero(row)[0])].name] if row.any() else ""
     limits, boxes, balls = [], [], []
     terms = [key for term in (keys.LIMIT, keys.BOX, keys.BALL) for key in term.keys]
     either = tuple(dict.fromkeys(key.name for key in terms if key.name != "unit"))

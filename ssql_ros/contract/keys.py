@@ -52,8 +52,9 @@ TOP = Keys(
         Key(
             "command_timeout",
             "number, at least control_period",
-            "the driver holds the safe action when no command came for this long",
+            "the driver holds the safe action when no command came for this long (default: 2 control periods)",
             "s",
+            True,
         ),
         Key("inputs", "mapping", "what the driver publishes, by a name of your choice"),
         Key("observation", "mapping", "how messages become the observation vector"),
@@ -74,12 +75,18 @@ INPUT = Keys(
     (
         Key("topic", "name", "relative, so that it can be remapped; one that begins with `/` is taken as it stands"),
         Key("type", "message type", "one of those below"),
-        Key("max_age", "number above 0", "older data is stale, and the safe action is held", "s"),
+        Key(
+            "max_age",
+            "number above 0",
+            "older data is stale, and the safe action is held (default: 2 control periods)",
+            "s",
+            True,
+        ),
         Key(
             "stamps",
             "`header` or `arrival`",
             "`arrival`: the driver sets no stamps that can be used; the time at which a message came stands in "
-            "(default: `header`)",
+            "(default: `header`; of types without a header `arrival`, and nothing else)",
             optional=True,
         ),
         Key(
@@ -103,10 +110,27 @@ OBSERVATION = Keys(
     "How messages become the observation vector.",
     (
         Key("trigger", "name of an input", "each new message of it begins a new frame"),
-        Key("max_skew", "number above 0", "how far the other inputs' stamps may lie from the trigger's", "s"),
-        Key("episode_gap", "number above 0", "a longer pause between stamps begins a new history", "s"),
+        Key(
+            "max_skew",
+            "number above 0",
+            "how far the other inputs' stamps may lie from the trigger's (default: a quarter of a control period)",
+            "s",
+            True,
+        ),
+        Key(
+            "episode_gap",
+            "number above 0",
+            "a longer pause between stamps begins a new history (default: 5 control periods)",
+            "s",
+            True,
+        ),
         Key("frame", "list", "what one control period measures"),
-        Key("vector", "list of blocks", "what the observation vector is made of, in this order"),
+        Key(
+            "vector",
+            "list of blocks",
+            "what the observation vector is made of, in this order (default: the frame alone)",
+            optional=True,
+        ),
         Key("derived", "list", "weighted sums of the frame's features", optional=True),
         Key(
             "incomplete_history",
@@ -127,6 +151,7 @@ FEATURE = Keys(
         Key("joint", "name of a joint", "for sensor_msgs/msg/JointState, and only there", optional=True),
         Key("scale", "number", "factor on the value (default: 1)", optional=True),
         Key("wrap", "true or false", "wrap an angle in rad to [-pi, pi] (default: false)", optional=True),
+        Key("function", "`sin` or `cos`", "of an angle in rad, in place of the angle; it has no unit", optional=True),
     ),
 )
 DERIVED = Keys(
@@ -150,11 +175,23 @@ BLOCK = Keys(
 )
 ACTION = Keys(
     "action",
-    "What the action vector means: joint command = offset + weighted sum of the action's elements.",
+    "What the action vector means: command = offset + weighted sum of the action's elements.",
     (
         Key("elements", "list", "the action vector, in this order"),
         Key("command", "mapping", "the message that the driver takes"),
-        Key("joints", "list", "the joints, in the order that a Float64MultiArray command has"),
+        Key(
+            "joints",
+            "list",
+            "of a JointState, and only there: the joints, in the order that a forwarded Float64MultiArray has",
+            optional=True,
+        ),
+        Key(
+            "parts",
+            "list",
+            "of any other type: a twist's (linear.x ... angular.z), or names for the numbers of a Float64 or "
+            "Float64MultiArray in their order",
+            optional=True,
+        ),
     ),
 )
 ELEMENT = Keys(
@@ -171,9 +208,25 @@ COMMAND = Keys(
     "The message that the driver takes.",
     (
         Key("topic", "name", "relative, so that it can be remapped"),
-        Key("type", "message type", "sensor_msgs/msg/JointState"),
-        Key("field", "`position`, `velocity` or `effort`", "what is commanded"),
-        Key("unit", "unit", "of the offsets and weights of the joints"),
+        Key(
+            "type",
+            "message type",
+            "sensor_msgs/msg/JointState, geometry_msgs/msg/Twist or TwistStamped, std_msgs/msg/Float64 or "
+            "Float64MultiArray",
+        ),
+        Key(
+            "field",
+            "`position`, `velocity` or `effort`",
+            "what is commanded; of a JointState, and only there",
+            "",
+            True,
+        ),
+        Key(
+            "unit",
+            "unit",
+            "of the offsets and weights; a JointState must have it, a twist's parts are in m/s and rad/s (default: 1)",
+            optional=True,
+        ),
         Key(
             "max_rate",
             "number above 0",
@@ -185,11 +238,11 @@ COMMAND = Keys(
     ),
 )
 JOINT = Keys(
-    "action.joints[i]",
-    "The command of one joint.",
+    "action.joints[i], action.parts[i]",
+    "The command of one joint, or of one part of the message.",
     (
-        Key("name", "name", "of the joint, as the driver takes it in a JointState"),
-        Key("offset", "number", "its command at an action of zeros", "unit"),
+        Key("name", "name", "of the joint, as the driver takes it in a JointState, or of the part"),
+        Key("offset", "number", "its command at an action of zeros (default: 0)", "unit", True),
         Key("sum", "mapping of action elements to numbers", "its weights", "unit"),
         Key(
             "couples",

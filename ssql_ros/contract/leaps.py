@@ -152,8 +152,8 @@ def place_leap(contract: Contract, name: str, fields: tuple[str, ...], way: np.n
 def _places(contract: Contract) -> list[_Place]:
     places: list[_Place] = []
     for name in contract.observed_inputs:
-        of_input = [(i, f) for i, f in enumerate(contract.observed.frame) if f.input == name and f.factor]
-        kind = contract.inputs[name].type
+        frame, kind = contract.observed.frame, contract.inputs[name].type
+        of_input = [(i, f) for i, f in enumerate(frame) if f.input == name and f.factor and not f.function]
         if kind == JOINT_STATE:
             for at in of_input:
                 rates = [one for one in of_input if one[1].joint == at[1].joint and one[1].field == "velocity"]

@@ -13,12 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssql_ros.contract.contract import JOINT_STATE, POSE, Contract, Feature, Input
+from ssql_ros.contract.contract import (
+    FLOAT,
+    FLOATS,
+    FUNCTIONS,
+    JOINT_STATE,
+    TWIST_STAMPED,
+    Contract,
+    Feature,
+    Input,
+)
 from ssql_ros.contract.header import check_stamp as check_stamp
 from ssql_ros.contract.header import set_stamp as set_stamp
 from ssql_ros.contract.header import stamp_of as stamp_of
-from ssql_ros.contract.rotations import orientation_of, rotated
+from ssql_ros.contract.message_kinds import kinds
 from ssql_ros.contract.schema import ContractError
+from ssql_ros.contract.sensor_values import FIELD_VALUES, ODOMETRY, check_measured, measured, turned
 
 
 class JointReader:
@@ -85,82 +95,6 @@ def _check_finite(values: Sequence[float] | np.ndarray, names: Sequence[str], wh
         raise ContractError(f"{what}: {names[bad]} is {values[bad]}, expected a finite number")
 
 
-def _imu_values(message: Any, what: str) -> dict[str, float]:
-    q, rate, a = message.orientation, message.angular_velocity, message.linear_acceleration
-    w, x, y, z = q.w, q.x, q.y, q.z
-    p, q, r = rate.x, rate.y, rate.z
-    roll, pitch, yaw = orientation_of(w, x, y, z, what)
-    world = rotated((w, x, y, z), (p, q, r))
-    return {
-        "orientation.roll": roll,
-        "orientation.pitch": pitch,
-        "orientation.yaw": yaw,
-        "angular_velocity.x": p,
-        "angular_velocity.y": q,
-        "angular_velocity.z": r,
-        "world_angular_velocity.x": world[0],
-        "world_angular_velocity.y": world[1],
-        "world_angular_velocity.z": world[2],
-        "linear_acceleration.x": a.x,
-        "linear_acceleration.y": a.y,
-        "linear_acceleration.z": a.z,
-    }
-
-
-def _odometry_values(message: Any, _what: str) -> dict[str, float]:
-    p, v = message.pose.pose.position, message.twist.twist.linear
-    return {
-        "position.x": p.x,
-        "position.y": p.y,
-        "position.z": p.z,
-        "linear_velocity.x": v.x,
-        "linear_velocity.y": v.y,
-        "linear_velocity.z": v.z,
-    }
-
-
-def _pose_values(message: Any, what: str) -> dict[str, float]:
-    p, q = message.pose.position, message.pose.orientation
-    roll, pitch, yaw = orientation_of(q.w, q.x, q.y, q.z, what)
-    return {
-        "position.x": p.x,
-        "position.y": p.y,
-        "position.z": p.z,
-        "orientation.roll": roll,
-        "orientation.pitch": pitch,
-        "orientation.yaw": yaw,
-    }
-
-
-def _check_measured(message: Any, covariances: Sequence[str], what: str) -> None:
-    """Raise ContractError where a driver says by covariance -1 that it does not measure a quantity (REP-145)."""
-    for covariance in covariances:
-        if getattr(message, covariance)[0] == -1.0:
-            quantity = covariance.removesuffix("_covariance")
-            raise ContractError(f"{what}: no {quantity}: its covariance is -1, which means not measured")
-
-
-def _measured(fields: Sequence[str]) -> list[str]:
-    """Return the names of the covariances of what `fields` of an Imu message are made of."""
-    used = [
-        quantity
-        for quantity in ("orientation", "angular_velocity", "linear_acceleration")
-        if any(quantity in field for field in fields)
-    ]
-    # Rates are turned to the world frame by the orientation.
-    turned = any(field.startswith("world_") for field in fields)
-    if turned and "orientation" not in used:
-        used.append("orientation")
-    return [f"{quantity}_covariance" for quantity in used]
-
-
-_FIELD_VALUES: dict[str, Callable[[Any, str], dict[str, float]]] = {
-    "sensor_msgs/msg/Imu": _imu_values,
-    "nav_msgs/msg/Odometry": _odometry_values,
-    POSE: _pose_values,
-}
-
-
 class InputReader:
     """Reads the features of one contract input from its messages, in the contract's units and order."""
 
@@ -168,16 +102,20 @@ class InputReader:
         features: list[Feature] = [f for f in contract.observed.frame if f.input == source.name]
         self._what = source.topic
         self._names = [feature.name for feature in features]
-        self._units = [(feature.factor, feature.wrap) for feature in features]
+        self._units = [(feature.factor, feature.wrap, FUNCTIONS.get(feature.function)) for feature in features]
         self._fields = [feature.field for feature in features]
         self._read_joints: JointReader | None = None
+        self._turned = source.type == ODOMETRY and any(name.startswith("orientation") for name in self._fields)
+        self._read_values: Callable[[Any], list[float]] | None = None
+        self._measured = measured(self._fields) if source.type == "sensor_msgs/msg/Imu" else []
         self._frame_id = source.frame_id
-        self._measured = _measured(self._fields) if source.type == "sensor_msgs/msg/Imu" else []
         if source.type == JOINT_STATE:
             joints = [feature.joint or "" for feature in features]
             self._read_joints = JointReader(joints, self._fields, source.topic, contract.path, partial=True)
+        elif source.type in FIELD_VALUES:
+            self._values_of = FIELD_VALUES[source.type]
         else:
-            self._values_of = _FIELD_VALUES[source.type]
+            self._read_values = kinds()[source.type].reader(self._fields, source.topic)
 
     def __call__(self, message: Any) -> np.ndarray:
         """Return the features (n_features of this input,); NaN: the message lacks this joint, another may have it.
@@ -187,18 +125,23 @@ class InputReader:
         """
         if self._read_joints is not None:
             values = self._read_joints.values(message)
+        elif self._read_values is not None:
+            values = self._read_values(message)
+            _check_finite(values, self._names, self._what)
         else:
-            _check_measured(message, self._measured, self._what)
+            check_measured(message, self._measured, self._what)
             if self._frame_id and message.header.frame_id != self._frame_id:
                 given = message.header.frame_id
                 raise ContractError(f"{self._what}: expected a pose in frame {self._frame_id!r}, got one in {given!r}")
             by_field = self._values_of(message, self._what)
+            if self._turned:
+                by_field |= turned(message.pose.pose.orientation, self._what)
             values = [by_field[field] for field in self._fields]
             _check_finite(values, self._names, self._what)
         return np.array(
             [
-                wrap_angle(factor * value) if wrap else factor * value
-                for (factor, wrap), value in zip(self._units, values, strict=True)
+                scaled(factor * value, wrap, function)
+                for (factor, wrap, function), value in zip(self._units, values, strict=True)
             ]
         )
 
@@ -208,7 +151,7 @@ def field_reader(kind: str, fields: Sequence[str], what: str) -> Callable[[Any],
 
     The function raises ContractError where a value is not finite. Joints are read by `JointReader`.
     """
-    values_of = _FIELD_VALUES[kind]
+    values_of = FIELD_VALUES[kind]
 
     def read(message: Any) -> np.ndarray:
         by_field = values_of(message, what)
@@ -217,6 +160,13 @@ def field_reader(kind: str, fields: Sequence[str], what: str) -> Callable[[Any],
         return np.array(values)
 
     return read
+
+
+def scaled(value: float, wrap: bool, function: Callable[[float], float] | None) -> float:
+    """Return a feature's number of a field's value times its factor."""
+    if function is not None:
+        return function(value)
+    return wrap_angle(value) if wrap else value
 
 
 def wrap_angle(angle: float) -> float:
@@ -241,18 +191,29 @@ class CommandReader:
     def __init__(self, contract: Contract, what: str) -> None:
         self._contract, self._what = contract, what
         told = contract.commanded
+        self._parts: Callable[[Any], list[float]] | None = None
+        if told.type != JOINT_STATE:
+            whole = {FLOAT: ["data"], FLOATS: [f"data[{i}]" for i in range(len(told.joint_names))]}
+            self._parts = kinds()[told.type].reader(whole.get(told.type, told.joint_names), what)
         self._joints = JointReader(told.joint_names, [told.field] * len(told.joint_names), what, contract.path)
 
     def joint_command(self, message: Any) -> np.ndarray:
-        """Return the commanded joint values (n_joint,) of a JointState, SI units, in the contract's order.
+        """Return the commanded joint values (n_joint,), or parts of a Twist, SI units, in the contract's order.
+
+        Args:
+            message: of the contract's type of command, as `serialised.reader_of` gives it.
 
         Raises:
             ContractError: a joint is missing, the length is wrong, or a value is not finite.
         """
-        return self._joints(message)
+        if self._parts is None:
+            return self._joints(message)
+        values = self._parts(message)
+        _check_finite(values, self._contract.commanded.joint_names, self._what)
+        return np.array(values)
 
     def joint_state(self, message: Any) -> np.ndarray:
-        """Return the action (n_action,) of a JointState command; not clipped."""
+        """Return the action (n_action,) of a command of the contract's type; not clipped."""
         return self._contract.action_of(self.joint_command(message))
 
     def array_command(self, message: Any) -> np.ndarray:
@@ -294,10 +255,20 @@ class CommandReader:
 
 
 def fill_joint_command(message: Any, contract: Contract, joint_command: np.ndarray, stamp: int) -> Any:
-    """Fill a JointState with a joint command (n_joint,) in SI units and return it."""
-    set_stamp(message, stamp)
-    message.name = list(contract.commanded.joint_names)
-    setattr(message, contract.commanded.field, _floats(joint_command))
+    """Fill a message of the contract's type of command with one (n_joint,) in SI units and return it."""
+    told, values = contract.commanded, _floats(joint_command)
+    if told.type in (JOINT_STATE, TWIST_STAMPED):
+        set_stamp(message, stamp)
+    if told.type == JOINT_STATE:
+        message.name = list(told.joint_names)
+        setattr(message, told.field, values)
+    elif told.type in (FLOAT, FLOATS):
+        message.data = values[0] if told.type == FLOAT else values
+    else:
+        twist = message.twist if told.type == TWIST_STAMPED else message
+        for part, value in zip(told.joint_names, values, strict=True):
+            vector, _, axis = part.partition(".")
+            setattr(getattr(twist, vector), axis, value)
     return message
 
 

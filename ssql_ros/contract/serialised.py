@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ssql_ros.contract.message_kinds import Header, Stamp, kinds
 from ssql_ros.contract.schema import ContractError
 
 PLAIN_CDR = b"\x00\x01"
@@ -23,19 +24,6 @@ _IMU = struct.Struct("<4d9d3d9d3d9d")
 _PLACE = struct.Struct("<7d")
 _POSE = struct.Struct("<7d36d")
 _TWIST = struct.Struct("<6d36d")
-
-
-class Stamp(NamedTuple):
-    """builtin_interfaces/msg/Time."""
-
-    sec: int
-    nanosec: int
-
-
-class Header(NamedTuple):
-    """std_msgs/msg/Header."""
-
-    stamp: Stamp
 
 
 class Vector3(NamedTuple):
@@ -161,7 +149,7 @@ def reader_of(kind: str, otherwise: Callable[[bytes], Any]) -> Callable[[bytes],
     Args:
         otherwise: reads messages in another encoding.
     """
-    read = _READERS[kind]()
+    read = _READERS[kind]() if kind in _READERS else kinds()[kind].parser()
 
     def checked(data: bytes) -> Any:
         if not data.startswith(PLAIN_CDR):

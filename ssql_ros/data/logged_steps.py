@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Log:
         last = np.asarray(self.terminal, bool)
         if last.any() and (self.ending is None or not np.isfinite(self.ending[last]).all()):
             raise ValueError("log: ending: expected the margin of every state that ended an episode")
+
+    def part(self, rows: np.ndarray, episode: np.ndarray) -> Log:
+        """Return some rows (bool, N) alone; `episode` (N,): what is numbered as one there."""
+        columns = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **{**columns, "episode": episode[rows]})
 
 
 def save_log(log: Log, folder: Path, facts: dict[str, Any]) -> None:

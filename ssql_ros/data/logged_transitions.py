@@ -24,6 +24,7 @@ class LoggedTransitions:
 
     Args:
         behaviour: b; None: it plays no part, and contexts none.
+        allowed: (N,) bool, rows that may be drawn; None: all.
 
     Attributes:
         outside: rows whose action is outside of b's support: no choice of b, and of no promise.
@@ -32,7 +33,9 @@ class LoggedTransitions:
         ValueError: a column is missing (DataSetError), the contexts are not b's, or no row is left.
     """
 
-    def __init__(self, data: DataSet, behaviour: BehaviourPolicy | None = None) -> None:
+    def __init__(
+        self, data: DataSet, behaviour: BehaviourPolicy | None = None, allowed: np.ndarray | None = None
+    ) -> None:
         self._data, self.n_context = data, behaviour.n_context if behaviour is not None else 0
         if self.n_context:
             width = data["context"].shape[1] if "context" in data.names else 0
@@ -42,6 +45,8 @@ class LoggedTransitions:
                     f"{width}; it is recorded from joint_proposals"
                 )
         self.rows = np.concatenate([self._complete(block) for block in _blocks(len(data))] or [np.empty(0, int)])
+        if allowed is not None:
+            self.rows = self.rows[allowed[self.rows]]
         if not len(self.rows):
             raise ValueError(f"{data.path}: none of {len(data)} rows can be learned from")
         self.outside = 0

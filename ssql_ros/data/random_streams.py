@@ -40,6 +40,7 @@ class Stream(IntEnum):
     BEHAVIOUR_LOG = 16
     GRID_COLLECTION = 17
     GRID_EVALUATION = 18
+    HELD_OUT = 19  # which episodes of a log nothing learns from
 
     def generator(self, seed: int) -> np.random.Generator:
         """Return this stream of a seed."""

@@ -10,16 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
-from sensor_msgs.msg import JointState
 
 from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract
-from ssql_ros.contract.contract import JOINT_STATE
 from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
 from ssql_ros.model.policy import ServedPolicy
 from ssql_ros.model.proposal import Proposal as Draw
@@ -27,7 +26,7 @@ from ssql_ros.msg import Proposal
 from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.guard import Guard
-from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
+from ssql_ros.ros.inputs import message_type, parser_of
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, SENSOR
 
@@ -56,21 +55,23 @@ class AnsweringNode(Node):
         self._policy, self._source = self._load()
         self._episode = -1
         self._answered: int | None = None  # ns, stamp of the observation that was answered last
-        self._answer: Proposal | JointState | None = None
+        self._answer: Any = None  # a Proposal, or a command
         self._newest: int | None = None  # ns, stamp of the newest message of the trigger
         self._follows = False  # commands are heard, so that it makes sense to wait for one
         self._answers = self._unfollowed = 0
         self._fault = ""
-        self._commands = self.create_publisher(JointState, "joint_commands_raw", COMMAND)
+        self._command_type = message_type(self.contract.commanded.type)
+        self._commands = self.create_publisher(self._command_type, self.contract.commanded.raw_topic, COMMAND)
         self._proposals = self.create_publisher(Proposal, "joint_proposals", COMMAND)
         self.guard = Guard(self.get_logger())
         for name in self.contract.observed_inputs:
             source = self.contract.inputs[name]
-            kind, receive = INPUT_TYPES[source.type], self.guard(source.topic, self._reader(name))
+            kind, receive = message_type(source.type), self.guard(source.topic, self._reader(name))
             self.create_subscription(kind, source.topic, receive, SENSOR, raw=True)
         topic = self.contract.commanded.topic
         # Not only the newest: every command is part of the history.
-        self.create_subscription(JointState, topic, self.guard(topic, self._command_reader(topic)), EVENT, raw=True)
+        receive = self.guard(topic, self._command_reader(topic))
+        self.create_subscription(self._command_type, topic, receive, EVENT, raw=True)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         patience = self.guard("patience", self._on_patience_ended)
         self._patience = self.create_timer(self._limit, patience, clock=steady)
@@ -116,7 +117,7 @@ class AnsweringNode(Node):
         return self._assembler.stamp != self._answered and self._assembler.ready
 
     def _command_reader(self, topic: str) -> Callable[[bytes], None]:
-        parse, reader = parser_of(JOINT_STATE), CommandReader(self.contract, topic)
+        parse, reader = parser_of(self.contract.commanded.type), CommandReader(self.contract, topic)
 
         def receive(data: bytes) -> None:
             try:
@@ -180,9 +181,10 @@ class AnsweringNode(Node):
         self._policy.reset(self._rng)
         self.set_parameters([RosParameter("seed", value=(seed + 1) % 2**31)])
 
-    def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Proposal | JointState:
+    def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Any:
         if self.value_of("output") == "command":
-            return fill_joint_command(JointState(), self.contract, self.contract.joint_command(draw.action), stamp)
+            command = self.contract.joint_command(draw.action)
+            return fill_joint_command(self._command_type(), self.contract, command, stamp)
         said = {name: getattr(draw, name) for name in ("mean", "std", "low", "high")}
         proposal = fill(
             Proposal(),
@@ -196,7 +198,7 @@ class AnsweringNode(Node):
         set_stamp(proposal, stamp)
         return proposal
 
-    def _publish(self, message: Proposal | JointState) -> None:
+    def _publish(self, message: Any) -> None:
         (self._proposals if isinstance(message, Proposal) else self._commands).publish(message)
 
     # Reports.

@@ -19,7 +19,6 @@ from ssql_ros.bags.roles import (
     reader_for,
 )
 from ssql_ros.contract import Contract, ContractError
-from ssql_ros.contract.contract import JOINT_STATE
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.contract.serialised import reader_of
 from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, PLACE, PROPOSED, Reward, TransitionAssembler
@@ -29,7 +28,6 @@ from ssql_ros.ros.recorded_topic import message_type
 # Best effort hears every publisher, reliable or not, and holds nobody up. Deep: what waits here while the processor is
 # busy is not lost.
 HEARD = QoSProfile(depth=2000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-RAW_COMMANDS = "joint_commands_raw"
 
 
 class LearnerInputs:
@@ -76,7 +74,7 @@ class LearnerInputs:
             feed(source.topic, Role(name, source.type))
         place = contract.inputs[reward.input]
         feed(place.topic, Role(PLACE, place.type))
-        feed(contract.commanded.topic, Role(COMMAND, JOINT_STATE))
+        feed(contract.commanded.topic, Role(COMMAND, contract.commanded.type))
         self.needed = list(topics)
         feed(EPISODE_TOPIC, Role(ENDING, EPISODE))
         # First whether the proposal is one of this contract at all.
@@ -84,9 +82,10 @@ class LearnerInputs:
         hear(PROPOSAL_TOPIC, PROPOSAL, lambda data: self._aligner.feed(PROPOSED, *proposed(data)))
         if n_context:
             feed(PROPOSAL_TOPIC, Role(CONTEXT, PROPOSAL))
-        if contract.commanded.topic != RAW_COMMANDS:
-            read = reader_for(Role(COMMAND, JOINT_STATE), contract, reward)
-            hear(RAW_COMMANDS, JOINT_STATE, lambda data: self._aligner.feed(PROPOSED, *read(data)))
+        kind, raw = contract.commanded.type, contract.commanded.raw_topic
+        if contract.commanded.topic != raw:
+            read = reader_for(Role(COMMAND, kind), contract, reward)
+            hear(raw, kind, lambda data: self._aligner.feed(PROPOSED, *read(data)))
         for topic, (kind, takers) in topics.items():
             receive = guard(topic, self._receiver(topic, takers))
             node.create_subscription(message_type(kind), topic, receive, HEARD, raw=True)

@@ -45,7 +45,8 @@ TAKE_SECONDS = 0.005
 def contract_topics(contract: Contract) -> list[str]:
     """Return the relative names of the topics that a run by this contract is made of."""
     inputs = [source.topic for source in contract.inputs.values()]
-    return [*inputs, contract.commanded.topic, *COMMAND_TOPICS, *SHIELD_TOPICS, *OTHER_TOPICS]
+    commands = [contract.commanded.topic, contract.commanded.raw_topic, *COMMAND_TOPICS]
+    return list(dict.fromkeys([*inputs, *commands, *SHIELD_TOPICS, *OTHER_TOPICS]))
 
 
 class RecorderNode(Node):

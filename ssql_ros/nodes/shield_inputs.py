@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.contract import ContractError
-from ssql_ros.contract.contract import JOINT_STATE
 from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.msg import Proposal
 from ssql_ros.ros.guard import Guard
-from ssql_ros.ros.inputs import INPUT_TYPES, parser_of
+from ssql_ros.ros.inputs import message_type, parser_of
 from ssql_ros.ros.process import COMMAND, SENSOR
 from ssql_ros.shield.loop import ShieldLoop
 
@@ -47,16 +45,17 @@ class ShieldInputs:
         self.inputs = [source.topic for source in sources]
         # Where a driver's stamps are not used, those that a controller copies from them say nothing either.
         self._stamped = all(source.stamps == "header" for source in sources)
+        raw = contract.commanded.raw_topic
         # All is taken raw: what comes at a high rate is read without making messages (contract.serialised), and bytes
         # that are no message raise here, where they are counted, and not in the executor.
         readers: dict[str, tuple[Any, Callable[[bytes], None]]] = {
-            "joint_commands_raw": (JointState, self._joint_command_reader("joint_commands_raw")),
+            raw: (message_type(contract.commanded.type), self._joint_command_reader(raw)),
             "joint_proposals": (Proposal, self._proposal_reader("joint_proposals")),
             "forward_commands_raw": (Float64MultiArray, self._array_reader("forward_commands_raw")),
         }
         self.proposals = list(readers)
         subscribed = [
-            *((INPUT_TYPES[source.type], source.topic, self._reader(source.name), SENSOR) for source in sources),
+            *((message_type(source.type), source.topic, self._reader(source.name), SENSOR) for source in sources),
             *((kind, topic, receive, COMMAND) for topic, (kind, receive) in readers.items()),
         ]
         self._subscriptions = [
@@ -108,7 +107,7 @@ class ShieldInputs:
         return receive
 
     def _joint_command_reader(self, topic: str) -> Callable[[bytes], None]:
-        parse, reader = parser_of(JOINT_STATE), CommandReader(self._contract, topic)
+        parse, reader = parser_of(self._contract.commanded.type), CommandReader(self._contract, topic)
 
         def receive(data: bytes) -> None:
             arrival = time.monotonic()

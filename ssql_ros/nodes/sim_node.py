@@ -31,7 +31,7 @@ from ssql_ros.nodes.sensors import MESSAGES
 from ssql_ros.robots import DEFAULT
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.ros.executor import executor_for
-from ssql_ros.ros.inputs import INPUT_TYPES
+from ssql_ros.ros.inputs import message_type
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
 
@@ -60,7 +60,7 @@ class SimNode(Node):
         trigger = self.contract.observed.trigger
         # The trigger last: whoever hears it has heard the others.
         self._sensors = {
-            name: self.create_publisher(INPUT_TYPES[source.type], source.topic, EVENT)
+            name: self.create_publisher(message_type(source.type), source.topic, EVENT)
             for name, source in sorted(self.contract.inputs.items(), key=lambda item: item[0] == trigger)
         }
         self._period = round(self.contract.control_period * NANOSECONDS)

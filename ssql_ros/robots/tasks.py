@@ -36,6 +36,7 @@ class Task:
         met: options of the worlds that such a critic meets while it learns, each as likely as the others.
         worlds: options of the worlds that the matrix of a shield is made of, by name.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
+        contract_file: of a robot that is known by its contract alone, and has no world; empty: the robot is a plug.
     """
 
     name: str
@@ -52,15 +53,21 @@ class Task:
     backup: tuple[float, ...] = ()
     met: tuple[dict[str, Any], ...] = ({},)
     worlds: dict[str, dict[str, Any]] = field(default_factory=lambda: {"as modelled": {}})
+    contract_file: str = ""
 
     @property
     def plug(self) -> Any:
-        """Return its robot (a `plug.Robot`)."""
+        """Return its robot (a `plug.Robot`). Raises ValueError where it is known by its contract alone."""
+        if self.contract_file:
+            raise ValueError(
+                f"{self.contract_file}: robot {self.robot} is known by its contract alone: it has no simulated world; "
+                "learn from its data with --data or --bag, or make it a plug (docs/how_to/add_a_robot.md)"
+            )
         return plugs()[self.robot]
 
     def contract(self) -> Contract:
         """Return the robot's contract."""
-        return load_contract(find_contract(self.robot))
+        return load_contract(self.contract_file or find_contract(self.robot))
 
     def bundle_path(self) -> Path:
         """Return the path of the shipped safety critic. Raises ValueError where none is shipped."""
@@ -98,6 +105,10 @@ class Task:
 
     def _need(self, what: str, words: str) -> Any:
         if not getattr(self, what):
+            if self.contract_file:
+                raise ValueError(
+                    f"{self.contract_file}: robot {self.robot}, known by its contract alone, has no {words}"
+                )
             with_one = ", ".join(name for name, task in tasks().items() if getattr(task, what))
             raise ValueError(f"task {self.name!r} has no {words}; these have one: {with_one}")
         return getattr(self, what)
@@ -131,11 +142,13 @@ def tasks() -> dict[str, Task]:
 
 
 def find_task(name: str) -> Task:
-    """Return a task by name.
+    """Return a task by name; of a contract's file (.yaml), its robot without a world, known by what it recorded.
 
     Raises:
-        ValueError: no such task; the text lists those that are known.
+        ValueError: no such task; the text lists those that are known. A ContractError where the file cannot be read.
     """
+    if name not in tasks() and name.endswith((".yaml", ".yml")):
+        return Task(name, load_contract(name).robot, contract_file=name)
     if name not in tasks():
         raise ValueError(f"task {name!r} is unknown; known: {', '.join(tasks()) or 'none, as no robot is installed'}")
     return tasks()[name]

@@ -1,6 +1,6 @@
 """Training from a data set: transitions for SSQL, CQL and IQL, n steps for SafeFQL and IQL-Lagrangian, pairs for b.
 
-Nothing is driven but the final policy, to judge it.
+Nothing is driven but the final policy, to judge it; that of a robot without a world is judged on episodes held out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from ssql_ros.algorithms.behaviour_density import DensityLearner
 from ssql_ros.algorithms.cql import CQL, CQLSettings
 from ssql_ros.algorithms.iql import IQL, IQLSettings
 from ssql_ros.algorithms.iql_lagrangian import IQLLagrangian
+from ssql_ros.algorithms.logged_critic import LoggedCritic
 from ssql_ros.algorithms.safefql import SafeFQL
 from ssql_ros.algorithms.ssql import SSQL, SSQLSettings
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.data.data_set import DataSet
+from ssql_ros.data.held_out import parts_of
 from ssql_ros.data.logged_steps import OfflineData, load_log
 from ssql_ros.data.logged_transitions import LoggedTransitions
 from ssql_ros.evaluation.driver import evaluate
-from ssql_ros.model.bundle import Bundle, load_bundle
+from ssql_ros.evaluation.logged_calibration import judge_critic, judge_policy
+from ssql_ros.model.bundle import Bundle, ProbabilityCritic, load_bundle
 from ssql_ros.model.policy import behaviour_of, make_policy
 from ssql_ros.nn.arithmetic import Arithmetic
 from ssql_ros.nn.networks import default_device
@@ -39,6 +42,7 @@ def training_from_log(plan: Plan) -> LogTraining:
         "safefql": NStepTraining,
         "iql_lagrangian": NStepTraining,
         "behaviour": DensityTraining,
+        "critic": CriticTraining,
     }
     return kinds.get(plan.algorithm, TransitionTraining)(plan)
 
@@ -54,6 +58,7 @@ class LogTraining(UpdateTraining):
         self._plan, self._task, self._settings = plan, find_task(plan.task), plan.checked_settings()
         self._contract, self.data = self._task.contract(), DataSet(Path(plan.data))
         self.data.check_contract(self._contract.id)
+        self.parts = parts_of(self.data, plan.held_out, plan.seed)
         learner, steps = self._begun()
         told = {name: value for name, value in self.data.manifest.items() if name != "columns"}
         super().__init__(learner, steps, {"data": told})
@@ -72,12 +77,22 @@ class LogTraining(UpdateTraining):
         return (np.array(self._task.centre), np.array(self._task.spread)) if self._task.centre else None
 
     def _judged(self, bundle: Bundle) -> dict[str, float]:
-        """Return figures of the final policy in the task's world."""
+        """Return figures of the final policy in the task's world, and on episodes that are held out."""
+        figures = {} if not self._plan.held_out else self._held_out(bundle)
         if not self._plan.evaluation:
-            return {}
+            return figures
         env, plan = self._task.make(**self._task.world("pretrain")), self._plan
         rows = evaluate(make_policy(bundle), env, self._contract, None, plan.evaluation, plan.seed)
-        return {name: value for name, value in figures_of([], rows).items() if name.startswith("final_")}
+        return figures | {name: value for name, value in figures_of([], rows).items() if name.startswith("final_")}
+
+    def _held_out(self, bundle: Bundle) -> dict[str, float]:
+        segments, figures = self.parts.segments(), dict[str, Any]()
+        if bundle.critic is not None:
+            figures |= judge_critic(bundle, self.data, segments)
+        if make_policy(bundle).context().size == 0:
+            figures |= judge_policy(bundle, self.data, segments)
+        numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+        return {f"held_out_{name}": value for name, value in numbers.items()}
 
 
 class TransitionTraining(LogTraining):
@@ -87,7 +102,7 @@ class TransitionTraining(LogTraining):
 
     def _begun(self) -> tuple[LogLearner, int]:
         plan, behaviour = self._plan, self._behaviour() if self._plan.algorithm == "ssql" else None
-        self.log = LoggedTransitions(self.data, behaviour)
+        self.log = LoggedTransitions(self.data, behaviour, self.parts.learned)
         spread = self._spread or self.log.spread()
         made = LogLearner(plan, self._settings, self.log, spread, self._contract.action_size, behaviour)
         return made, made.steps
@@ -120,7 +135,7 @@ class NStepTraining(LogTraining):
 
     def _begun(self) -> tuple[SafeFQL | IQLLagrangian, int]:
         plan, settings, device = self._plan, self._settings, default_device()
-        log = load_log(self.data.path, self._contract)[0]
+        log = load_log(self.data.path, self._contract)[0].part(self.parts.learned, self.parts.segment)
         self.rest = OfflineData(log, settings.n_step, settings.gamma, device)
         if plan.algorithm == "iql_lagrangian" and not len(self.rest.starts):
             raise ValueError(
@@ -151,8 +166,9 @@ class DensityTraining(LogTraining):
     def _begun(self) -> tuple[DensityLearner, int]:
         data, plan = self.data, self._plan
         finite = np.isfinite(data["observation"]).all(axis=1) & np.isfinite(data["action"]).all(axis=1)
-        rows = np.flatnonzero(finite)
-        states, actions, episode = (np.asarray(data[name])[rows] for name in ("observation", "action", "episode"))
+        rows = np.flatnonzero(finite & self.parts.learned)
+        states, actions = (np.asarray(data[name])[rows] for name in ("observation", "action"))
+        episode = self.parts.segment[rows]
         made = DensityLearner(states, actions, episode, self._settings, plan.steps, plan.seed, self._spread)
         return made, plan.steps
 
@@ -160,7 +176,40 @@ class DensityTraining(LogTraining):
         """Return what came of it: a bundle in which the policy acts itself."""
         fit = self.learner.fit()
         bundle, facts = served(self._contract, self._settings, {}, fit.policy.describe(), self._task)
-        return Result(fit.figures, bundle, facts)
+        figures = dict(fit.figures)
+        if self._plan.held_out:
+            held = np.flatnonzero(self.parts.held)
+            states, actions = (np.asarray(self.data[name], float)[held] for name in ("observation", "action"))
+            inside = fit.policy.support(states).contains(actions[:, np.newaxis])
+            figures |= {"held_out_steps": float(len(held)), "held_out_outside": float(1.0 - inside.mean())}
+        return Result(figures, bundle, facts)
+
+
+class CriticTraining(LogTraining):
+    """A safety critic of whoever drove, with a threshold for the shield."""
+
+    learner: LoggedCritic
+
+    def _begun(self) -> tuple[LoggedCritic, int]:
+        plan, segments = self._plan, self.parts.segments(held=False)
+        return LoggedCritic(self.data, segments, self._settings, plan.steps, plan.seed), plan.steps
+
+    def result(self) -> Result:
+        """Return what came of it: a bundle that shields, and acts not at all."""
+        network, epsilon = self.learner.result()
+        bundle = Bundle(self._contract.id, ProbabilityCritic.of(network, epsilon, self._settings.gamma_safe))
+        told = [int(self.data["incident"][each].any()) for each in self.parts.segments(held=False)]
+        figures = {
+            "steps": float(self.steps),
+            "transitions": float(len(self.learner.targets.observations)),
+            "episodes": float(len(told)),
+            "incidents": float(sum(told)),
+            "epsilon": epsilon,
+        }
+        if self._plan.held_out:
+            judged = judge_critic(bundle, self.data, self.parts.segments())
+            figures |= {f"held_out_{name}": value for name, value in judged.items() if isinstance(value, float)}
+        return Result(figures, bundle, {}, {"policy": "whoever drove in the log"})
 
 
 def reopened(folder: Path) -> NStepTraining:

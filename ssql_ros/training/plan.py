@@ -13,7 +13,7 @@ from ssql_ros.training.settings import checked_settings, settings_of
 from ssql_sim.grid import GRIDS
 
 ON_GRIDS: dict[str, type[DiscreteSettings]] = {"ssql": DiscreteSSQLSettings, "dqn": DQNSettings}
-LOG_ONLY = ("safefql", "iql_lagrangian", "behaviour")
+LOG_ONLY = ("safefql", "iql_lagrangian", "behaviour", "critic")
 FROM_LOGS = (*FROM_BEHAVIOUR, *LOG_ONLY)
 
 
@@ -31,6 +31,7 @@ class Plan:
         settings: of the algorithm, by name, that differ from its robot's.
         checkpoint_every: steps between checkpoints, at least.
         evaluation: episodes of the final policy.
+        held_out: share of a data set's episodes that nothing learns from, and everything is judged on.
     """
 
     algorithm: str
@@ -44,6 +45,7 @@ class Plan:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     checkpoint_every: int = 25_000
     evaluation: int = 0
+    held_out: float = 0.0
 
     @classmethod
     def told(cls, plan: dict[str, Any]) -> dict[str, Any]:
@@ -69,6 +71,8 @@ class Plan:
         for name, least in (("steps", 1), ("checkpoint_every", 1), ("evaluation", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0.0 <= self.held_out <= 0.9:
+            raise ValueError(f"held_out: expected a share from 0 to 0.9, got {self.held_out}")
 
     def _check_grid(self) -> None:
         if self.phase != "pretrain" or self.source:
@@ -92,7 +96,10 @@ class Plan:
         object.__setattr__(self, "phase", "log")
 
     def _check_world(self) -> None:
-        find_task(self.task).world(self.phase)
+        task = find_task(self.task)
+        if task.contract_file:
+            raise ValueError(f"{self.algorithm}: {task.contract_file} has no world to learn in: give --data or --bag")
+        task.world(self.phase)
         if self.behaviour:
             raise ValueError("--behaviour is for learning from a log: name it with --data or --bag")
         if self.phase == "finetune" and not self.source:

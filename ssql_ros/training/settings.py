@@ -15,6 +15,7 @@ from ssql_ros.algorithms.cql import CQLSettings
 from ssql_ros.algorithms.esac import ESACSettings
 from ssql_ros.algorithms.iql import IQLSettings
 from ssql_ros.algorithms.iql_lagrangian import IQLLagrangianSettings
+from ssql_ros.algorithms.logged_critic import LoggedCriticSettings
 from ssql_ros.algorithms.sac import SACSettings
 from ssql_ros.algorithms.safefql import SafeFQLSettings
 from ssql_ros.algorithms.sqrl import SQRLSettings
@@ -38,6 +39,7 @@ SETTINGS: dict[str, type[Any]] = {
     "safefql": SafeFQLSettings,
     "iql_lagrangian": IQLLagrangianSettings,
     "behaviour": DensitySettings,
+    "critic": LoggedCriticSettings,
 }
 
 
@@ -136,7 +138,7 @@ def checked_settings(algorithm: str, default: Any, own: dict[str, Any], changed:
 
 
 # Settings between 0 and 1: without the bounds, and with them.
-_FRACTIONS = {"epsilon", "gamma_safe", "prior", "quantile"}
+_FRACTIONS = {"epsilon", "gamma_safe", "prior", "quantile", "alarms"}
 _SHARES = {
     "gamma",
     "tau",

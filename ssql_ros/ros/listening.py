@@ -1,0 +1,52 @@
+"""Listens to a live graph for a while: the bytes of every topic that a contract can read or command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from ssql_ros.ros.recorded_topic import message_type
+
+HEARD = QoSProfile(depth=1000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+LOOK = 0.5  # s, between two looks for new topics
+
+
+def listen(seconds: float, kinds: Collection[str]) -> list[tuple[str, str, int, bytes]]:
+    """Return what came within `seconds`: topic, type, ns when it came, CDR, in the order in which it came.
+
+    Args:
+        kinds: message types that are heard; topics of two types are left out.
+
+    Raises:
+        ValueError: seconds that are not above 0.
+    """
+    if not seconds > 0.0:
+        raise ValueError(f"--seconds: expected a number above 0, got {seconds}")
+    heard: list[tuple[str, str, int, bytes]] = []
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node("ssql_contract_init", context=context, enable_rosout=False)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        known, end, look = set[str](), time.monotonic() + seconds, 0.0
+        while (now := time.monotonic()) < end:
+            if now >= look:
+                look = now + LOOK
+                for topic, types in node.get_topic_names_and_types():
+                    if topic not in known and len(types) == 1 and types[0] in kinds:
+                        known.add(topic)
+
+                        def take(data: bytes, topic: str = topic, kind: str = types[0]) -> None:
+                            heard.append((topic, kind, time.time_ns(), bytes(data)))
+
+                        node.create_subscription(message_type(types[0]), topic, take, HEARD, raw=True)
+            executor.spin_once(timeout_sec=0.1)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    return heard
