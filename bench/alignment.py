@@ -18,7 +18,7 @@ from ssql_ros.bags.definitions import Definitions
 from ssql_ros.bags.roles import Role as TopicRole
 from ssql_ros.bags.roles import reader_for
 from ssql_ros.contract import Contract, ObservationAssembler
-from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.data.rewards import reward_of
 from ssql_ros.data.transitions import COMMAND

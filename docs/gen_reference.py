@@ -243,7 +243,7 @@ def _message(text: str) -> Iterator[str]:
 
 def contract() -> str:
     """Return the keys of a contract, and the fields and units that it may name."""
-    from ssql_ros.contract.contract import MESSAGE_FIELDS, UNITS
+    from ssql_ros.contract.fields import MESSAGE_FIELDS, UNITS
     from ssql_ros.contract.keys import SECTIONS
 
     parts = [

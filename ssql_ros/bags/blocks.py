@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ssql_ros.contract import Contract, ContractError
-from ssql_ros.contract.contract import FUNCTIONS, JOINT_STATE, Input
+from ssql_ros.contract.contract import Input
+from ssql_ros.contract.fields import FUNCTIONS, JOINT_STATE
 from ssql_ros.contract.messages import wrap_angle
 from ssql_ros.contract.serialised import PLAIN_CDR
 from ssql_ros.contract.stamped import NANOSECONDS

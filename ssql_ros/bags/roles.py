@@ -12,7 +12,7 @@ from ssql_ros.bags.blocks import BlockReader, command_blocks, input_blocks, plac
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import TopicInfo
 from ssql_ros.contract import Contract, ContractError
-from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.messages import CommandReader, InputReader, field_reader, stamp_of
 from ssql_ros.contract.serialised import reader_of
 from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, PLACE, Reward

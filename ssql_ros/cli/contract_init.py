@@ -104,7 +104,7 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _messages(options: argparse.Namespace) -> Any:
-    from ssql_ros.contract.contract import MESSAGE_FIELDS
+    from ssql_ros.contract.fields import MESSAGE_FIELDS
 
     if options.live:
         from ssql_ros.processes.missing import need_ros

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssql_ros.contract import keys
-from ssql_ros.contract.contract import (
+from ssql_ros.contract.contract import Block, Commanded, Contract, Feature, Input, Observed
+from ssql_ros.contract.fields import (
     COMMAND_TYPES,
     FLOAT,
     FLOATS,
@@ -24,19 +24,12 @@ from ssql_ros.contract.contract import (
     TWIST_PARTS,
     TWIST_STAMPED,
     UNITS,
-    Block,
-    Commanded,
-    Contract,
-    Feature,
-    Input,
-    Observed,
     field_unit,
 )
 from ssql_ros.contract.incident import Ball, Box, Limit
 from ssql_ros.contract.message_kinds import ANY, kinds
-from ssql_ros.contract.plugs import plugs
 from ssql_ros.contract.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
-from ssql_ros.contract.schema import ContractError, Section, read_yaml
+from ssql_ros.contract.schema import Section, read_yaml
 
 STAMPS = ("header", "arrival")
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
@@ -385,48 +378,3 @@ def _read_reward(top: Section, inputs: dict[str, Input]) -> RewardRule:
         return DistanceRule(source, tuple(goal))
     limit, weight, scale = (section.number(name, positive=name != "acceleration_weight") for name in numbers)
     return ForwardVelocityRule(source, section.number("goal"), limit, weight, scale)
-
-
-def config_folder() -> Path:
-    """Return the folder of shipped contracts and bundles: an overlay's share, the interpreter's, or the source tree's.
-
-    Raises:
-        ContractError: none of them is there; the text lists where it looked.
-    """
-    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    source = Path(__file__).resolve().parents[2] / "config"
-    folders = [*(prefix / "share" / "ssql_ros" / "config" for prefix in (*prefixes, Path(sys.prefix))), source]
-    for folder in folders:
-        if folder.is_dir():
-            return folder
-    raise ContractError(f"the contracts of ssql_ros are not installed; looked in {', '.join(map(str, folders))}")
-
-
-def robot_folder(robot: str) -> Path:
-    """Return the folder of a robot's settings, by its name: contract.yaml, learning.yaml, nodes.yaml.
-
-    Raises:
-        ContractError: there is no such robot; the text lists those that are there.
-    """
-    folder = config_folder() / robot
-    if robot and (folder / "contract.yaml").is_file():
-        return folder
-    if robot in plugs() and (config := plugs()[robot].config) is not None:
-        return config
-    known = {path.parent.name for path in config_folder().glob("*/contract.yaml")} | set(plugs())
-    raise ContractError(f"no contract {robot!r}: it is not a file, and no robot; known: {', '.join(sorted(known))}")
-
-
-def find_contract(robot: str) -> Path:
-    """Return the path of a contract by the robot's name, or `robot` itself where it is a file.
-
-    Raises:
-        ContractError: neither; the text lists the robots that are known.
-    """
-    return Path(robot) if Path(robot).is_file() else robot_folder(robot) / "contract.yaml"
-
-
-def find_nodes_file(robot: str) -> Path | None:
-    """Return the file of the nodes' parameters that lies beside a contract (see `find_contract`); None: none does."""
-    path = find_contract(robot).with_name("nodes.yaml")
-    return path if path.is_file() else None

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssql_ros.contract.contract import JOINT_STATE, POSE, Contract, Feature
+from ssql_ros.contract.contract import Contract, Feature
+from ssql_ros.contract.fields import JOINT_STATE, POSE
 from ssql_ros.contract.stamped import NANOSECONDS
 
 if TYPE_CHECKING:

@@ -13,16 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssql_ros.contract.contract import (
-    FLOAT,
-    FLOATS,
-    FUNCTIONS,
-    JOINT_STATE,
-    TWIST_STAMPED,
-    Contract,
-    Feature,
-    Input,
-)
+from ssql_ros.contract.contract import Contract, Feature, Input
+from ssql_ros.contract.fields import FLOAT, FLOATS, FUNCTIONS, JOINT_STATE, TWIST_STAMPED
 from ssql_ros.contract.header import check_stamp as check_stamp
 from ssql_ros.contract.header import set_stamp as set_stamp
 from ssql_ros.contract.header import stamp_of as stamp_of

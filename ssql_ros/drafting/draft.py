@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssql_ros.contract import ContractError
-from ssql_ros.contract.contract import COMMAND_TYPES, FLOAT, FLOATS, JOINT_STATE, TWIST_PARTS, field_unit
+from ssql_ros.contract.fields import COMMAND_TYPES, FLOAT, FLOATS, JOINT_STATE, TWIST_PARTS, field_unit
 from ssql_ros.contract.message_kinds import ANY
 from ssql_ros.drafting.signals import JOINT_FIELDS, JOINT_UNITS, SCAN, Signal
 from ssql_ros.drafting.urdf import JointLimits

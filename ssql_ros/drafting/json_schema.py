@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ssql_ros.contract import keys
-from ssql_ros.contract.contract import COMMAND_TYPES, MESSAGE_FIELDS, UNITS
+from ssql_ros.contract.fields import COMMAND_TYPES, MESSAGE_FIELDS, UNITS
 
 # Which section a key of a section holds, and how: one of it, a list of it, or a mapping of names of one's own to it.
 _NESTED: dict[tuple[str, str], tuple[str, tuple[keys.Keys, ...]]] = {

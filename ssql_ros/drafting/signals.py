@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract import ContractError
-from ssql_ros.contract.contract import JOINT_STATE, MESSAGE_FIELDS
+from ssql_ros.contract.fields import JOINT_STATE, MESSAGE_FIELDS
 from ssql_ros.contract.message_kinds import kinds
 from ssql_ros.contract.sensor_values import FIELD_VALUES, turned
 from ssql_ros.contract.serialised import reader_of

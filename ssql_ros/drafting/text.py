@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.drafting.draft import Draft, DraftFeature, DraftPart
 from ssql_ros.drafting.rules import Rule
 

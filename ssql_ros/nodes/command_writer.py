@@ -10,7 +10,7 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.contract import Contract
-from ssql_ros.contract.contract import JOINT_STATE, TWIST_STAMPED
+from ssql_ros.contract.fields import JOINT_STATE, TWIST_STAMPED
 from ssql_ros.contract.messages import fill, fill_joint_command
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.ros.inputs import message_type

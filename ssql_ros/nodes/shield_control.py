@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.contract.contract import JOINT_STATE
+from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.messages import (
     fill,
     set_stamp,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.behaviour.policy import Memoryless
+from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.behaviour.support import Support, boxes
 from ssql_ros.robots.shadow_hand.cup import CUP
 from ssql_ros.robots.shadow_hand.motions import MOTIONS
@@ -49,7 +49,7 @@ def goal_of(goal: np.ndarray) -> np.ndarray:
     return 2 * yawed + (turned < 0.0)
 
 
-class CubeTurning(Memoryless):
+class CubeTurning(BehaviourPolicy):
     """The policy. Its context is the clock, in control steps of the episode.
 
     Args:
