@@ -9,7 +9,7 @@ import numpy as np
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.robots.noise import Noise, NoisyController
 
-KINDS = ("uniform", "corner", "subset", "constant", "waves", "noise")
+KINDS = ("uniform", "mixed", "corner", "constant", "waves", "noise")
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,10 @@ class Adversary:
     """What proposes, blindly, in the range [-1, 1] of every element.
 
     Attributes:
-        kind: "uniform": drawn anew every `hold` steps; "corner": one corner of the range for the whole episode;
-            "subset": some elements at one bound, the others at 0; "constant": `action`; "waves": every element a sine
-            of its own amplitude, frequency (0.2 to 4 Hz at 50 Hz) and phase; "noise": `noise` on a scripted controller.
+        kind: "uniform": drawn anew every `hold` steps; "mixed": the same, each element at a bound, at 0 or uniform;
+            "corner": one corner of the range for the whole episode; "constant": `action`; "waves": every element a
+            sine of its own amplitude, frequency (0.2 to 4 Hz at 50 Hz) and phase; "noise": `noise` on a scripted
+            controller.
         hold: steps.
         action: (n_action,) of "constant".
         noise: of "noise".
@@ -66,8 +67,6 @@ class Takeover:
             self._base.reset(rng)
         elif kind == "corner":
             self._action = rng.choice([-1.0, 1.0], n)
-        elif kind == "subset":
-            self._action = (rng.random(n) < 0.5) * rng.choice([-1.0, 1.0])
         elif kind == "constant":
             self._action = np.array(self.adversary.action)
         elif kind == "waves":
@@ -94,19 +93,23 @@ class Takeover:
     def _next(self, observation: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
         if self._base is not None:
             return self._base.propose(observation, rng).action
-        if self.adversary.kind == "uniform" and step % self.adversary.hold == 0:
-            self._action = rng.uniform(-1.0, 1.0, len(self._after))
-        elif self.adversary.kind == "waves":
+        kind, n = self.adversary.kind, len(self._after)
+        if kind in ("uniform", "mixed") and step % self.adversary.hold == 0:
+            self._action = rng.uniform(-1.0, 1.0, n)
+            if kind == "mixed":
+                ways = [np.zeros(n), rng.choice([-1.0, 1.0], n), self._action]
+                self._action = np.choose(rng.integers(3, size=n), ways)
+        elif kind == "waves":
             return self._amplitude * np.sin(self._rate * step + self._phase)
         return self._action
 
 
 # Of uniform draws, in training; 10 is for judging.
-HOLDS = (1, 2, 4, 7, 15, 25, 40)
+HOLDS = (1, 2, 4, 7, 15, 25, 40, 1000)
 CORRELATIONS = (0.0, 0.5, 0.85, 0.95)
 
 
-def drawn(rng: np.random.Generator, controllers: tuple[str, ...], n_action: int, rest: int) -> Adversary:
+def drawn(rng: np.random.Generator, controllers: tuple[str, ...], rest: int) -> Adversary:
     """Return one that a critic learns from.
 
     Corners, waves, draws held for 10 steps and noise above 0.8 are never drawn: those are left for judging.
@@ -115,14 +118,10 @@ def drawn(rng: np.random.Generator, controllers: tuple[str, ...], n_action: int,
         controllers: names of the robot's scripted controllers; empty: none, and no noise on one.
         rest: see `Adversary`.
     """
-    burst = int(rng.integers(3, 60))
-    kind = rng.choice(["noise", "uniform", "subset", "constant"], p=[0.4, 0.25, 0.2, 0.15])
+    # Short ones end before the fall that a long one leads to: what takes over then is seen to save the robot, or not.
+    burst = int(rng.integers(3, 15) if rng.random() < 0.5 else rng.integers(15, 60))
+    kind = rng.choice(["noise", "uniform", "mixed"], p=[0.35, 0.2, 0.45])
     if kind == "noise" and controllers:
         sigma, rho = float(rng.uniform(0.05, 0.8)), float(rng.choice(CORRELATIONS))
         return Adversary("noise", noise=Noise(str(rng.choice(controllers)), sigma, rho), burst=burst, rest=rest)
-    if kind == "subset":
-        return Adversary("subset", burst=burst, rest=rest)
-    if kind == "constant":
-        action = tuple(rng.uniform(-1.0, 1.0, n_action).tolist())
-        return Adversary("constant", action=action, burst=burst, rest=rest)
-    return Adversary("uniform", hold=int(rng.choice(HOLDS)), burst=burst, rest=rest)
+    return Adversary("uniform" if kind == "uniform" else "mixed", hold=int(rng.choice(HOLDS)), burst=burst, rest=rest)

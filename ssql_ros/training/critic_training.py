@@ -250,7 +250,7 @@ def _adversary(task: Task, plan: TrainingPlan, rng: np.random.Generator, rest: i
     world = dict(task.met[int(rng.integers(len(task.met)))])
     if plan.steps:
         world["max_steps"] = plan.steps
-    return drawn(rng, tuple(task.plug.controllers), task.contract().action_size, rest), world
+    return drawn(rng, tuple(task.plug.controllers), rest), world
 
 
 def _free_job(task: Task, plan: TrainingPlan, rng: np.random.Generator) -> EpisodeJob:
