@@ -20,6 +20,8 @@ from ssql_ros.robots.shadow_hand.motions import MOTIONS
 # Where an observation has the cube's roll, pitch and yaw, and the goal's.
 CUBE, GOAL = slice(27, 30), slice(30, 33)
 GOALS = ("x+", "x-", "z+", "z-")
+YAWS = 2  # from here on goals are turns about z
+YAW_LEFT = 0.2  # rad
 
 
 def quaternions(angles: np.ndarray) -> np.ndarray:
@@ -102,6 +104,9 @@ class CubeTurning(Memoryless):
         goals = goal_of(states[:, GOAL])
         steps = states[:, -1].astype(int) % self._lengths[goals]
         there = turn_left(states[:, CUBE], states[:, GOAL]) < self.reached
+        # A cube that is tilted may have yawed far enough, or too far: in the cup it lies down again.
+        yawed = np.remainder(states[:, GOAL][:, 2] - states[:, CUBE][:, 2] + np.pi, 2 * np.pi) - np.pi
+        there |= (goals >= YAWS) & (np.sign(states[:, GOAL][:, 2]) * yawed < YAW_LEFT)
         offset = np.where(there[:, np.newaxis], 0.0, self._tracks[goals, steps])
         return np.clip(CUP + offset, -1.0, 1.0)
 
