@@ -3,7 +3,7 @@
 A clock runs with the episode. While the cube is not turned as the goal has it, fingers and wrist follow the goal's
 motions by the clock, out of the cup and back into it; as soon as it is, they are the cup. So the bare action is a
 function of the observation and the clock, and the support is a box about it. For a goal without a motion that is safe
-the cube is held.
+enough the cube is held.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class CubeTurning(Memoryless):
         if not 0.0 < bound <= 2.0 or not 0.0 < reached < np.pi:
             raise ValueError(f"expected 0 < bound <= 2 and 0 < reached < pi, got {bound} and {reached}")
         self.bound, self.reached = float(bound), float(reached)
-        # Drops that were seen: 0 of 50 episodes within 0.05, 0 of 40 within 0.1, 2 of 40 within 0.2.
-        self.promise = f"actions within {bound:g} of the turning; the cube is not dropped"
+        # Drops that were seen: 2 of 100 episodes within 0.05, 0 of 40 within 0.1, 2 of 40 within 0.2.
+        self.promise = f"actions within {bound:g} of the turning; the cube is hardly ever dropped"
         held = np.zeros((1, len(CUP)))
         tracks = [np.concatenate([motion.track() for motion in MOTIONS[goal]] or [held]) for goal in GOALS]
         self._lengths = np.array([len(track) for track in tracks])
