@@ -115,6 +115,25 @@ def test_the_noisy_cup_holds_the_cube():
     env.close()
 
 
+def test_a_cube_that_has_yawed_far_enough_or_too_far_is_held_however_it_is_tilted():
+    policy = CubeTurning()
+    states = np.zeros((1, 87))
+    states[0, 32], states[0, 27], states[0, -1] = 1.5, 0.4, 20.0
+    for yaw, held in ((0.0, False), (1.2, False), (1.35, True), (1.8, True), (3.0, True)):
+        states[0, 29] = yaw
+        assert np.allclose(policy.bare(states), CUP) == held
+
+
+def test_goals_without_a_safe_motion_are_answered_by_the_cup():
+    policy = CubeTurning()
+    states = np.zeros((50, 87))
+    states[:, -1] = np.arange(50)
+    for goal, angle in ((30, -1.5), (32, -1.5)):
+        states[:, 30:33] = 0.0
+        states[:, goal] = angle
+        np.testing.assert_allclose(policy.bare(states), np.tile(CUP, (50, 1)))
+
+
 @pytest.mark.slow
 def test_a_roll_towards_the_wrist_succeeds_and_drops_nothing():
     env, policy, rng = CubeEnv(goals=("x+",)), find_task("cube").behaviour_policy(), np.random.default_rng(3)

@@ -18,8 +18,8 @@ TURNING = {"kind": "cube_turning", "bound": 0.05, "context": 1}
 HOLD = {"kind": "cup_hold", "bound": 0.1}
 
 
-# Those that a safe behaviour policy gets to; for x- none is known.
-GOALS = ("x+", "z+", "z-")
+# Those that the safe behaviour policy gets to; for the others it holds the cube.
+GOALS = ("x+", "z+")
 
 
 def _task(name: str, behaviour: dict[str, Any], **finetune: Any) -> Task:
@@ -31,7 +31,7 @@ ROBOT = Robot(
     name="shadow_hand",
     make_world=lazily("ssql_sim:CubeEnv"),
     tasks=(
-        _task("cube", TURNING, turn=2.2, goals=(*GOALS, "x-")),
+        _task("cube", TURNING, turn=2.2, goals=(*GOALS, "x-", "z-")),
         _task("cube_hold", HOLD),
         _task("cube_physics", TURNING, randomise="physics"),
     ),

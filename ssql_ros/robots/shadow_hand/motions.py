@@ -66,7 +66,8 @@ class Gait:
         return np.minimum(1.0, t / self.swell) * whole
 
 
-# By goal, one after the other, over and over. Nothing that was found rolls the cube towards the fingers (x-) safely.
+# By goal, one after the other, over and over. What was
+# found for x- (towards the fingers) and z- (clockwise, seen from above) drops the cube now and then: it is left out.
 # fmt: off
 MOTIONS: dict[str, tuple[Nudge | Gait, ...]] = {
     "x+": (
@@ -101,15 +102,6 @@ MOTIONS: dict[str, tuple[Nudge | Gait, ...]] = {
         ),
     ),
     "z-": (
-        Gait(
-            (0.39, -0.31, 0.04, 0.16, -0.1, -0.3, -0.05, -0.31, 0.12, -0.15,
-             -0.13, -0.12, -0.15, -0.06, 0.19, -0.23, 0.08, -0.04, -0.02, 0.11),
-            (-0.06, 1.89, 0.05, -0.59, -0.93, 0.3, -0.07, -0.24, 0.93, -0.14,
-             -0.38, -0.16, 0.0, -0.33, -0.54, -0.62, -0.71, -0.26, 0.09, 0.34),
-            (0.14, 0.57, 0.02, 0.48, -0.08, -0.14, 0.0, 0.21, -0.35, -0.25,
-             0.29, 0.03, 0.06, 0.06, -0.27, -0.21, -0.76, -0.24, -0.01, 0.09),
-            15,
-        ),
     ),
 }
 # fmt: on

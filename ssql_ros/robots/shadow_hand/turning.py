@@ -3,7 +3,7 @@
 A clock runs with the episode. While the cube is not turned as the goal has it, fingers and wrist follow the goal's
 motions by the clock, out of the cup and back into it; as soon as it is, they are the cup. So the bare action is a
 function of the observation and the clock, and the support is a box about it. For a goal without a motion that is safe
-the cube is held.
+enough the cube is held.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ssql_ros.robots.shadow_hand.motions import MOTIONS
 # Where an observation has the cube's roll, pitch and yaw, and the goal's.
 CUBE, GOAL = slice(27, 30), slice(30, 33)
 GOALS = ("x+", "x-", "z+", "z-")
+YAWS = 2  # from here on goals are turns about z
+YAW_LEFT = 0.2  # rad
 
 
 def quaternions(angles: np.ndarray) -> np.ndarray:
@@ -66,7 +68,8 @@ class CubeTurning(BehaviourPolicy):
         if not 0.0 < bound <= 2.0 or not 0.0 < reached < np.pi:
             raise ValueError(f"expected 0 < bound <= 2 and 0 < reached < pi, got {bound} and {reached}")
         self.bound, self.reached = float(bound), float(reached)
-        self.promise = f"actions within {bound:g} of the turning; the cube is not dropped"
+        # Drops that were seen: 2 of 100 episodes within 0.05, 0 of 40 within 0.1, 2 of 40 within 0.2.
+        self.promise = f"actions within {bound:g} of the turning; the cube is hardly ever dropped"
         held = np.zeros((1, len(CUP)))
         tracks = [np.concatenate([motion.track() for motion in MOTIONS[goal]] or [held]) for goal in GOALS]
         self._lengths = np.array([len(track) for track in tracks])
@@ -102,6 +105,9 @@ class CubeTurning(BehaviourPolicy):
         goals = goal_of(states[:, GOAL])
         steps = states[:, -1].astype(int) % self._lengths[goals]
         there = turn_left(states[:, CUBE], states[:, GOAL]) < self.reached
+        # A cube that is tilted may have yawed far enough, or too far: in the cup it lies down again.
+        yawed = np.remainder(states[:, GOAL][:, 2] - states[:, CUBE][:, 2] + np.pi, 2 * np.pi) - np.pi
+        there |= (goals >= YAWS) & (np.sign(states[:, GOAL][:, 2]) * yawed < YAW_LEFT)
         offset = np.where(there[:, np.newaxis], 0.0, self._tracks[goals, steps])
         return np.clip(CUP + offset, -1.0, 1.0)
 
