@@ -1,6 +1,8 @@
 """Types that are described by a table give the numbers that rclpy's own message objects hold, to the last bit."""
 
 import math
+import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import BatteryState, LaserScan, Range
 from std_msgs.msg import Float64, Float64MultiArray, MultiArrayDimension
 
-from ssql_ros.contract import ContractError
+from ssql_ros.contract import ContractError, message_kinds
 from ssql_ros.contract.header import stamp_of
-from ssql_ros.contract.message_kinds import kinds
+from ssql_ros.contract.message_kinds import Kind, kinds
 from ssql_ros.contract.messages import InputReader
 from ssql_ros.contract.serialised import reader_of
 
@@ -102,6 +104,24 @@ def test_bytes_that_are_no_whole_message_are_refused(kind):
     for data in (b"\x00\x01\x00\x00", b"\x00\x01\x00\x00" + b"\xff" * 12):
         with pytest.raises(ContractError, match="is not a whole message"):
             reader_of(kind, bytes)(data)
+
+
+def test_a_package_adds_a_type_of_its_own(monkeypatch, capsys):
+    own = Kind("my_msgs/msg/Tank", (("header", "header"), ("name", "string"), ("litres", "f")), {"litres": "1"})
+    broken = SimpleNamespace(name="b", value="nowhere:KIND", load=lambda: 1 / 0)
+    found = [broken, SimpleNamespace(name="tank", value="my_robot:TANK", load=lambda: own)]
+    monkeypatch.setattr(message_kinds, "entry_points", lambda group: sorted(found, key=lambda entry: entry.name))
+    kinds.cache_clear()
+    try:
+        assert kinds()["my_msgs/msg/Tank"] is own
+        assert "input b: nowhere:KIND cannot be loaded" in capsys.readouterr().err
+        # A header with a frame of one letter, a name of three, and a float32 on its own boundary.
+        data = struct.pack("<4xiII2s2xI4sf", 7, 9, 2, b"a\0", 4, b"oil\0", 2.5)
+        parsed = reader_of("my_msgs/msg/Tank", bytes)(b"\x00\x01\x00\x00" + data[4:])
+        assert (own.reader(["litres"], "tank")(parsed), stamp_of(parsed)) == ([2.5], 7_000_000_009)
+    finally:
+        monkeypatch.undo()
+        kinds.cache_clear()
 
 
 CONTRACT = """

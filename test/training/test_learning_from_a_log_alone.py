@@ -14,6 +14,7 @@ from ssql_ros.data.data_set import DataSet
 from ssql_ros.model.bundle import Rule, load_bundle
 from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from support.diff_drive_bag import record
+from support.logs import record_trots
 
 torch.set_num_threads(1)
 SMALL = ["critic.hidden=[16,16]", "policy.hidden=[16,16]", "policy.actor_hidden=[16,16]", "policy.batch=32"]
@@ -124,3 +125,15 @@ def test_a_critic_that_was_stopped_learns_the_same(learned, tmp_path):
     assert epsilon == other
     for mine, theirs in zip(network.members, its.members, strict=True):
         assert all(np.array_equal(a.weight, b.weight) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_a_log_without_incidents_ends_in_a_behaviour_policy_and_says_so(tmp_path, capsys):
+    bag, contract, out = tmp_path / "walk", tmp_path / "mini.yaml", tmp_path / "out"
+    record_trots(bag, 12, 80, proposals=False)
+    assert main(["contract", "init", str(bag), "--out", str(contract), "--incident", "roll beyond 0.3"]) == 0
+    told = ["--contract", str(contract), "--out", str(out), "--policy", "none", "--steps", "behaviour=10", "--quiet"]
+    assert main(["learn", str(bag), *told]) == 0
+    said = capsys.readouterr().out
+    assert "No episode of 12 ended in an incident" in said
+    assert "no shield: the log has no incident" in said
+    assert sorted(path.name for path in out.iterdir()) == ["behaviour", "data", "report.html"]
