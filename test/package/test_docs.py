@@ -151,9 +151,10 @@ def test_links_resolve(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_named_tests_and_make_targets_exist(page):
     text = TEXTS[page]
-    tests = "\n".join(path.read_text() for path in (ROOT / "test").glob("*.py"))
+    files = list((ROOT / "test").rglob("*.py"))
+    tests = "\n".join(path.read_text() for path in files)
     for name in re.findall(r"`(test_\w+)(?:\.py)?`", text):
-        assert (ROOT / f"test/{name}.py").exists() or f"def {name}(" in tests, name
+        assert name in {path.stem for path in files} or f"def {name}(" in tests, name
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for line in [*fenced(text), *inline(text)]:
         for words in commands(line.replace("'", "").replace('"', "")) if line.startswith("make ") else []:
