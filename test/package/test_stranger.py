@@ -30,7 +30,7 @@ def test_commands_of_the_tutorial_spare_the_robot_two_thirds_of_its_incidents(tm
     assert "no certificate" in said
     assert (tmp_path / "learned" / "report.html").stat().st_size > 50_000
     bundle = Path("learned/bundle.safetensors")
-    alone, shielded = (drive(Path("cart.yaml"), each, DRIVEN, seed=5000) for each in (None, bundle))
+    alone, shielded = (drive(Path("cart.yaml"), each, DRIVEN, seed=20_000) for each in (None, bundle))
     assert alone["incidents"] > 0.3
     assert shielded["incidents"] <= alone["incidents"] / 3
     # Not by standing still.
