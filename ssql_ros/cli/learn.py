@@ -133,6 +133,9 @@ def _stages(options: argparse.Namespace) -> int:
         write_logged_page(page, bundle, data, contract, evidence, figures, calibration, {**facts, "seed": options.seed})
     shown = {f"{stage}_{name}": value for stage, found in figures.items() for name, value in found.items()}
     shown = {name: value for name, value in shown.items() if "held_out" in name or name.endswith("epsilon")}
-    notes = (calibration.get("statement", ""), f"shield: {options.out / 'bundle.safetensors'}", f"report: {page}")
-    report(shown, options.seed, options.json, notes=[note for note in notes if note])
+    if bundle.critic is None:
+        shield = "no shield: the log has no incident, and no policy with a critic (--policy safefql) was asked for"
+    else:
+        shield = f"{calibration['statement']}\nshield: {options.out / 'bundle.safetensors'}"
+    report(shown, options.seed, options.json, notes=[shield, f"report: {page}"])
     return 0

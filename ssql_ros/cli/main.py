@@ -28,6 +28,8 @@ from ssql_ros.processes.missing import explained, need
 
 _EPILOG = """examples:
   ssql demo                                    an untrusted controller, first unprotected, then behind the shield
+  ssql contract init BAG                       draft the contract of a robot from its bag
+  ssql learn BAG --contract FILE --out FOLDER  from its bag to a shield, without a simulator
   ssql train critic --task minitaur            learn the Minitaur's safety critic, minutes on two cores
   ssql eval shield --task minitaur             falls with and without the shield, same seeds
   ssql bundle announce BUNDLE                  let the running nodes take it, without missing a command

@@ -286,7 +286,7 @@ _BUILT_IN = (
 def kinds() -> dict[str, Kind]:
     """Return the types by name: those above, then those of installed packages. What cannot be loaded is left out."""
     found = {kind.name: kind for kind in _BUILT_IN}
-    for entry in sorted(entry_points(group=GROUP)):
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             kind = entry.load()
             if not isinstance(kind, Kind):

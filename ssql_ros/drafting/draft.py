@@ -5,7 +5,7 @@ Rules, each of which a person may overrule in the YAML:
 - what stands still is left out, and so is where in the world a robot is that moves by its joints (but for how high),
   or that has a scanner, so that what is learned holds elsewhere too;
 - of an IMU the tilt and its rates; of a JointState positions, and velocities too where no positions are commanded; of
-  an odometry the place, the heading and velocities; of a scan the least distance in each sector of 60 degrees;
+  an odometry the place, the heading and velocities; of a scan the least distance in each sector of 30 degrees;
 - the frame begins with the input whose rate is nearest to that of the commands, which gives the control period;
 - an action of -1 to 1 spans what was commanded, or the joint's limits where a URDF tells them;
 - positions without velocities are observed over the last 0.1 s.
@@ -31,7 +31,7 @@ BATTERY = "sensor_msgs/msg/BatteryState"
 COMMAND_NAME, RAW_NAME = re.compile(r"cmd|command|control|setpoint|effort_in"), re.compile(r"_raw$|_in$|proposal")
 ROOM = 1.1  # of what was commanded, that an action spans
 ALIKE = 1.5  # below this ratio two sides are taken for one
-SECTOR = 60.0  # degrees
+SECTOR = 30  # degrees
 HISTORY, MOST_HISTORY = 0.1, 5  # s, frames
 # With these, what is measured tells how it moves.
 _TWIST_NAMES = {"linear.x": "forward", "linear.y": "sideways", "linear.z": "up", "angular.z": "turn"}
@@ -298,17 +298,17 @@ def _sectors(signal: Signal, name: str) -> list[DraftFeature]:
     assert signal.view is not None
     low, high = (math.degrees(angle) for angle in signal.view)
     round_it = high - low > 340.0  # the last beam is one short of the first
-    middles = [0.0, SECTOR, 2 * SECTOR, 3 * SECTOR, -2 * SECTOR, -SECTOR] if round_it else [0.0, SECTOR, -SECTOR]
     whole = "min(-180, 180)" if round_it else f"min({low:.4g}, {high:.4g})"
     found = [DraftFeature(f"{name}_nearest", name, whole, "m")]
-    titles = {0.0: "front", 60.0: "left_front", -60.0: "right_front", 120.0: "left_rear", -120.0: "right_rear"}
-    for middle in middles:
-        begin, end = middle - SECTOR / 2, middle + SECTOR / 2
+    sides = 180 // SECTOR if round_it else math.ceil(max(-low, high) / SECTOR)
+    for i in range(-sides + round_it, sides + 1):
+        begin, end = (i - 0.5) * SECTOR, (i + 0.5) * SECTOR
         if not round_it:
             begin, end = max(begin, low), min(end, high)
         if end - begin > 1.0:
-            title = titles.get(middle, "rear")
-            found.append(DraftFeature(f"{name}_{title}", name, f"min({begin:.4g}, {end:.4g})", "m"))
+            angle = abs(i) * SECTOR
+            side = "front" if not i else "rear" if angle == 180 else f"{'left' if i > 0 else 'right'}_{angle}"
+            found.append(DraftFeature(f"{name}_{side}", name, f"min({begin:.4g}, {end:.4g})", "m"))
     return found
 
 

@@ -119,16 +119,12 @@ class Stages:
     def serve(self, data: DataSet, evidence: Evidence) -> tuple[Bundle, dict[str, Any]]:
         """Write what a shield loads, with its figures on held-out episodes in it; return both.
 
-        It is the critic of probabilities where the log has incidents, else what the policy's stage made.
-
-        Raises:
-            ValueError: neither has been made.
+        It is the critic of probabilities where the log has incidents, else what the policy's stage made; where that has
+        no critic either, nothing is written, and the behaviour policy is returned.
         """
         contract = self.task.contract()
-        source = self.folder / ("critic" if evidence.teaches_risk else "policy") / BUNDLE
-        if not source.exists():
-            raise ValueError(f"{source}: no critic was learned: the log has no incident, and no policy was asked for")
-        bundle = load_bundle(source, contract)
+        stage = "critic" if evidence.teaches_risk else "policy" if self.policy != "none" else "behaviour"
+        bundle = load_bundle(self.folder / stage / BUNDLE, contract)
         if bundle.critic is None:
             return bundle, {}
         figures = calibrate_on_log(bundle, data, contract)

@@ -15,7 +15,7 @@ from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import shielding_critic, thresholds_of
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, decide
-from support.diff_drive import BEAMS, PERIOD, STEPS, DiffDrive
+from support.diff_drive import BEAMS, PERIOD, STEPS, TOUCH, DiffDrive
 
 ODOMETRY, SCAN, TWIST = "nav_msgs/msg/Odometry", "sensor_msgs/msg/LaserScan", "geometry_msgs/msg/Twist"
 TOPICS = {"/odom": ODOMETRY, "/scan": SCAN, "/cmd_vel": TWIST}
@@ -74,13 +74,13 @@ def record(path: Path, episodes: int, seed: int = 0) -> int:
             for step in range(STEPS + 1):
                 for topic, data in messages(store, robot, stamp).items():
                     writer.write(topic, stamp + 1_000_000, data)
-                if step == STEPS or robot.scan().min() < 0.25:
+                if step == STEPS or robot.scan().min() < TOUCH:
                     break
                 command = robot.controller()
                 writer.write("/cmd_vel", stamp + 5_000_000, twist(store, command))
                 robot.step(command)
                 stamp += period
-            touched += step < STEPS
+            touched += bool(robot.scan().min() < TOUCH)
             stamp += 2 * NANOSECONDS  # it is put elsewhere
     return touched
 
