@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
         "are not done again. No figure of it is a certificate: nothing is driven.",
         epilog="example: ssql contract init bags/monday --out my_robot.yaml; "
         "ssql learn bags/monday --contract my_robot.yaml --out learned; "
-        "ssql run --contract my_robot.yaml --bundle learned/bundle.safetensors",
+        "ros2 launch ssql_ros shield.launch.py contract:=my_robot.yaml bundle:=learned/bundle.safetensors",
     )
     parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="folder of a bag, or one .mcap or .db3 file")
     parser.add_argument("--contract", required=True, help="contract YAML, or a robot's name")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_robot import toy_bundle
 
 from ssql_ros.cli.main import main
 from ssql_ros.contract import find_contract, load_contract
@@ -14,6 +13,7 @@ from ssql_ros.graph.processes import Graph
 from ssql_ros.model.bundle import save_bundle
 from ssql_ros.model.probes import with_probes
 from ssql_ros.ros.conductor import Conductor
+from support.toy_robot import toy_bundle
 
 
 @pytest.mark.ros

@@ -198,8 +198,12 @@ def test_summary_counts_executed_decisions_only():
     run = RunRecord("enforce", [episode(0, 4, True, [Decision.HELD, Decision.RESAMPLED])], 0.3)
     summary = Summary.of(run)
     assert summary.shares == {
-        Decision.PASSED: 0.5, Decision.RESAMPLED: 0.25, Decision.LEAST_RISK: 0.0, Decision.HELD: 0.25
-    }  # fmt: skip
+        Decision.PASSED: 0.5,
+        Decision.RESAMPLED: 0.25,
+        Decision.LEAST_RISK: 0.0,
+        Decision.BACKUP: 0.0,
+        Decision.HELD: 0.25,
+    }
     assert summary.interventions_per_step == 0.5
     assert summary.decision_times.tolist() == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
     assert summary.fall_interval == wilson_interval(1, 1)

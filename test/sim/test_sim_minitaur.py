@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -78,7 +79,7 @@ def test_replay_is_bit_identical_in_process(randomise):
 
 def test_replay_is_bit_identical_across_processes():
     code = (
-        f"import sys; sys.path.insert(0, {__file__.rpartition('/')[0]!r})\n"
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
         "from test_sim_minitaur import *\n"
         "print('digest', digest(run(MinitaurEnv(randomise='physics'), 5)))"
     )
