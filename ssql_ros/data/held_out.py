@@ -45,7 +45,7 @@ def parts_of(data: DataSet, share: float, seed: int) -> Parts:
     Raises:
         ValueError: too little data for two parts.
     """
-    episode, incident = np.asarray(data["episode"]), np.asarray(data["incident"], bool)
+    episode = np.asarray(data["episode"])
     segment, whole = episode, _runs(episode)
     blocks = share > 0.0 and len(whole) < LEAST_EPISODES
     if blocks:
@@ -62,7 +62,7 @@ def parts_of(data: DataSet, share: float, seed: int) -> Parts:
                 f"{data.path}: expected at least 2 episodes, or more than {BLOCK} steps, to hold some out; got "
                 f"{len(whole)} of {len(episode)} steps: record more"
             )
-        rng = Stream.HELD_OUT.generator(seed)
+        rng, incident = Stream.HELD_OUT.generator(seed), np.asarray(data["incident"], bool)
         ended = np.array([incident[run].any() for run in runs])
         for group in (np.flatnonzero(ended), np.flatnonzero(~ended)):
             # One event alone is learned from.

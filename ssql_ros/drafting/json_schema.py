@@ -77,7 +77,8 @@ def _value(section: keys.Keys, key: keys.Key) -> dict[str, Any]:
         side = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
         return {"type": "object", "additionalProperties": side if "[low" in kind else {"type": "number"}}
     if kind.startswith("list"):
-        return {"type": "array", "items": {"type": "number"}, "minItems": 1}
+        item = {"type": "string"} if "names" in kind else {"type": "number"}
+        return {"type": "array", "items": item, "minItems": 1}
     if kind.startswith("whole number"):
         return {"type": "integer", "minimum": 1}
     if kind.startswith("true"):

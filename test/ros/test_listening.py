@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ssql_ros.contract.contract import MESSAGE_FIELDS
+from ssql_ros.contract.fields import MESSAGE_FIELDS
 from ssql_ros.drafting.draft import draft
 from ssql_ros.drafting.signals import signals_of
 from ssql_ros.ros.listening import listen
