@@ -42,6 +42,9 @@ def add_parser(verbs: Any) -> None:
     critic.add_argument(
         "--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors); from a log a folder"
     )
+    critic.add_argument(
+        "--backup", action="store_true", help="of the task's backup, from adversaries (default: of its controller)"
+    )
     critic.add_argument("--episodes", type=int, default=600, help="of the noisy controller (default: %(default)s)")
     critic.add_argument("--rounds", type=int, default=3, help="of masked rollouts (default: %(default)s)")
     critic.add_argument("--masked-episodes", type=int, default=250, help="per round (default: %(default)s)")
@@ -333,6 +336,7 @@ def _critic(options: argparse.Namespace) -> int:
         updates=options.updates,
         held_out_episodes=options.held_out,
         epsilon=options.epsilon,
+        backup=options.backup,
         critic=CriticSettings(gamma_safe=options.gamma_safe),
     )
     provenance = {"command": command_line(), "versions": versions()}

@@ -191,7 +191,8 @@ REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
 def _scan(name: str) -> Read:
     """Return what reduces a sector, as in min(-30, 30): degrees, REP-103 (left is positive), by the scan's own angles.
 
-    A beam that measured nothing (inf, NaN, or outside of the sensor's range) counts as range_max.
+    As REP-117 has them: +inf, or beyond range_max, is nothing there and counts as range_max; -inf, or below range_min,
+    is too near and counts as range_min; NaN is no measurement and is left out. A sector without one is an error.
     """
     function, low, high = re.fullmatch(rf"({'|'.join(REDUCTIONS)}){_SECTOR}", name).groups()  # type: ignore[union-attr]
     begin, end, reduce = math.radians(float(low)), math.radians(float(high)), REDUCTIONS[function]
@@ -203,10 +204,10 @@ def _scan(name: str) -> Read:
         for i, distance in enumerate(ranges):
             # Turned to where the sector is: a scan may run from 0 to 360 degrees.
             angle = begin + (first + i * step - begin) % (2.0 * math.pi)
-            if angle <= end:
-                inside.append(distance if least <= distance <= most else most)
+            if angle <= end and distance == distance:
+                inside.append(min(max(distance, least), most))
         if not inside:
-            raise ValueError(f"none of {len(ranges)} beams lies in the sector")
+            raise ValueError(f"none of {len(ranges)} beams lies in the sector and measures")
         return reduce(inside)
 
     return read

@@ -1,4 +1,4 @@
-"""What a frame can read of an Imu and of an Odometry, in plain floats, by the names of the contract's fields."""
+"""What a frame can read of Imu, Odometry and PoseStamped, in plain floats, by the names of the contract's fields."""
 
 from __future__ import annotations
 

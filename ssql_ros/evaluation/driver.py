@@ -15,7 +15,7 @@ from ssql_ros.data.random_streams import Stream
 from ssql_ros.data.replay import Transition
 from ssql_ros.data.rollout import EpisodeRow, Rollout
 from ssql_ros.model.proposal import Proposal
-from ssql_ros.shield.backup import Guarded
+from ssql_ros.shield.backup import SafetyFilter
 from ssql_ros.shield.decision import Decision, Observation
 
 
@@ -41,7 +41,7 @@ class Driver:
 
     def __init__(self, env: gymnasium.Env, contract: Contract, rng: np.random.Generator, kind: str) -> None:
         self._rollout, self._kind, self.rng = Rollout(env, rng), kind, rng
-        self._guarded = Guarded(contract)
+        self._filter = SafetyFilter(contract)
         self._intervened = self._least_risk = 0
 
     @property
@@ -62,7 +62,7 @@ class Driver:
     def reset(self, actor: Actor, start: np.ndarray | None = None) -> None:
         """Begin an episode, at a position `start` where one is given and the world knows positions."""
         actor.reset(self.rng)
-        self._guarded.reset()
+        self._filter.reset()
         self._rollout.begin(start=start)
         self._intervened = self._least_risk = 0
 
@@ -73,7 +73,7 @@ class Driver:
         action, decision = proposal.action, Decision.PASSED
         if mask is not None:
             seen = Observation(observation, 0.0)
-            verdict = self._guarded.decide(seen, proposal, mask.critic, mask.settings, 0.0, self.rng)
+            verdict = self._filter.decide(seen, proposal, mask.critic, mask.settings, 0.0, self.rng)
             action, decision = verdict.action, verdict.decision
         self._intervened += decision > Decision.PASSED
         self._least_risk += decision == Decision.LEAST_RISK

@@ -1,4 +1,8 @@
-"""The matrix: what a shield makes of controllers and worlds that its critic did not learn from, same seeds each way."""
+"""The matrix: what a shield makes of many controllers in many worlds, same seeds without it and with it.
+
+Corners, constants, waves, draws held for 10 steps and noise of 1 are never learned from (see `adversaries.drawn`); the
+task's own noisy controller, uniform draws, the bare scripted controllers and some of the worlds are.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +25,6 @@ from ssql_ros.robots.adversaries import Adversary
 from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.tasks import Task
 from ssql_ros.shield.decision import ShieldSettings
-
-# A controller that falls in at most this share of its episodes without a shield is one that is safe.
-SAFE = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,7 @@ def matrix_figures(cells: list[Cell], most: int = 2) -> dict[str, Any]:
     total = sum(cell.episodes for cell in cells)
     low, high = wilson_interval(int(falls.sum()), total)
     kept = [
-        cell.return_with / cell.return_without
-        for cell in cells
-        if cell.falls_without <= SAFE * cell.episodes and cell.return_without > 0.0
+        cell.return_with / cell.return_without for cell in cells if not cell.falls_without and cell.return_without > 0.0
     ]
     return {
         "cells": len(cells),

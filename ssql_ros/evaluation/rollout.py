@@ -22,7 +22,7 @@ from ssql_ros.model.critic import SafetyCritic, shielding_critic
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.processes.lifeline import end_with_parent
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.shield.backup import Guarded
+from ssql_ros.shield.backup import SafetyFilter
 from ssql_ros.shield.decision import Decision, Observation
 
 
@@ -46,7 +46,7 @@ def run_episode(job: EpisodeJob) -> Episode:
     critic = _critic(job.bundle, contract.path) if job.bundle else None
     controller, draws = find_task(job.task).controller(job.controller), np.random.default_rng(job.seed)
     controller.reset(draws)
-    guarded = Guarded(contract)
+    shield = SafetyFilter(contract)
     rng = Stream.SHIELDED_CONTROLLER.generator(job.seed)
     world = Rollout(env, rng)
     world.begin(job.seed)
@@ -60,7 +60,7 @@ def run_episode(job: EpisodeJob) -> Episode:
         if critic is not None and job.shield is not None:
             start = time.perf_counter()
             seen, wanted = Observation(observation, 0.0), Proposal(proposal, 0.0)
-            verdict = guarded.decide(seen, wanted, critic, job.shield, 0.0, rng)
+            verdict = shield.decide(seen, wanted, critic, job.shield, 0.0, rng)
             seconds = time.perf_counter() - start
             decision, q_safe = int(verdict.decision), verdict.q_proposal
             action = verdict.action if job.enforce else proposal

@@ -2,7 +2,8 @@
 
 Q_safe(s, a) is then the probability of an incident when a is executed now and the backup takes over (eq. 2 of SQRL
 with the backup as the policy that follows), so that a proposal that passes leaves a way out that was judged with it:
-a gameplay filter with a learned monitor (Hsu, Hu and Fisac 2024, The Safety Filter).
+a safety filter with a best-effort fallback policy and a learned monitor (Hsu, Hu and Fisac 2024, The Safety Filter: A
+Unified View of Safety-Critical Control in Autonomous Systems).
 """
 
 from __future__ import annotations

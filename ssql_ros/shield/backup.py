@@ -23,8 +23,10 @@ from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.decision import Critic, Decision, Observation, ShieldSettings, Verdict, decide
 
 
-class Guarded:
+class SafetyFilter:
     """Takes decisions in their order; the same as `decide` where the critic has no backup.
+
+    A critic in the place of another begins anew: what is remembered was judged by the other.
 
     Attributes:
         steps: decisions since the backup took over; 0: the controller has the robot.
@@ -32,12 +34,13 @@ class Guarded:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
+        self._critic: Critic | None = None
         self._unsafe: deque[bool] = deque()
         self._left = 0
         self.steps = 0
 
     def reset(self) -> None:
-        """Begin an episode, or with another critic: nothing is known of the proposals before."""
+        """Begin an episode: nothing is known of the proposals before."""
         self._unsafe.clear()
         self._left = self.steps = 0
 
@@ -52,6 +55,9 @@ class Guarded:
         late: Callable[[], bool] | None = None,
     ) -> Verdict:
         """Decide on the action for one control period; arguments and result as those of `decide`."""
+        if critic is not self._critic:
+            self.reset()
+            self._critic = critic
         backup = getattr(critic, "backup", None)
         if backup is None or settings.riskiest:
             return decide(observation, proposal, critic, self._contract, settings, now, rng, late)

@@ -20,7 +20,7 @@ from ssql_ros.contract.stamped import JUMP
 from ssql_ros.model.bundle import Rule
 from ssql_ros.model.critic import SafetyCritic, sigmoid
 from ssql_ros.model.proposal import Proposal
-from ssql_ros.shield.backup import Guarded
+from ssql_ros.shield.backup import SafetyFilter
 from ssql_ros.shield.command_source import CommandSource
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
 from ssql_ros.shield.tick import Mode, Tick
@@ -74,7 +74,7 @@ class ShieldLoop:
         self.assembler = ObservationAssembler(contract)
         self.inputs = Freshness(contract, simulated)
         self.source = CommandSource(contract)
-        self._guarded = Guarded(contract)
+        self._filter, self._backed = SafetyFilter(contract), False
         self._timer = timer
         self._rng = np.random.default_rng(seed)
         self._proposal: Proposal | None = None
@@ -96,7 +96,7 @@ class ShieldLoop:
         self._deadline = now + self.contract.control_period
         self._fresh = False
         self._proposal = None
-        self._guarded.reset()
+        self._filter.reset()
         self.source.start()
 
     # What comes in.
@@ -270,13 +270,18 @@ class ShieldLoop:
             action = self.contract.clip(self.contract.nearest_action(held))
             self.assembler.executed(action, stamp)
             return held
+        backed, self._backed = self._backed, verdict.decision is Decision.BACKUP
+        if backed is not self._backed:
+            self.source.change()  # its pose is approached, and left, no faster than the safe action
         if verdict.decision is Decision.PASSED and not verdict.reason and proposal is not None:
             # Unchanged to the last bit: a shield that has nothing to say leaves no trace in the command.
             command = joints
         else:
             command = self.contract.joint_command(verdict.action)
-        command = self.source.limited(command)
-        self.source.sent(command, arrived=self.source.limited(self._proposed_joints) is self._proposed_joints)
+        wanted = command if self._backed else self._proposed_joints
+        limited = self.source.limited(command)
+        self.source.sent(limited, arrived=self.source.limited(wanted) is wanted)
+        command = limited
         # As whoever hears the command has it, so that a bag and the policy have the same history to the last bit.
         self.assembler.executed(self.contract.clip(self.contract.nearest_action(command)))
         return command
@@ -317,6 +322,7 @@ class ShieldLoop:
             self._least_risk_since = None
             return Verdict(Decision.HELD, safe.copy(), reason=fault)
         if self.mode is Mode.DISABLED:
+            self._filter.reset()
             if proposal is None or not now - proposal.time <= self.settings.max_proposal_age:
                 reason = self._proposal_fault or "no proposal: shield is disabled, and commands nothing"
                 return Verdict(Decision.HELD, safe.copy(), reason=reason)
@@ -327,7 +333,7 @@ class ShieldLoop:
                 limit = self._timer() + self.settings.deadline * self.contract.control_period
             late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
             critic, settings = self.critic, self.settings
-            verdict = self._guarded.decide(self.observation(), proposal, critic, settings, now, self._rng, late)
+            verdict = self._filter.decide(self.observation(), proposal, critic, settings, now, self._rng, late)
             if verdict.reason.startswith("proposal is stale") and (why := self.inputs.jitter_of_answers()):
                 verdict = replace(verdict, reason=f"{verdict.reason}: {why}")
             return self._settled(verdict, now)

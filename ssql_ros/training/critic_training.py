@@ -48,7 +48,8 @@ class TrainingPlan:
         updates: gradient steps on the first buffer and in each round.
         held_out_episodes: of each kind, for the figures in the bundle.
         epsilon: threshold that the bundle carries.
-        steps: of an episode at most, where the task has a backup; 0: the world's own.
+        backup: learn Q_safe of the task's backup, from adversaries; False: of the bare controller.
+        steps: of an episode at most, with the backup; 0: the world's own.
     """
 
     episodes: int = 600
@@ -57,6 +58,7 @@ class TrainingPlan:
     updates: int = 8000
     held_out_episodes: int = 120
     epsilon: float = 0.02
+    backup: bool = False
     steps: int = 250
     critic: CriticSettings = field(default_factory=CriticSettings)
 
@@ -76,6 +78,8 @@ def train_critic(
         CheckpointError: the checkpoint is another training's, or damaged, or cannot be written.
         Interrupted: a signal came; the checkpoint has what was collected and learned.
     """
+    if plan.backup and not task.backup:
+        raise ValueError(f"--backup: task {task.name!r} has no backup")
     if min(plan.episodes, plan.masked_episodes, plan.updates, plan.held_out_episodes) < 1 or plan.rounds < 0:
         raise ValueError("episodes, masked episodes, updates and held-out episodes must be at least 1, rounds 0")
     training = CriticTraining(task, plan, seed, checkpoint)
@@ -91,7 +95,7 @@ def train_critic(
         "task": task.name,
         "seed": seed,
         "plan": asdict(plan),
-        "policy": "backup" if task.backup else f"bare controller {task.noisy_controller().controller}",
+        "policy": "backup" if plan.backup else f"bare controller {task.noisy_controller().controller}",
         "data": [dict(zip(("episodes", "steps", "incidents"), count, strict=True)) for count in training.counts],
         "held_out": held_out,
     }
@@ -225,7 +229,7 @@ class CriticTraining:
 
 
 def _bundle(task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any]) -> Bundle:
-    backup = Backup(task.backup) if task.backup else None
+    backup = Backup(task.backup) if plan.backup else None
     critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe, backup)
     return Bundle(task.contract().id, critic, facts)
 
@@ -255,7 +259,7 @@ def _adversary(task: Task, plan: TrainingPlan, rng: np.random.Generator, rest: i
 
 def _free_job(task: Task, plan: TrainingPlan, rng: np.random.Generator) -> EpisodeJob:
     """Return an episode without a shield: in most of them what Q_safe is of takes over now and then."""
-    if task.backup:
+    if plan.backup:
         rest = 0 if rng.random() < 0.25 else int(rng.integers(15, 50))
         adversary, world = _adversary(task, plan, rng, rest)
         return EpisodeJob(task.name, int(rng.integers(HELD_OUT_SEED)), adversary, world=world)
@@ -272,7 +276,7 @@ def _masked_job(task: Task, plan: TrainingPlan, rng: np.random.Generator, bundle
     epsilon = float(np.exp(rng.uniform(np.log(0.005), np.log(0.3))))
     settings, world = ShieldSettings(epsilon, NO_CLOCK, NO_CLOCK), dict[str, Any]()
     who: Noise | Adversary = task.noisy_controller()
-    if task.backup:
+    if plan.backup:
         adversary, world = _adversary(task, plan, rng, rest=0)
         who = Adversary("noise", noise=task.noisy_controller()) if rng.random() < 0.2 else adversary
     elif rng.random() >= 1 / 3:
@@ -299,7 +303,7 @@ def _judge(
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + plan.held_out_episodes)
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.
     rest = HORIZON + 15
-    if task.backup:
+    if plan.backup:
         met = [_adversary(task, replace(plan, steps=0), rng, rest) for _ in seeds]
         disturbed = [
             EpisodeJob(task.name, seed, who, world=world) for seed, (who, world) in zip(seeds, met, strict=True)

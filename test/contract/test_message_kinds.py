@@ -70,9 +70,8 @@ def test_scans_are_reduced_by_their_own_angles(frame, ranges):
     message = headed(LaserScan(angle_min=-math.pi, angle_increment=step, ranges=ranges), frame)
     message.range_min, message.range_max = 0.1, 30.0
     (nearest,), _ = read(message, "sensor_msgs/msg/LaserScan", "min(-180, 180)")
-    most = np.float32(30.0).item()
-    known = [each if np.float32(0.1).item() <= each <= most else most for each in ranges]
-    assert nearest == min(known)
+    least, most = np.float32(0.1).item(), np.float32(30.0).item()
+    assert nearest == min(min(max(each, least), most) for each in ranges)
 
 
 def test_a_sector_is_found_in_a_scan_that_runs_from_0_to_360_degrees():
@@ -84,9 +83,20 @@ def test_a_sector_is_found_in_a_scan_that_runs_from_0_to_360_degrees():
     assert found == [1.0, 10.0, 20.0, 36.0]
     with pytest.raises(ContractError, match="none of 36 beams"):
         read(message, "sensor_msgs/msg/LaserScan", "min(1, 2)")
-    # What measured nothing is as far as the sensor sees.
-    message.ranges = [math.inf, math.nan, *ranges[2:]]
-    assert read(message, "sensor_msgs/msg/LaserScan", "min(-5, 15)")[0] == [100.0]
+    # REP-117: nothing there is as far as the sensor sees, too near is near, and NaN is no measurement.
+    message.range_min = 0.5
+    for pair, expected in (
+        ((math.inf, math.nan), 100.0),
+        ((math.inf, -math.inf), 0.5),
+        ((0.2, math.inf), 0.5),
+        ((math.nan, 7.0), 7.0),
+        ((200.0, 300.0), 100.0),
+    ):
+        message.ranges = [*pair, *ranges[2:]]
+        assert read(message, "sensor_msgs/msg/LaserScan", "min(-5, 15)")[0] == [expected]
+    message.ranges = [math.nan, math.nan, *ranges[2:]]
+    with pytest.raises(ContractError, match="none of 36 beams lies in the sector and measures"):
+        read(message, "sensor_msgs/msg/LaserScan", "min(-5, 15)")
 
 
 def test_range_and_battery():

@@ -12,8 +12,11 @@ from ssql_ros.model.bundle import BundleError, load_bundle, save_bundle
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.robots.tasks import find_task
-from ssql_ros.shield.backup import Guarded
-from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, decide
+from ssql_ros.shield.backup import SafetyFilter
+from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict, decide
+from ssql_ros.shield.loop import ShieldLoop
+from ssql_ros.shield.tick import Mode
+from ssql_ros.training.critic_training import TrainingPlan, train_critic
 from support.toy_robot import FormulaCritic, toy_contract
 
 CONTRACT = toy_contract(3, low=-2.0, high=1.0)
@@ -36,8 +39,8 @@ WALL = critic(lambda a: np.where(a[:, 0] > -1.5, np.where(a[:, 0] > 0.5, 9.0, -9
 
 
 def run(judge, proposals, settings=SETTINGS, seed=0):
-    guarded, rng = Guarded(CONTRACT), np.random.default_rng(seed)
-    return [guarded.decide(Observation(VECTOR, 0.0), Proposal(a, 0.0), judge, settings, 0.0, rng) for a in proposals]
+    filtered, rng = SafetyFilter(CONTRACT), np.random.default_rng(seed)
+    return [filtered.decide(Observation(VECTOR, 0.0), Proposal(a, 0.0), judge, settings, 0.0, rng) for a in proposals]
 
 
 def test_isolated_unsafe_proposals_are_replaced_by_what_is_near():
@@ -70,14 +73,59 @@ def test_nothing_safe_near_brings_it_at_once():
 
 
 def test_a_fault_is_held_and_what_is_remembered_is_forgotten_at_a_reset():
-    guarded, rng = Guarded(CONTRACT), np.random.default_rng(0)
+    filtered, rng = SafetyFilter(CONTRACT), np.random.default_rng(0)
     seen = Observation(VECTOR, 0.0)
     for _ in range(4):
-        guarded.decide(seen, Proposal(BAD, 0.0), SPOT, SETTINGS, 0.0, rng)
-    assert guarded.steps == 1
-    assert guarded.decide(None, Proposal(BAD, 0.0), SPOT, SETTINGS, 0.0, rng).decision is Decision.HELD
-    guarded.reset()
-    assert guarded.decide(seen, Proposal(GOOD, 0.0), SPOT, SETTINGS, 0.0, rng).decision is Decision.PASSED
+        filtered.decide(seen, Proposal(BAD, 0.0), SPOT, SETTINGS, 0.0, rng)
+    assert filtered.steps == 1
+    assert filtered.decide(None, Proposal(BAD, 0.0), SPOT, SETTINGS, 0.0, rng).decision is Decision.HELD
+    filtered.reset()
+    assert filtered.decide(seen, Proposal(GOOD, 0.0), SPOT, SETTINGS, 0.0, rng).decision is Decision.PASSED
+
+
+def test_another_critic_begins_anew():
+    filtered, rng, seen = SafetyFilter(CONTRACT), np.random.default_rng(0), Observation(VECTOR, 0.0)
+    for _ in range(4):
+        verdict = filtered.decide(seen, Proposal(BAD, 0.0), SPOT, SETTINGS, 0.0, rng)
+    assert verdict.decision is Decision.BACKUP
+    other = critic(SPOT.formula)
+    assert filtered.decide(seen, Proposal(BAD, 0.0), other, SETTINGS, 0.0, rng).decision is Decision.RESAMPLED
+
+
+def test_its_pose_is_approached_no_faster_than_the_contract_lets_a_source_change():
+    slow = toy_contract(3, low=-2.0, high=1.0)
+    slow = dataclasses.replace(slow, commanded=dataclasses.replace(slow.commanded, max_rate=5.0))
+    loop = ShieldLoop(slow, WALL, SETTINGS, Mode.ENFORCE)
+    loop.source.sent(np.full(len(slow.commanded.joint_names), 0.8), arrived=True)
+    verdict = Verdict(Decision.BACKUP, np.array([-1.0, 0.0, 0.5]))
+    wanted, step = slow.joint_command(verdict.action), 5.0 * slow.control_period
+    before, commands = loop.source.last, []
+    while not commands or not np.array_equal(commands[-1], wanted):
+        commands.append(loop._command(verdict, None, wanted, 0))
+        assert (np.abs(commands[-1] - before) <= step + 1e-12).all()
+        before = commands[-1]
+        assert len(commands) < 100
+    assert len(commands) > 2
+    loop.propose(GOOD, slow.joint_command(GOOD), 1, 0.0)
+    back = loop._command(Verdict(Decision.PASSED, GOOD), None, slow.joint_command(GOOD), 0)
+    assert (np.abs(back - before) <= step + 1e-12).all()
+
+
+# In training.
+
+
+def test_a_task_without_a_backup_says_so():
+    with pytest.raises(ValueError, match="--backup: task 'spider' has no backup"):
+        train_critic(find_task("spider"), TrainingPlan(backup=True), 0, {}, show=False)
+
+
+@pytest.mark.slow
+def test_a_critic_of_the_backup_is_trained_and_says_what_it_is_of():
+    plan = TrainingPlan(8, 1, 2, 20, 2, backup=True, steps=60)
+    bundle = train_critic(find_task("minitaur"), plan, 0, {}, show=False)
+    assert bundle.critic.backup == Backup(find_task("minitaur").backup)
+    assert bundle.provenance["policy"] == "backup"
+    assert sum(count["incidents"] for count in bundle.provenance["data"]) > 0
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 12), st.integers(0, 6), st.integers(1, 6))
