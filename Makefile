@@ -41,18 +41,21 @@ $(shell rm -f $(PIP_STAMP) $(BUILD_STAMP))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast demo docs docs-serve peers lint lock clean FORCE
+.PHONY: help setup test test-long test-fast demo docs docs-serve peers lint lock clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 setup: $(LINK_STAMP) ## make .venv: pinned wheels, messages, this package
 
-test: setup ## set up, then run the tests (PYTEST_ARGS=...)
-	$(PYTEST) $(PYTEST_ARGS)
+test: setup ## set up, then run the tests but for the longest (PYTEST_ARGS=...)
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: setup ## the tests that take tens of seconds each
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 test-fast: setup ## what needs neither nodes nor patience: for every day
-	$(PYTEST) -m "not slow and not ros" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not long and not ros" $(PYTEST_ARGS)
 
 demo: setup ## set up, then run the main job (DEMO_ARGS=...)
 	$(VENV)/bin/ssql demo $(DEMO_ARGS)

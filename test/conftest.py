@@ -12,9 +12,12 @@ from ssql_ros.graph.processes import isolate
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-# A shell has what it runs in the background ignore Ctrl-C, and all that a test starts would inherit that.
+# A shell has what it runs in the background ignore Ctrl-C, nohup the end of the terminal, and all that a test starts
+# would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

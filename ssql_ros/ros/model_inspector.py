@@ -40,7 +40,6 @@ WAITING = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 NICE = 10
-MAX_TEXTS = 2**20  # bytes of a message beside the bundle
 REPORTS, REPORTS_PER_SECOND = 20, 5.0  # refusals that are told at once, and then on average
 # After messages of this size the process is made anew: what was once taken for them is not given back.
 MAX_MEMORY = 2**30

@@ -64,7 +64,7 @@ def test_the_budget_is_discounted_as_the_cost_is():
     assert discounted_budget(0.0, 50, 0.97) == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dual_ascent_comes_to_the_constrained_optimum_of_two_actions():
     """Of all p = P(1/2), p - KL(p || 1/2) / beta is greatest under gamma p <= b at p = b / gamma, where b binds.
 

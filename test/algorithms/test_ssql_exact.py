@@ -119,7 +119,7 @@ def test_a_safe_behaviour_policy_meets_no_incident_and_a_dishonest_one_is_caught
     assert caught.breaches > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_learned_from_samples_is_near_the_exact_policy_and_reaches_the_goal() -> None:
     env = GridEnv()
     mdp = mdp_of(env)

@@ -11,7 +11,7 @@ from bench.sim import bench_sim
 NEWEST_MUJOCO = (3, 10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["minitaur", "cube"])
 def test_replays_are_identical_and_the_ratio_is_that_of_the_two_speeds(task, capfd):
     figures = bench_sim(task, seconds=3.0)
@@ -21,6 +21,7 @@ def test_replays_are_identical_and_the_ratio_is_that_of_the_two_speeds(task, cap
     )
 
 
+@pytest.mark.long
 def test_a_peer_is_compared_with_where_there_is_one_and_its_absence_is_said(capfd, monkeypatch):
     monkeypatch.setattr("bench.sim.python_with_peer", lambda worker: None)
     figures = bench_sim("cube", seconds=0.1)

@@ -16,6 +16,7 @@ from ssql_sim import boat
 EPISODES = 4
 
 
+@pytest.mark.long
 @pytest.mark.ros
 def test_a_recorded_log_of_pilots_is_the_worlds_own_motion(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bag, data = tmp_path / "bag", tmp_path / "data"

@@ -22,6 +22,7 @@ SMALL = ["hidden=[32,32]", "actor_hidden=[32,32]", "learning_rate=0.003", "batch
 SMALL += ["gamma_safe=0.5", "tau=0.05"]
 
 
+@pytest.mark.long
 def test_from_a_recorded_walk_to_a_certified_bundle_in_the_shield(domain: int, tmp_path: Path, capfd) -> None:
     bag, data, run = tmp_path / "bag", tmp_path / "data", tmp_path / "run"
     with Graph(tmp_path / "first") as graph:

@@ -246,6 +246,7 @@ def test_an_update_is_compiled_when_enough_were_made_in_this_process_or_before(m
     assert calls == ["compiled"]
 
 
+@pytest.mark.long
 def test_without_a_compiler_updates_go_on_eagerly_with_one_line(tmp_path):
     program = """
 import numpy as np, torch
@@ -277,6 +278,7 @@ print(made.arithmetic.compiled_from, made.critic_optimiser.count, made.actor_opt
     assert found[1].stderr == ""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
 def test_a_compiled_update_is_the_eager_one_but_for_rounding_and_goes_on_bit_for_bit(tmp_path):
     eager, compiled = learner(), learner()

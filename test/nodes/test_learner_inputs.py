@@ -145,7 +145,7 @@ def place_reward(tmp_path: Path) -> str:
 
 
 @pytest.mark.ros
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("robot", "algorithm"), [("boat", "ssql"), ("spider", "iql")])
 def test_a_robot_that_is_no_minitaur_is_learned_from_and_a_round_is_judged(

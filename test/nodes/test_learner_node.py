@@ -79,7 +79,7 @@ def graph(domain: int, tmp_path: Path) -> Iterator[Graph]:
 
 
 @pytest.mark.ros
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_robot_learns_on_the_job_and_nothing_that_befalls_the_learner_reaches_it(
     graph: Graph, tmp_path: Path

@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/tutorials/from_a_bag_to_a_shi
 RECORDED, DRIVEN = 200, 30
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_commands_of_the_tutorial_spare_the_robot_two_thirds_of_its_incidents(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssql_ros.cli.main import main as ssql
@@ -34,6 +34,7 @@ def proposals(adversary: Adversary, seed: int, steps: int = 60) -> np.ndarray:
     return np.array([proposal.action for proposal in drawn_now])
 
 
+@settings(max_examples=30)
 @given(st.sampled_from([*BLIND, Adversary("noise", noise=TASK.noisy_controller())]), st.integers(0, 2**32))
 def test_it_keeps_to_the_range_and_to_its_seed(adversary, seed):
     actions = proposals(adversary, seed)
@@ -41,6 +42,7 @@ def test_it_keeps_to_the_range_and_to_its_seed(adversary, seed):
     assert np.array_equal(actions, proposals(adversary, seed))
 
 
+@settings(max_examples=30)
 @given(st.sampled_from(BLIND), st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32))
 def test_the_backup_takes_over_after_each_burst(adversary, burst, rest, seed):
     actions = proposals(dataclasses.replace(adversary, burst=burst, rest=rest), seed)
@@ -98,7 +100,7 @@ def test_figures_of_a_matrix():
     assert matrix_figures(cells[:2])["return_kept_min"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_matrix_of_short_episodes(monkeypatch, tmp_path, capfd):
     task = dataclasses.replace(
         TASK, worlds={"short": {"max_steps": 30}, "slippery": {"foot_friction": 0.5, "max_steps": 30}}

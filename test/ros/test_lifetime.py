@@ -184,6 +184,7 @@ def test_node_ends_in_a_storm_of_signals(domain):
         process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.ros
 def test_two_demos_at_once_have_domains_of_their_own_and_never_the_callers(tmp_path):
     robots = "37"

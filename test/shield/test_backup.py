@@ -119,7 +119,7 @@ def test_a_task_without_a_backup_says_so():
         train_critic(find_task("spider"), TrainingPlan(backup=True), 0, {}, show=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_critic_of_the_backup_is_trained_and_says_what_it_is_of():
     plan = TrainingPlan(8, 1, 2, 20, 2, backup=True, steps=60)
     bundle = train_critic(find_task("minitaur"), plan, 0, {}, show=False)

@@ -84,7 +84,7 @@ def test_epsilon_005_goes_round_and_02_crosses_the_bridge(risk):
         assert q[grid().cell((row, 1.0))][-3:].min() < 0.025
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_exact_ways_are_a_command(tmp_path, capsys):
     picture = tmp_path / "ways.png"
     exact = ["report", "--task", "spider_threshold", "--exact"]

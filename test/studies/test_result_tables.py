@@ -41,7 +41,7 @@ def test_tasks_of_one_experiment_are_told_apart_in_the_report(tmp_path: Path) ->
     assert "| lambda 0.5 | 1 | - | 0.500 |" in (tmp_path / "tables.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_experiment_of_one_phase_trains_calibrates_and_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +64,7 @@ def test_an_experiment_of_one_phase_trains_calibrates_and_is_not_run_again(
     assert run_trials(trials, runs, 1, show=False) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_final_policies_are_judged_by_their_draws_where_asked_for_behind_the_mask_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> di
     return json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ssql_comes_to_the_exact_return_and_dqn_to_a_higher_one_by_incidents(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,7 +114,7 @@ def test_interrupted_training_goes_on_with_the_same_command(tmp_path, logs, monk
     assert_same(run / result, unbroken / result)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_critic_goes_on_wherever_it_was_interrupted_and_another_training_never_from_its_checkpoint(
     tmp_path, monkeypatch, capsys
 ):

@@ -73,7 +73,7 @@ def test_the_target_is_the_equation() -> None:
     assert float(target[batch.terminal == 0].mean()) == pytest.approx(2.0 + 0.9 * exact, abs=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("extraction", ["forward", "reverse", "flow", "flow_reverse"])
 def test_stage_2_comes_to_the_induced_policys_mean_inside_the_box(extraction: str) -> None:
     algorithm = learner(
@@ -101,7 +101,7 @@ def make_two_moded(algorithm: SSQL, slope: float) -> None:
         algorithm.critics.weights[2][0, 1, 0] = slope
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("extraction", "two_modes"), [("flow", True), ("flow", False), ("flow_reverse", False)])
 def test_a_flow_has_the_induced_policys_distribution(extraction: str, two_modes: bool) -> None:
     low, high, temperature, slope = -0.6, 0.8, 0.5, 2.0
