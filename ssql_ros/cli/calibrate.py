@@ -60,6 +60,7 @@ def add_parser(verbs: Any) -> None:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from ssql_ros.evaluation.bundle_evaluation import calibrate
+    from ssql_ros.evaluation.calibration import SHOWN
     from ssql_ros.model.bundle import Rule, load_bundle, read_provenance, save_bundle
     from ssql_ros.report.figures import plot_reliability
 
@@ -77,9 +78,7 @@ def _calibrate(options: argparse.Namespace) -> int:
             f"  q_safe from {low:.4f}: predicted {predicted:.4f}, observed {observed:.4f} ({size:.0f} steps)"
             for low, predicted, observed, size in figures["deciles"]
         ]
-        shown |= {
-            key: nan if figures[key] is None else figures[key] for key in ("ece", "auc", "bias", "n", "incidents")
-        }
+        shown |= {key: nan if figures[key] is None else figures[key] for key in SHOWN}
     if figures := made.provenance.get("q_calibration", {}):
         notes += [
             f"  q {q:.3f}: regularised return {observed:.3f} ({size} steps)"

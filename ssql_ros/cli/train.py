@@ -337,7 +337,8 @@ def _critic(options: argparse.Namespace) -> int:
         held_out_episodes=options.held_out,
         epsilon=options.epsilon,
         backup=options.backup,
-        critic=CriticSettings(gamma_safe=options.gamma_safe),
+        # The backup is followed for longer than a controller between two disturbances.
+        critic=CriticSettings(gamma_safe=options.gamma_safe, lookahead=25 if options.backup else 10),
     )
     provenance = {"command": command_line(), "versions": versions()}
     checkpoint = options.out.with_name(f"{options.out.name}.checkpoint")

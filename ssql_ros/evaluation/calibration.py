@@ -15,6 +15,8 @@ from ssql_ros.evaluation.intervals import ranks
 
 # What an incident beyond the horizon may count for.
 NEGLIGIBLE = 0.01
+# Figures of a calibration that are shown: an error says little without the base rate beside it.
+SHOWN = ("n", "incidents", "base_rate", "bias", "pessimism", "ece", "skill", "auc")
 # Steps after which an episode without an incident counts as safe: gamma_safe^60 is below 0.05 for 0.95.
 HORIZON = 60
 
@@ -114,6 +116,8 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, bins: int = 10) -> 
         n, incidents: steps and how many of them ended in an incident; bias: mean predicted minus observed;
         ece: expected calibration error, |predicted - observed| per decile of the prediction, weighted by its size;
         auc: predicted against "an incident came"; deciles: [lowest, mean predicted, mean observed, size] each.
+        base_rate: mean observed; pessimism: mean predicted over mean observed; brier: mean squared difference; skill: 1 -
+        brier over that of who always says the base rate: 1 is perfect, 0 no better. NaN where nothing was observed.
     """
     order = np.array_split(np.argsort(predicted, kind="stable"), bins)
     groups = [group for group in order if len(group)]
@@ -122,7 +126,13 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, bins: int = 10) -> 
         [float(predicted[g].min()), float(predicted[g].mean()), float(observed[g].mean()), float(len(g))]
         for g in groups
     ]
+    base_rate, spread = float(observed.mean()), float(observed.var())
+    brier = float(((predicted - observed) ** 2).mean())
     return {
+        "base_rate": base_rate,
+        "pessimism": float(predicted.mean()) / base_rate if base_rate else math.nan,
+        "brier": brier,
+        "skill": 1.0 - brier / spread if spread else math.nan,
         "n": float(len(predicted)),
         "incidents": float((observed > 0).sum()),
         "bias": float((predicted - observed).mean()),

@@ -105,9 +105,7 @@ def judge_critic(bundle: Bundle, data: DataSet, segments: list[slice]) -> dict[s
     }
     if bundle.rule is Rule.PROBABILITY:
         known = calibration(score, observed)
-        brier, plain = float(np.mean((score - observed) ** 2)), float(np.var(observed))
-        figures |= {name: known[name] for name in ("ece", "bias", "deciles")}
-        figures |= {"brier": brier, "skill": 1.0 - brier / plain if plain else math.nan}
+        figures |= {name: known[name] for name in ("ece", "bias", "deciles", "brier", "skill")}
     threshold = thresholds_of(bundle)
     # Accept only what is known to lie below: what is not a number does not.
     refused = ~(score <= threshold["epsilon"]) if threshold["delta"] is None else ~(score < threshold["delta"])

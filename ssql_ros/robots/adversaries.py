@@ -104,8 +104,8 @@ class Takeover:
         return self._action
 
 
-# Of uniform draws, in training; 10 is for judging.
-HOLDS = (1, 2, 4, 7, 15, 25, 40, 1000)
+# Of draws, in training; 10 is for judging. Those that are held for long do the most harm.
+HOLDS = (1, 2, 4, 7, 15, 25, 40, 40, 1000, 1000, 1000)
 CORRELATIONS = (0.0, 0.5, 0.85, 0.95)
 
 

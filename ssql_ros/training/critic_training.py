@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ssql_ros.algorithms.sac import NO_CLOCK
 from ssql_ros.algorithms.safety_critic import CriticSettings, SafetyCriticLearner, Transitions, transitions_of
 from ssql_ros.data.episode import Episode, EpisodeJob
-from ssql_ros.evaluation.calibration import HORIZON, Outcomes, calibration, masked_outcomes, policy_outcomes
+from ssql_ros.evaluation.calibration import HORIZON, SHOWN, Outcomes, calibration, masked_outcomes, policy_outcomes
 from ssql_ros.evaluation.rollout import RolloutPool
 from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
@@ -334,6 +334,6 @@ def _figures(learner: SafetyCriticLearner, outcomes: Outcomes) -> dict[str, Any]
 def held_out_figures(provenance: dict[str, Any]) -> Iterable[tuple[str, float]]:
     """Yield the held-out figures of a bundle's provenance by name, e.g. policy_auc."""
     for kind, figures in provenance.get("held_out", {}).items():
-        for name in ("n", "incidents", "bias", "ece", "auc"):
+        for name in SHOWN:
             if figures.get(name) is not None:
                 yield f"{kind}_{name}", float(figures[name])
