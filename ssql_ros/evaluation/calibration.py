@@ -116,8 +116,8 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, bins: int = 10) -> 
         n, incidents: steps and how many of them ended in an incident; bias: mean predicted minus observed;
         ece: expected calibration error, |predicted - observed| per decile of the prediction, weighted by its size;
         auc: predicted against "an incident came"; deciles: [lowest, mean predicted, mean observed, size] each.
-        base_rate: mean observed; pessimism: mean predicted over mean observed; brier: mean squared difference; skill: 1 -
-        brier over that of who always says the base rate: 1 is perfect, 0 no better. NaN where nothing was observed.
+        base_rate: mean observed; pessimism: mean predicted over mean observed; brier: mean squared difference; skill: 1
+        - brier over that of who always says the base rate: 1 is perfect, 0 no better. NaN where nothing was observed.
     """
     order = np.array_split(np.argsort(predicted, kind="stable"), bins)
     groups = [group for group in order if len(group)]
