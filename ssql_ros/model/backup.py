@@ -27,8 +27,8 @@ class Backup:
 
     action: tuple[float, ...]
     window: int = 25
-    most: int = 3
-    dwell: int = 10
+    most: int = 5
+    dwell: int = 25
 
     def __post_init__(self) -> None:
         """Check every number. Raises ValueError with the name, what was expected and what came."""

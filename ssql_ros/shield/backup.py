@@ -2,8 +2,8 @@
 
 A search among many candidates finds the critic's errors too, and a controller that is unsafe again and again gives it
 many chances; and a robot that is handed back after every single step of the backup is never led out of danger. So the
-backup takes over where unsafe proposals come often, or nothing near one is safe, and lets go when the proposals have
-been safe for a while.
+backup takes over where unsafe proposals come often, and lets go when the proposals have been safe for a while. Where
+unsafe proposals are rare and nothing near one is safe, it is one more candidate, for that decision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
-from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Rule
 from ssql_ros.model.critic import sigmoid
 from ssql_ros.model.proposal import Proposal
@@ -62,34 +61,40 @@ class SafetyFilter:
         if backup is None or settings.riskiest:
             return decide(observation, proposal, critic, self._contract, settings, now, rng, late)
         often = sum(self._unsafe) >= backup.most
-        search = not self._left and not often
-        verdict = decide(observation, proposal, critic, self._contract, settings, now, rng, late, search)
+        has = bool(self._left) or often
+        verdict = decide(observation, proposal, critic, self._contract, settings, now, rng, late, search=not has)
         if verdict.decision is Decision.HELD or observation is None:
             return verdict
         unsafe = verdict.decision is not Decision.PASSED
         while len(self._unsafe) >= backup.window:
             self._unsafe.popleft()
         self._unsafe.append(unsafe)
-        if unsafe and verdict.decision is not Decision.RESAMPLED:
+        if unsafe and has:
             self._left = backup.dwell
         elif self._left:
             self._left -= 1
-        if not self._left:
-            self.steps = 0
-            return verdict
-        self.steps += 1
-        return self._entered(verdict, observation, critic, backup, often)
-
-    def _entered(
-        self, verdict: Verdict, observation: Observation, critic: Critic, backup: Backup, often: bool
-    ) -> Verdict:
         action = self._contract.clip(np.array(backup.action))
-        score = float(critic.logits(observation.vector, action[np.newaxis])[0])
-        account = math.nan
-        if math.isfinite(score):
-            account = sigmoid(score) if critic.rule is Rule.PROBABILITY else score
-        why = verdict.reason or f"proposals must be safe for {self._left} more decisions"
-        if often and verdict.decision is not Decision.PASSED:
-            why = f"{why}; {sum(self._unsafe)} of the last {len(self._unsafe)} proposals were unsafe"
-        reason = f"backup, decision {self.steps}: {why}"
-        return replace(verdict, decision=Decision.BACKUP, action=action, q_action=account, reason=reason)
+        if self._left:
+            self.steps += 1
+            why = verdict.reason or f"proposals must be safe for {self._left} more decisions"
+            if often and unsafe:
+                why = f"{why}; {sum(self._unsafe)} of the last {len(self._unsafe)} proposals were unsafe"
+            score = _score(critic, observation, action)
+            reason = f"backup, decision {self.steps}: {why}"
+            return replace(verdict, decision=Decision.BACKUP, action=action, q_action=score, reason=reason)
+        self.steps = 0
+        if verdict.decision is Decision.LEAST_RISK:
+            # One more candidate: where nothing near the proposal is safe, the way out may be.
+            score = _score(critic, observation, action)
+            if score <= verdict.q_action:
+                reason = f"backup, one decision: {verdict.reason}"
+                return replace(verdict, decision=Decision.BACKUP, action=action, q_action=score, reason=reason)
+        return verdict
+
+
+def _score(critic: Critic, observation: Observation, action: np.ndarray) -> float:
+    """Return Q_safe, or the margin, of one action; NaN where the critic has no number for it."""
+    score = float(critic.logits(observation.vector, action[np.newaxis])[0])
+    if not math.isfinite(score):
+        return math.nan
+    return sigmoid(score) if critic.rule is Rule.PROBABILITY else score

@@ -64,12 +64,22 @@ def test_frequent_ones_bring_the_backup_which_stays_until_proposals_have_been_sa
     assert verdicts[7].reason == "backup, decision 5: proposals must be safe for 1 more decisions"
 
 
-def test_nothing_safe_near_brings_it_at_once():
+def test_where_nothing_near_is_safe_it_is_one_more_candidate():
     judge = critic(lambda a: np.where(np.abs(a - BACKUP.action).max(axis=1) < 1e-6, -9.0, 9.0))
-    verdicts = run(judge, [BAD, BAD])
-    assert [v.decision for v in verdicts] == [Decision.BACKUP] * 2
-    assert verdicts[0].scored > 2  # it was searched for
-    assert verdicts[1].scored == 1  # and no more, once the backup has the robot
+    alone, after, *often = run(judge, [BAD, GOOD, BAD, BAD, BAD])
+    assert [v.decision for v in (alone, after, *often)] == [Decision.BACKUP] * 5
+    assert alone.scored > 2  # it was searched for
+    assert alone.reason.startswith("backup, one decision: q_safe 1 of the proposal is above epsilon 0.1; no safe one")
+    assert alone.action.tolist() == [-1.0, 0.0, 0.5]
+    assert alone.q_action < 0.1
+    # It has the robot once unsafe proposals come often, and then nothing is searched for any more.
+    assert [v.scored > 1 for v in often] == [True, False, False]
+    assert often[-1].reason.startswith("backup, decision 2: ")
+
+
+def test_a_backup_that_is_worse_than_what_was_found_is_not_taken():
+    judge = critic(lambda a: np.where(np.abs(a - BACKUP.action).max(axis=1) < 1e-6, 9.0, 3.0))
+    assert run(judge, [BAD])[0].decision is Decision.LEAST_RISK
 
 
 def test_a_fault_is_held_and_what_is_remembered_is_forgotten_at_a_reset():
