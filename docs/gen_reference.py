@@ -42,6 +42,7 @@ def pages(root: Path) -> Iterator[tuple[str, str]]:
     yield "reference/index.md", _index()
     yield "reference/command_line.md", command_line()
     yield "reference/parameters.md", parameters(root)
+    yield "reference/settings.md", settings()
     yield "reference/messages.md", messages(root)
     yield "reference/contract.md", contract()
     yield "reference/bundle.md", bundle(root)
@@ -56,6 +57,7 @@ These pages are made from the code when the site is built, so they say what this
 
 - [Command line](command_line.md): every verb of `ssql` with its options.
 - [Node parameters](parameters.md): type, default, bounds, and whether a running node takes a change.
+- [Settings of learning](settings.md): what `--set` and a robot's learning.yaml can change, with bounds.
 - [Topics and messages](messages.md): topics, services, and the fields of our messages with their units.
 - [Contract](contract.md): the keys of a robot's contract.
 - [Bundle](bundle.md): the file that carries networks, thresholds and where they come from.
@@ -126,6 +128,22 @@ def parameters(root: Path) -> str:
     parts.append("## Launch files\n\n`ros2 launch ssql_ros FILE --show-args` lists the arguments of each.")
     for path in sorted((root / "launch").glob("*.launch.py")):
         parts += [f"### {path.name}", ast.get_docstring(ast.parse(path.read_text())) or ""]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings() -> str:
+    """Return every algorithm's table of settings."""
+    from ssql_ros.training.described_settings import described
+    from ssql_ros.training.settings import SETTINGS
+
+    parts = [
+        "# Settings of learning",
+        "`--set NAME=VALUE` of `ssql train` and a robot's `learning.yaml` change them; a default is the algorithm's. "
+        "`ssql train ALGORITHM --task TASK --settings` says which values count for a task.",
+    ]
+    for algorithm, kind in SETTINGS.items():
+        rows = [(f"`{s.name}`", f"`{json.dumps(s.default)}`", s.expected, s.text) for s in described(kind)]
+        parts += [f"## {algorithm}", table(("Setting", "Default", "Expected", ""), rows)]
     return "\n\n".join(parts) + "\n"
 
 

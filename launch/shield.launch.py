@@ -1,6 +1,7 @@
 """The shield alone, in front of any controller.
 
-Remap your controller's output to `joint_commands_raw` and let the driver listen to `joint_commands`, or name both:
+Remap your controller's output to the contract's command topic with `_raw` behind it (`joint_commands_raw`) and let the
+driver listen to that topic (`joint_commands`), or name both:
 
     ros2 launch ssql_ros shield.launch.py contract:=minitaur commands_in:=/mine/commands commands_out:=/driver/commands
 """
@@ -13,6 +14,7 @@ from ssql_ros.graph.launching import (
     SHIELD,
     USE_SIM_TIME,
     check_topics,
+    contract_of,
     described,
     shield,
 )
@@ -24,8 +26,8 @@ ARGUMENTS = (
     NAMESPACE,
     USE_SIM_TIME,
     PARAMS_FILE,
-    Parameter("commands_in", "joint_commands_raw", "topic on which the controller publishes"),
-    Parameter("commands_out", "joint_commands", "topic to which the driver listens"),
+    Parameter("commands_in", "", "topic on which the controller publishes; empty: the contract's, with _raw behind it"),
+    Parameter("commands_out", "", "topic to which the driver listens; empty: the contract's"),
 )
 
 
@@ -33,7 +35,10 @@ def generate_launch_description() -> LaunchDescription:
     """Return the shield, and the recorder if asked for."""
 
     def nodes(values: dict) -> list:
-        check_topics(values, "commands_in", "commands_out")
-        return shield(values, {"joint_commands_raw": values["commands_in"], "joint_commands": values["commands_out"]})
+        commanded = contract_of(values).commanded
+        topics = {"commands_in": commanded.raw_topic, "commands_out": commanded.topic}
+        given = {name: topic for name, topic in topics.items() if values[name]}
+        check_topics(values, *given)
+        return shield(values, {topic: values[name] for name, topic in given.items()})
 
     return described(__file__, ARGUMENTS, nodes)

@@ -155,7 +155,7 @@ EXPERIMENTS = {
     "epsilon": _spider(
         "spider", {f"epsilon {value}": Method("sqrl", finetune={"epsilon": value}) for value in (0.02, 0.1, 0.3)}
     ),
-    "cube": Experiment("cube", "cube", _SAME_START, pretrain_steps=20_000, finetune_steps=15_000, seeds=3),
+    "cube": Experiment("cube", "cube", _SAME_START, pretrain_steps=12_000, finetune_steps=8_000, seeds=3),
     "ssql_spider": _spider_support(_SUPPORT_METHODS),
     "ssql_lambda_spider": _spider_support({f"lambda {t:g}": _at(t) for t in (0.03, 0.3, 1.0, 3.0, 10.0, 30.0)}),
 }

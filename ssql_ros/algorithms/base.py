@@ -29,8 +29,10 @@ class Settings:
     """What every algorithm on batches of transitions is told.
 
     Attributes:
+        learning_rate: of Adam.
         hidden: widths of the hidden layers.
         batch: transitions of a gradient step.
+        gamma: discount of the reward.
         tau: of the averages that targets follow.
         observation_clip: bound on standardised observations.
     """

@@ -32,7 +32,10 @@ class DensitySettings:
     """How the density is learned.
 
     Attributes:
-        components: K.
+        components: K, Gaussians of the mixture.
+        hidden: widths of the hidden layers.
+        learning_rate: of Adam.
+        batch: transitions of a gradient step.
         quantile: share of held-out actions that may lie below the support's floor.
         check_every: updates between two looks at the likelihood of the data that chooses; the best weights are kept.
         observation_clip: bound on standardised states.

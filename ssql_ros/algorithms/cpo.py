@@ -39,7 +39,9 @@ class CPOSettings:
     """How CPO learns; the defaults are the paper's where it has one network of this size for it.
 
     Attributes:
+        hidden: widths of the hidden layers.
         batch_steps: steps of collection between two updates.
+        gamma: discount of the reward.
         cost_limit: d, incidents an episode that are allowed.
         delta: bound on the mean KL divergence of an update, nats.
         damping: added to the diagonal of H.

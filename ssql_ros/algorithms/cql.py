@@ -22,7 +22,7 @@ class CQLSettings(SACSettings):
     """How CQL learns.
 
     Attributes:
-        conservative_weight: w.
+        conservative_weight: w, of the conservative term.
         conservative_samples: actions of either kind for each state.
         final_updates: gradient steps, when the log is complete.
     """

@@ -27,6 +27,11 @@ class DiscreteSettings:
     """How a table's network learns.
 
     Attributes:
+        hidden: widths of the hidden layers.
+        learning_rate: of Adam.
+        batch: transitions of a gradient step.
+        gamma: discount of the reward.
+        tau: of the average that targets follow.
         warm_up: steps before the first update; then one each step.
         final_updates: when collection is complete.
     """
@@ -42,7 +47,11 @@ class DiscreteSettings:
 
 @dataclass(frozen=True)
 class DiscreteSSQLSettings(DiscreteSettings):
-    """How SSQL learns. `temperature`: lambda, in units of reward."""
+    """How SSQL learns.
+
+    Attributes:
+        temperature: lambda, in units of reward.
+    """
 
     temperature: float = 0.01
 

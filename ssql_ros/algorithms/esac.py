@@ -13,7 +13,11 @@ from ssql_ros.algorithms.sac import SAC, SACSettings
 
 @dataclass(frozen=True)
 class ESACSettings(SACSettings):
-    """How E-SAC learns. `percentile`: fraction of the critics that lie below the value taken."""
+    """How E-SAC learns.
+
+    Attributes:
+        percentile: fraction of the critics that lie below the value taken.
+    """
 
     critics: int = 10
     percentile: float = 0.3

@@ -40,9 +40,9 @@ class IQLLagrangianSettings(Settings):
         actor_hidden: widths of the actor's layers; `hidden`: of the critics'.
         n_step: steps that one target looks ahead.
         expectile: tau of J(V), above 0.5.
-        sharpness: beta.
+        sharpness: beta, of the advantage in the policy's weights.
         cost_budget: steps an episode that may be spent in the failure set, in the mean; 0: none.
-        price_rate: eta.
+        price_rate: eta, of the dual ascent on lambda.
         most_price: lambda_max; what no price can buy must not let it grow for ever.
         starts: that E V_c(s_0) is taken over at each step.
         reward_scale, cost_scale: on r and c, so that Q and Q_c are of the order of 1; lambda is a price in these units.

@@ -53,6 +53,7 @@ class SACSettings(Settings):
         keep_critics: fine-tuning begins with the reward critics of pre-training too; else with the policy alone, as
             algorithm 2 of SQRL is written.
         target_entropy: H in nats; None: -n_action.
+        initial_temperature: alpha, from which dual ascent begins.
         critics: how many Q-functions.
     """
 

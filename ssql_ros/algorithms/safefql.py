@@ -33,10 +33,11 @@ class SafeFQLSettings(Settings):
 
     Attributes:
         actor_hidden, actor_batch: widths of the actors' layers, transitions of a step; `hidden`, `batch`: the critics'.
+        gamma_safe: discount of reachability.
         n_step: steps that one target looks ahead.
         expectile, safety_expectile: above 0.5; 1 is the best action of the log.
         alpha: weight of the distillation.
-        safety_weight: w.
+        safety_weight: w, of max(0, Q_c) in the actor's loss.
         gate: m; states are left to the reward only where they can stay this far from the failure set.
         flow_steps: Euler steps of the teacher.
         reward_scale: on rewards, so that Q_r is of the order of 1.

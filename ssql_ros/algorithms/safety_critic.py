@@ -41,6 +41,8 @@ class CriticSettings:
         gamma_safe: discount; 0.95 looks some 20 control periods ahead.
         members: networks of the ensemble; their logits are averaged.
         hidden: widths of the hidden layers.
+        learning_rate: of Adam, which falls to 0 by a cosine.
+        batch: transitions of a gradient step, for each member.
         tau: step of the target network's average.
         lookahead: longest k of the unrolled target.
         near_fraction, near_steps: share of each batch drawn from the last `near_steps` steps before an incident,

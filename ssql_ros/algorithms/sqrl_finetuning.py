@@ -62,6 +62,7 @@ class SQRLFineTuning(SQRLPretraining):
         action, log_probability = self.actor.sample(state, noise["state"])
         q = self.critics.frozen(torch.cat([state, action], dim=1))[..., 0]
         q_safe = self.q_safe(state, action)
+        # E[r] of the paper is Q here, as SAC has it; alpha H is a constant of the policy's gradient.
         slack = self.settings.epsilon - q_safe
         loss = (self.alpha * log_probability - self.pessimistic(q) - self.nu * slack).mean()
         self.nu_optimiser.descend(self.price.loss(slack.detach()))

@@ -29,7 +29,11 @@ TRAINING_LEVELS, SERVED_LEVEL = (0.1, 1.0), 0.2
 
 @dataclass(frozen=True)
 class WCPGSettings(SACSettings):
-    """How WCPG learns. `critic_rate`: learning rate of the critic."""
+    """How WCPG learns.
+
+    Attributes:
+        critic_rate: learning rate of the critic.
+    """
 
     critics: int = 1
     critic_rate: float = 1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,7 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: {folder}; PHASE is log from a log)")
     parser.add_argument("--set", **_SET)
+    parser.add_argument("--settings", action="store_true", help="say what --set can change, with its values here")
     parser.add_argument("--checkpoint-every", type=int, help=f"steps (default: {every})")
     parser.add_argument("--episodes", type=int, default=episodes, help="of the final policy (default: %(default)s)")
     parser.add_argument(
@@ -263,8 +265,8 @@ def _learn(options: argparse.Namespace) -> int:
     from ssql_ros.robots.tasks import find_task
     from ssql_ros.training.plan import Plan
 
-    _set_threads(options.threads)
     name = getattr(options, "contract", None) or options.task
+    _set_threads(options.threads)
     learner, grid = _LEARNERS[options.algorithm], _on_grid(options)
     data = ""
     if grid and (getattr(options, "data", None) or getattr(options, "bag", None)):
@@ -287,9 +289,23 @@ def _learn(options: argparse.Namespace) -> int:
         evaluation=0 if bare else options.episodes,
         held_out=_held_out_share(options, bare) if data else 0.0,
     )
+    if options.settings:
+        return _show_settings(plan)
     kind = "" if grid or learner.log == "must" else f"{plan.phase}_"
     folder = options.out or Path("runs") / f"{Path(plan.task).stem}_{kind}{plan.algorithm}_{plan.seed}"
     return _run(plan, folder, options)
+
+
+def _show_settings(plan: Any) -> int:
+    from ssql_ros.training.described_settings import described
+
+    here = plan.checked_settings()
+    for setting in described(type(here)):
+        value, default = (json.dumps(each) for each in (getattr(here, setting.name), setting.default))
+        changed = "" if value == default else f" (the algorithm's own: {default})"
+        print(f"{setting.name}={value}{changed}: {setting.expected}")
+        print(textwrap.indent(textwrap.fill(setting.text, 96), "    "))
+    return 0
 
 
 def _held_out_share(options: argparse.Namespace, bare: bool) -> float:

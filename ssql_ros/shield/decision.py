@@ -203,6 +203,7 @@ def decide(
     if critic.rule is not settings.rule:
         raise ValueError(f"critic of rule {critic.rule.name}, but the threshold is of {settings.rule.name}")
     epsilon, delta = settings.epsilon, settings.delta
+    # In the score's own terms, a logit or a margin; candidates are held against the same (`_Scores.choose`).
     # score < delta is score <= the number before it.
     threshold = math.nextafter(delta, -math.inf) if delta is not None else logit(epsilon or 0.0)
     account = sigmoid if delta is None else float

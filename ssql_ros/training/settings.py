@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -171,33 +171,49 @@ _CHOICES = {
 _WEIGHTS = {"alpha", "gate", "conservative_weight", "cost_budget"}
 
 
-def _checked(name: str, default: Any, value: Any) -> Any:
-    """Return a setting's value as its default's type. Raises ValueError that says what was expected."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def expected_of(name: str, default: Any) -> str:
+    """Return what a setting must be, in words."""
+    return _rule(name, default)[1]
+
+
+def _rule(name: str, default: Any) -> tuple[Callable[[Any], bool], str]:
+    """Return whether a value is fine, and what is expected, in words."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
     if isinstance(default, bool):
-        fine, expected = isinstance(value, bool), "true or false"
-    elif isinstance(default, tuple):
-        fine = isinstance(value, (list, tuple)) and all(type(width) is int and width >= 1 for width in value)
-        fine, expected = fine and len(value) > 0, "a list of whole numbers of at least 1"
-    elif name in _CHOICES:
-        fine, expected = value in _CHOICES[name], " or ".join(_CHOICES[name])
-    elif isinstance(default, int):
+        return lambda value: isinstance(value, bool), "true or false"
+    if isinstance(default, tuple):
+        return _widths, "a list of whole numbers of at least 1"
+    if name in _CHOICES:
+        return lambda value: value in _CHOICES[name], " or ".join(_CHOICES[name])
+    if isinstance(default, int):
         # What is not done by default need not be done.
         least = min(default, 1)
-        fine, expected = type(value) is int and value >= least, f"a whole number of at least {least}"
-    elif name in _FRACTIONS:
-        fine, expected = number and 0.0 < value < 1.0, "a number between 0 and 1"
-    elif name in _SHARES:
-        fine, expected = number and 0.0 <= value <= 1.0, "a number from 0 to 1"
-    elif name in _WEIGHTS:
-        fine, expected = number and value >= 0.0, "a number from 0 on"
-    elif name == "target_entropy":
-        fine, expected = number or value is None, "a number or null"
-    elif name == "growth":
-        fine, expected = number and value >= 1.0, "a number of at least 1"
-    else:
-        fine, expected = number and value > 0.0, "a number above 0"
-    if not fine:
+        return lambda value: type(value) is int and value >= least, f"a whole number of at least {least}"
+    if name in _FRACTIONS:
+        return lambda value: number(value) and 0.0 < value < 1.0, "a number between 0 and 1"
+    if name in _SHARES:
+        return lambda value: number(value) and 0.0 <= value <= 1.0, "a number from 0 to 1"
+    if name in _WEIGHTS:
+        return lambda value: number(value) and value >= 0.0, "a number from 0 on"
+    if name == "target_entropy":
+        return lambda value: number(value) or value is None, "a number or null"
+    if name == "growth":
+        return lambda value: number(value) and value >= 1.0, "a number of at least 1"
+    return lambda value: number(value) and value > 0.0, "a number above 0"
+
+
+def _widths(value: Any) -> bool:
+    whole = isinstance(value, (list, tuple)) and all(type(width) is int and width >= 1 for width in value)
+    return whole and len(value) > 0
+
+
+def _checked(name: str, default: Any, value: Any) -> Any:
+    """Return a setting's value as its default's type. Raises ValueError that says what was expected."""
+    fine, expected = _rule(name, default)
+    if not fine(value):
         raise ValueError(f"setting {name}: expected {expected}, got {value!r}")
     if isinstance(default, tuple):
         return tuple(value)

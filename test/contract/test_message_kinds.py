@@ -1,7 +1,9 @@
 """Types that are described by a table give the numbers that rclpy's own message objects hold, to the last bit."""
 
 import math
+import re
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -165,6 +167,20 @@ def contract(tmp_path):
     path = tmp_path / "cart.yaml"
     path.write_text(CONTRACT)
     return load_contract(path)
+
+
+def test_the_contract_for_twist_of_the_how_to_loads(tmp_path):
+    from ssql_ros.contract import load_contract
+
+    page = Path(__file__).resolve().parents[2] / "docs/how_to/shield_my_controller.md"
+    (block,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    (tmp_path / "cart.yaml").write_text(block)
+    commanded = load_contract(tmp_path / "cart.yaml").commanded
+    assert (commanded.topic, commanded.raw_topic, commanded.type) == (
+        "cmd_vel",
+        "cmd_vel_raw",
+        "geometry_msgs/msg/Twist",
+    )
 
 
 def test_defaults_follow_from_the_control_period(contract):

@@ -19,7 +19,7 @@ from studies.experiments import EXPERIMENTS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in PAGES}
-FOLDERS = "ssql_ros|sim|config|docs|test|launch|msg|bench|studies|scripts|examples|src/kernels|cmake"
+FOLDERS = "ssql_ros|sim|config|docs|test|launch|msg|bench|studies|scripts|examples|cmake"
 # A file or folder of the repository; what ends in capitals is a stand-in for many.
 PATH = re.compile(rf"(?<![\w/.~$-])((?:{FOLDERS})/[\w./*-]*[\w*])")
 PARSER = make_parser()
