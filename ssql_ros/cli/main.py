@@ -13,10 +13,10 @@ from ssql_ros.cli import (
     bundle,
     calibrate,
     certify,
+    checkout,
     collect,
     contract,
     demo,
-    doors,
     evaluate,
     learn,
     report,
@@ -37,7 +37,7 @@ _EPILOG = """examples:
 """
 
 
-VERBS = (run, demo, collect, bag, contract, learn, train, evaluate, calibrate, certify, bundle, report, doors)
+VERBS = (run, demo, collect, bag, contract, learn, train, evaluate, calibrate, certify, bundle, report, checkout)
 # Spellings of before, and what replaces them.
 REPLACED = {
     ("export",): "ssql bundle export",

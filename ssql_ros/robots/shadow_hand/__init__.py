@@ -7,7 +7,7 @@ from typing import Any
 from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.plug import Robot, lazily
 from ssql_ros.robots.shadow_hand.body import ShadowHandBody
-from ssql_ros.robots.shadow_hand.cup import Cup, CupHold
+from ssql_ros.robots.shadow_hand.cup import CUP, Cup, CupHold
 from ssql_ros.robots.shadow_hand.turning import CubeTurning
 from ssql_ros.robots.tasks import Task
 
@@ -24,7 +24,18 @@ GOALS = ("x+", "z+")
 
 def _task(name: str, behaviour: dict[str, Any], **finetune: Any) -> Task:
     world = {"goals": GOALS}
-    return Task(name, "shadow_hand", world, {**world, **finetune}, WILD, behaviour=behaviour)
+    return Task(
+        name,
+        "shadow_hand",
+        world,
+        {**world, **finetune},
+        WILD,
+        # What lies in the cup is not dropped.
+        backup=tuple(map(float, CUP)),
+        met=({}, {}, {"randomise": "physics"}),
+        worlds={"as modelled": {}, "random physics": {"randomise": "physics"}},
+        behaviour=behaviour,
+    )
 
 
 ROBOT = Robot(

@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # What each folder beside the package adds, for who has no checkout.
-DOORS = {
+VERBS = {
     "bench": {"bench": "measure speed against a peer or a limit in the same run"},
     "studies": {
         "experiment": "run an experiment of docs/results: all methods, all seeds",
@@ -23,7 +23,7 @@ DOORS = {
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs of the checkout; without one they say where they are."""
-    for folder, names in DOORS.items():
+    for folder, names in VERBS.items():
         if (ROOT / folder / "command.py").exists():
             if str(ROOT) not in sys.path:
                 sys.path.append(str(ROOT))
