@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Judged(NamedTuple):
+    """What an incident rule says of one frame.
+
+    Attributes:
+        margin: l(s), positive inside the failure set, +inf where it cannot be judged.
+        cause: the term that gives it, in words; unit: of that term, and of the margin.
+    """
+
+    margin: float
+    cause: str
+    unit: str
+
+    def words(self) -> str:
+        """Return cause and margin."""
+        return f"{self.cause}, margin {self.margin:.3g} {self.unit}"
 
 
 @dataclass(frozen=True)
