@@ -141,8 +141,8 @@ class MarginCritic(Network):
         domain: Domain | None = None,
     ) -> MarginCritic:
         """Return a network as a critic of this rule."""
-        told = {"delta": delta, "certificate": certificate or {}, "backup": backup, "domain": domain}
-        return cls(**_parts(network), gamma_safe=gamma_safe, **told)
+        told = {**_parts(network), "delta": delta, "gamma_safe": gamma_safe, "certificate": certificate or {}}
+        return cls(**told, backup=backup, domain=domain)
 
     @property
     def certified(self) -> bool:

@@ -10,7 +10,7 @@ training. A small distance does not promise that the critic is right there; a la
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,8 +111,7 @@ def fitted_domain(observations: np.ndarray, held_out: np.ndarray, quantile: floa
             covariance += standard.T @ standard
         variances, directions = np.linalg.eigh(covariance / len(observations))
         whitening = (directions / np.sqrt(np.maximum(variances, FLOOR))).T / scale
-    numbers = {"quantile": quantile, "rows": len(observations), "held_out": len(held_out)}
     arrays = mean.astype(np.float32), whitening.astype(np.float32)
-    distances = Domain(*arrays, limit=1.0, **numbers).distances(held_out)
+    made = Domain(*arrays, 1.0, quantile, len(observations), len(held_out))
     # Of a log in which nothing moved it is 0.
-    return Domain(*arrays, limit=max(float(np.quantile(distances, quantile)), 1e-6), **numbers)
+    return replace(made, limit=max(float(np.quantile(made.distances(held_out), quantile)), 1e-6))

@@ -67,13 +67,15 @@ class CommandSource:
     def _accelerated(self, wanted: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Return the next command on a way that takes up speed, and loses it before it arrives, as it may.
 
-        Steps s, s - j, s - 2 j ... reach as far as s^2 / 2 j + s / 2, with j the most that a step may differ from the
-        one before; beside one that moves, s is the difference of the speeds.
+        With j the most that a step may differ from the one before, steps s, s - j, ... of which n + 1 are left, n = s / j
+        rounded down, reach as far as d = (n + 1) s - j n (n + 1) / 2. Beside one that moves, s is the difference of the
+        speeds.
         """
         assert self.last is not None
         speed = np.clip(self._speed, -self._step, self._step) if wanted is self._aim else 0.0 * change
         way, jolt = np.abs(change - speed), self._jolt
-        closing = np.minimum(way, jolt * (np.sqrt(0.25 + 2.0 * way / jolt) - 0.5))
+        n = np.floor(np.sqrt(0.25 + 2.0 * way / jolt) - 0.5)
+        closing = np.minimum(way, (way + 0.5 * jolt * n * (n + 1.0)) / (n + 1.0))
         step = speed + np.sign(change - speed) * closing
         # A controller that had it alone may have jumped: that is no speed of the robot's.
         before = np.clip(self._moved, -self._step, self._step)

@@ -103,11 +103,10 @@ class Supervision:
             return verdict
         contract, backup = self._contract, getattr(critic, "backup", None)
         reason = f"out of domain: {self.domain.words()}"
-        if backup is None:
-            return replace(verdict, decision=Decision.HELD, action=contract.safe_action.copy(), reason=reason)
-        action = contract.clip(np.array(backup.action))
+        decision = Decision.HELD if backup is None else Decision.BACKUP
+        action = contract.safe_action.copy() if backup is None else contract.clip(np.array(backup.action))
         # Scored where the critic knows nothing: no number is better than that one.
-        return replace(verdict, decision=Decision.BACKUP, action=action, q_action=math.nan, reason=reason)
+        return replace(verdict, decision=decision, action=action, q_action=math.nan, reason=reason)
 
     def decided(self, verdict: Verdict, stamp: int, critic: Any, settings: ShieldSettings, watching: bool) -> None:
         """Take in a decision on the observation of `stamp` ns, and what it was taken with.

@@ -30,7 +30,8 @@ DOMAIN = fitted_domain(gaussian(4000, 0), gaussian(4000, 1))
 
 def test_limit_holds_for_as_many_new_observations_as_it_says():
     beyond = DOMAIN.distances(gaussian(20000, 2)) > DOMAIN.limit
-    assert beyond.mean() == pytest.approx(1.0 - DOMAIN.quantile, abs=1e-3)
+    # The tail of 4,000 has four beyond the limit, more or less two.
+    assert 0.0002 < beyond.mean() < 0.003
     assert (DOMAIN.quantile, DOMAIN.rows, DOMAIN.held_out) == (0.999, 4000, 4000)
 
 

@@ -47,9 +47,9 @@ def test_from_pose_to_pose_no_step_is_too_long_or_too_unlike_the_one_before(goal
 def test_it_takes_hardly_longer_than_it_must():
     source = CommandSource(CONTRACT)
     source.measured(np.array([0.0, 0.0]))
-    # Up to speed, along, and down again: 0.5 m at 2 rad/s and 10 rad/s^2.
+    # Up to speed, along, and down again: 0.5 rad at 2 rad/s and 10 rad/s^2.
     least = 0.5 / SPEED + SPEED / ACCELERATION
-    assert least / PERIOD <= len(sent_to(source, 0.5)) <= least / PERIOD + 4
+    assert len(sent_to(source, 0.5)) == pytest.approx(least / PERIOD, abs=2)
 
 
 def test_source_that_is_left_in_motion_is_braked_and_not_stopped_dead():
