@@ -329,7 +329,8 @@ class Contract:
 
     def margin(self, frame: np.ndarray) -> tuple[float, str]:
         """Return the signed safety margin l(s) of a frame (n_frame,) and the term that gives it, in words."""
-        return self.judged(frame)[:2]
+        judged = self.judged(frame)
+        return judged.margin, judged.cause
 
     def judged(self, frame: np.ndarray) -> Judged:
         """Return what the incident rule says of a frame (n_frame,).
@@ -339,11 +340,19 @@ class Contract:
         A value that is not finite gives +inf: what cannot be judged is not safe.
         """
         weights, terms = self._incident_terms
-        values = (weights @ frame).tolist()
-        margins = [term.margin(values[at]) if all(map(math.isfinite, values[at])) else math.inf for term, at in terms]
+        judged = weights.dot(frame)
+        values = judged.tolist()
+        # The sum of squares is a number only where every value is, and takes a fraction of the time.
+        if math.isfinite(judged.dot(judged)):
+            margins = [term.margin(values[at]) for term, at in terms]
+        else:
+            finite = [all(map(math.isfinite, values[at])) for _, at in terms]
+            margins = [
+                term.margin(values[at]) if fine else math.inf for (term, at), fine in zip(terms, finite, strict=True)
+            ]
         worst = max(margins)
         term, at = terms[margins.index(worst)]
-        return Judged(worst, term.words(values[at]), term.unit)
+        return Judged(worst, term, values[at])
 
     def meaning(self) -> dict[str, Any]:
         """Return what the vectors mean, as plain data: the part that a network is trained against."""

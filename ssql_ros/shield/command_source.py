@@ -67,9 +67,8 @@ class CommandSource:
     def _accelerated(self, wanted: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Return the next command on a way that takes up speed, and loses it before it arrives, as it may.
 
-        With j the most that a step may differ from the one before, steps s, s - j, ... of which n + 1 are left, n = s / j
-        rounded down, reach as far as d = (n + 1) s - j n (n + 1) / 2. Beside one that moves, s is the difference of the
-        speeds.
+        With j the most that a step may differ from the one before, the n + 1 steps s, s - j, ... down to 0 reach as far
+        as d = (n + 1) s - j n (n + 1) / 2, n = s / j rounded down. Beside what moves, s is the difference of speeds.
         """
         assert self.last is not None
         speed = np.clip(self._speed, -self._step, self._step) if wanted is self._aim else 0.0 * change

@@ -1,6 +1,8 @@
 """A fault over real processes: the robot falls, the shield latches, and a person releases it."""
 
 import math
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +10,15 @@ from std_srvs.srv import SetBool, Trigger
 from test_foreign_robots import Foreign
 
 from ssql_ros.contract import load_contract
+from ssql_ros.contract.messages import stamp_of
 from ssql_ros.graph.processes import Graph
 from ssql_ros.model.bundle import load_bundle, save_bundle
 from ssql_ros.model.domain import fitted_domain
 from ssql_ros.model.probes import with_probes
 from ssql_ros.model.shipped import find_shipped_bundle
-from ssql_ros.msg import ShieldedAction
+from ssql_ros.msg import Episode, ShieldedAction
+from ssql_ros.ros.client import Client
+from ssql_ros.ros.process import EVENT, LATCHED
 from support.robots import CONTRACT, SAFE_COMMAND
 
 pytestmark = pytest.mark.ros
@@ -40,8 +45,7 @@ def robot(domain):
 
 def test_robot_that_falls_is_held_until_it_stands_and_somebody_has_looked(robot, tmp_path):
     contract = tmp_path / "minitaur.yaml"
-    with open(CONTRACT.path) as shipped:
-        contract.write_text(shipped.read() + "\non_incident: hold\n")
+    contract.write_text(Path(CONTRACT.path).read_text() + "\non_incident: hold\n")
     with Graph(tmp_path / "logs") as graph:
         graph.start("shield_node", contract=str(contract))
         send = robot.command(WANTED)
@@ -69,6 +73,7 @@ def test_robot_that_falls_is_held_until_it_stands_and_somebody_has_looked(robot,
         robot.until(lambda: robot.commands[-1].position.tolist() == WANTED, send)
         assert robot.call(SetBool, "shield_node/enable", data=True).success
         robot.lean(0.0)
+        robot.until(lambda: robot.states[-1].margin < 0.0, send)
         robot.hear(lambda a: a.decision == ShieldedAction.FAULT, send)
 
         released = robot.reset()
@@ -101,3 +106,27 @@ def test_robot_far_from_the_training_data_is_told_of_with_the_figure(robot, tmp_
         assert "out of domain: distance" in robot.diagnosed("out of domain", level=1, send=send)
         # By default it is told, and decisions go on.
         robot.hear(lambda a: a.decision == ShieldedAction.PASSED, send)
+
+
+def test_simulated_robot_that_falls_is_not_driven_on_and_its_next_episode_is(domain, tmp_path):
+    contract = tmp_path / "minitaur.yaml"
+    contract.write_text(Path(CONTRACT.path).read_text() + "\non_incident: damp\n")
+    accounts, ends = [], []
+    with Graph(tmp_path / "logs") as graph, Client("watcher") as client:
+        client.node.create_subscription(ShieldedAction, "shield_node/shielded_action", accounts.append, EVENT)
+        client.node.create_subscription(Episode, "episode", ends.append, LATCHED)
+        graph.start("sim_node", task="minitaur")
+        # A threshold that stops nothing, and a controller that falls.
+        graph.start("shield_node", contract=str(contract), epsilon=0.999, use_sim_time=True)
+        graph.start("behaviour_node", contract="minitaur", sigma=1.0, rho=0.95, bound=2.0, use_sim_time=True)
+        end = time.monotonic() + 60.0
+        while sum(episode.incident for episode in ends) < 2:
+            assert time.monotonic() < end, "nobody falls"
+            graph.check()
+            client.spin(0.2)
+    first = next(end for end in ends if end.incident)
+    fallen = [a for a in accounts if a.decision == ShieldedAction.FAULT]
+    assert stamp_of(fallen[0]) == stamp_of(first)
+    assert fallen[0].reason.startswith(f"latched, damp: incident: {first.cause} ")
+    after = [a for a in accounts if stamp_of(a) > stamp_of(first)]
+    assert ShieldedAction.PASSED in {a.decision for a in after}

@@ -196,8 +196,8 @@ def test_incidents_as_often_as_predicted_are_no_news_and_more_often_are():
         assert low < 0.01 < high
         assert bool(served.drift.warning()) is warned
     assert served.drift.warning() == (
-        "incidents come more often than the critic predicts: observed 0.00991 (0.00317 to 0.0232), predicted 0.001, over "
-        "5000 decisions judged safe"
+        "incidents come more often than the critic predicts: observed 0.00991 (0.00317 to 0.0232), predicted 0.001, "
+        "over 5000 decisions judged safe"
     )
 
 
