@@ -323,7 +323,9 @@ def bundle(root: Path) -> str:
         "## Arrays",
         "`NETWORK.observation_mean`, `NETWORK.observation_scale`; `NETWORK.MEMBER.LAYER.weight` (n_in, n_out) and "
         "`.bias` (n_out); NETWORK is `critic`, `policy` or `reward`. `probes.NAME`: inputs, and what the networks "
-        f"made of them where the file was saved. Those of `{path.name}`, bundle `{loaded.id}`:",
+        "made of them where the file was saved. `critic.domain.centre`, `critic.domain.whitening`: of a critic that "
+        f"says where it was trained ([`Domain`][ssql_ros.model.domain.Domain]). Those of `{path.name}`, bundle "
+        f"`{loaded.id}`:",
         table(("Array", "Shape"), [(f"`{name}`", str(arrays[name].shape)) for name in sorted(arrays)]),
         "## Document",
         f"That of the same file, shortened:\n\n```yaml\n{yaml.safe_dump(shown, width=100)}```",

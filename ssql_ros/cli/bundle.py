@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli import announce, export
 from ssql_ros.cli.figures import add_json, report
-from ssql_ros.cli.options import contract_of
+from ssql_ros.cli.options import add_seed, contract_of
 
 if TYPE_CHECKING:
     from ssql_ros.model.bundle import Bundle
@@ -47,6 +47,21 @@ def add_parser(verbs: Any) -> None:
     upgrade.add_argument("bundles", type=Path, nargs="+", help=".safetensors files")
     upgrade.add_argument("--contract", default="", help="robot or contract YAML (default: each bundle's task)")
     upgrade.set_defaults(run=_upgrade)
+    domain = kinds.add_parser(
+        "domain",
+        help="tell a critic where it was trained, from the data set that it was trained on",
+        description="Adds mean and covariance of the data set's observations to the critic, and the distance that "
+        "99.9 % of those held out lie within: a shield then says when its robot has left them. What the critic does "
+        "stays as it is; the bundle's id changes.",
+    )
+    domain.add_argument("bundle", type=Path, help="a .safetensors file")
+    domain.add_argument("--data", type=Path, required=True, metavar="DATASET", help="observations it was trained on")
+    domain.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the bundle")
+    domain.add_argument("--contract", default="", help="robot or contract YAML (default: the bundle's task)")
+    domain.add_argument("--held-out", type=float, default=0.2, help="share of the episodes (default: 0.2)")
+    add_seed(domain, "of the choice of episodes that are held out")
+    add_json(domain)
+    domain.set_defaults(run=_domain)
     export.add_parser(kinds)
     announce.add_parser(kinds)
 
@@ -82,6 +97,9 @@ def _verify(options: argparse.Namespace) -> int:
     if isinstance(bundle.critic, MarginCritic):
         figures["delta"] = float("nan") if bundle.critic.delta is None else bundle.critic.delta
         notes.append("certified" if bundle.critic.certified else "not certified: nothing is promised below its delta")
+    if bundle.critic is not None:
+        domain = bundle.critic.domain
+        notes.append("domain: not told" if domain is None else f"domain: {domain.words()}")
     notes.append(f"probes: {', '.join(sorted(bundle.probes)) or 'none'}")
     if options.key:
         key, path = read_public_key(options.key), options.signature or Path(f"{options.bundle}.sig")
@@ -89,6 +107,28 @@ def _verify(options: argparse.Namespace) -> int:
             raise ValueError(f"{path}: is not the signature of {options.bundle} by key {key_id(key)}")
         notes.append(f"signed by key {key_id(key)}")
     report(figures, 0, options.json, notes=notes)
+    return 0
+
+
+def _domain(options: argparse.Namespace) -> int:
+    from ssql_ros.data.data_set import DataSet
+    from ssql_ros.data.domain import domain_of
+    from ssql_ros.data.held_out import parts_of
+    from ssql_ros.model.bundle import save_bundle
+    from ssql_ros.model.probes import with_probes
+
+    if not 0.0 < options.held_out < 1.0:
+        raise ValueError(f"--held-out: expected a number between 0 and 1, got {options.held_out}")
+    if options.out.exists():
+        raise ValueError(f"--out: {options.out} is there already; give another file")
+    bundle, contract = _loaded(options.bundle, options.contract)
+    data = DataSet(options.data)
+    data.check_contract(contract.id)
+    domain = domain_of(data, parts_of(data, options.held_out, options.seed))
+    facts = {**bundle.provenance, "saved_before_as": bundle.id, "domain": str(options.data)}
+    critic = replace(bundle.safety_critic(), domain=domain)
+    saved = save_bundle(with_probes(replace(bundle, critic=critic, provenance=facts), contract), options.out)
+    report(domain.header(), 0, options.json, notes=[f"bundle {bundle.id} is {saved.id} in {options.out}"])
     return 0
 
 

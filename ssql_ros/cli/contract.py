@@ -43,7 +43,7 @@ def _check(options: argparse.Namespace) -> int:
         "frame_size": contract.frame_size,
         "action_size": contract.action_size,
     }
-    notes = [f"{contract.id}, {contract.path}", *_topics(contract), *_action(contract)]
+    notes = [f"{contract.id}, {contract.path}", *_topics(contract), *_action(contract), *_responses(contract)]
     if options.bag is not None:
         from ssql_ros.drafting.ranges import feature_ranges, table
 
@@ -60,6 +60,12 @@ def _topics(contract: Contract) -> list[str]:
         use = use if source.name in contract.observed_inputs else "for learning alone"
         lines.append(f"  {source.topic}: {source.type}, at most {source.max_age:g} s old, by {source.stamps}; {use}")
     return lines
+
+
+def _responses(contract: Contract) -> list[str]:
+    """Return a line on what follows an incident, and one on what follows outside of the critic's training data."""
+    latched = "" if contract.on_incident == "continue" else ", until ~/reset_fault"
+    return [f"  on_incident: {contract.on_incident}{latched}", f"  on_out_of_domain: {contract.on_out_of_domain}"]
 
 
 def _action(contract: Contract) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract.fields import JOINT_STATE, RAW_JOINT_COMMANDS, UNITS
-from ssql_ros.contract.incident import Ball, Box, Limit
+from ssql_ros.contract.incident import Ball, Box, Judged, Limit
 from ssql_ros.contract.reward import RewardRule
 from ssql_ros.contract.schema import ContractError
 
@@ -112,8 +112,8 @@ class Commanded:
             activation, towards the safe action and back, at a swap; inf: not bounded.
         coupled: by command, the joints whose sum it moves where one motor drives several; others move the joint of
             their own name.
-        velocity, effort: (n_joint,), limits of what is commanded, rad/s and N m; inf: not told. No command moves faster
-            than its velocity where its source changes.
+        velocity, acceleration, effort: (n_joint,), limits of what is commanded, rad/s, rad/s^2 and N m; inf: not told.
+            Where its source changes, no command moves faster than its velocity, nor changes its speed faster.
     """
 
     names: tuple[str, ...]
@@ -127,6 +127,7 @@ class Commanded:
     max_rate: float = math.inf
     coupled: dict[str, tuple[str, ...]] = dataclass_field(default_factory=dict)
     velocity: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
+    acceleration: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
     effort: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
     type: str = JOINT_STATE
 
@@ -163,6 +164,8 @@ class Contract:
         safe_action: (n_action,), what the robot is told when nothing can be decided on.
         holds_pose: it is told to stay in the pose that was measured instead; `safe_action` serves before one was.
         reward: what a step is worth, where it can be taken from the topics; no part of the vectors' meaning.
+        on_incident: what a shield does once the robot is inside its failure set, of `keys.ON_INCIDENT`.
+        on_out_of_domain: what it does far from its critic's training data, of `keys.ON_OUT_OF_DOMAIN`.
     """
 
     path: str
@@ -178,6 +181,8 @@ class Contract:
     safe_action: np.ndarray
     reward: RewardRule | None = None
     holds_pose: bool = False
+    on_incident: str = "continue"
+    on_out_of_domain: str = "warn"
 
     @cached_property
     def frame_names(self) -> tuple[str, ...]:
@@ -264,6 +269,26 @@ class Contract:
                 command[joint] += 2 * math.pi * round((near[joint] - command[joint]) / (2 * math.pi))
         return command
 
+    def damped_command(self, frame: np.ndarray, near: np.ndarray) -> np.ndarray | None:
+        """Return the joint command (n_joint,) that leaves the robot to its drives' damping, inside its limits.
+
+        Of positions it is the measured pose, so that nothing pulls but the damping; of anything else zeros.
+
+        Args:
+            frame, near: as of `measured_command`.
+
+        Returns:
+            None where positions are commanded and the frame does not measure them.
+        """
+        low, high = self.joint_limits
+        damped = self.measured_command(frame, near) if self.commanded.field == "position" else np.zeros(len(low))
+        return None if damped is None else np.clip(damped, low, high)
+
+    @property
+    def measures_pose(self) -> bool:
+        """Tell whether a frame measures the commanded field of whatever is commanded."""
+        return self._measured_places is not None
+
     @cached_property
     def _action_from_joints(self) -> np.ndarray:
         return np.linalg.pinv(self.commanded.matrix)
@@ -303,18 +328,31 @@ class Contract:
         return weights, [(term, slice(end - len(term.features), end)) for term, end in zip(terms, ends, strict=True)]
 
     def margin(self, frame: np.ndarray) -> tuple[float, str]:
-        """Return the signed safety margin l(s) of a frame (n_frame,) and the term that gives it, in words.
+        """Return the signed safety margin l(s) of a frame (n_frame,) and the term that gives it, in words."""
+        judged = self.judged(frame)
+        return judged.margin, judged.cause
+
+    def judged(self, frame: np.ndarray) -> Judged:
+        """Return what the incident rule says of a frame (n_frame,).
 
         l(s) is the largest over the terms, of a limit the excess over it, of a box or a ball the depth inside it:
         negative is safe, positive is inside the failure set, I(s) = l(s) > 0.
         A value that is not finite gives +inf: what cannot be judged is not safe.
         """
         weights, terms = self._incident_terms
-        values = (weights @ frame).tolist()
-        margins = [term.margin(values[at]) if all(map(math.isfinite, values[at])) else math.inf for term, at in terms]
+        judged = weights.dot(frame)
+        values = judged.tolist()
+        # The sum of squares is a number only where every value is, and takes a fraction of the time.
+        if math.isfinite(judged.dot(judged)):
+            margins = [term.margin(values[at]) for term, at in terms]
+        else:
+            finite = [all(map(math.isfinite, values[at])) for _, at in terms]
+            margins = [
+                term.margin(values[at]) if fine else math.inf for (term, at), fine in zip(terms, finite, strict=True)
+            ]
         worst = max(margins)
         term, at = terms[margins.index(worst)]
-        return worst, term.words(values[at])
+        return Judged(worst, term, values[at])
 
     def meaning(self) -> dict[str, Any]:
         """Return what the vectors mean, as plain data: the part that a network is trained against."""

@@ -54,7 +54,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     if command_timeout < control_period:
         raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
     limits, boxes, balls = _read_incident(top, observed)
-    return Contract(
+    contract = Contract(
         path=str(path),
         robot=top.text("robot"),
         control_period=control_period,
@@ -68,7 +68,22 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         safe_action=_read_safe_action(top, commanded),
         holds_pose=top.raw("safe_action") == "hold",
         reward=_read_reward(top, inputs) if top.has("reward") else None,
+        on_incident=top.text("on_incident", keys.ON_INCIDENT, "continue"),
+        on_out_of_domain=top.text("on_out_of_domain", keys.ON_OUT_OF_DOMAIN, "warn"),
     )
+    if contract.on_incident == "damp":
+        _check_damping(top, contract)
+    return contract
+
+
+def _check_damping(top: Section, contract: Contract) -> None:
+    """Raise ContractError where it is not known what leaves the robot to its drives' damping."""
+    told = contract.commanded
+    if told.type in (FLOAT, FLOATS):
+        raise top.error("on_incident", f"damp: a {told.type} does not say what zeros mean; expected hold or backup")
+    if told.field == "position" and not contract.measures_pose:
+        unmeasured = "but the frame does not measure the position of all that is commanded; expected hold or backup"
+        raise top.error("on_incident", f"damp follows the measured pose, {unmeasured}")
 
 
 def _section(mapping: Any, where: str, known: keys.Keys) -> Section:
@@ -224,6 +239,7 @@ def _read_commanded(top: Section) -> Commanded:
         max_rate=to_si * command.number("max_rate", positive=True) if command.has("max_rate") else math.inf,
         coupled=_read_coupled(joints, joint_names),
         velocity=to_si * _limits(joints, "velocity"),
+        acceleration=to_si * _limits(joints, "acceleration"),
         effort=_limits(joints, "effort"),
         type=kind,
     )
@@ -255,7 +271,9 @@ def _limits(joints: list[Section], key: str) -> np.ndarray:
 def _check_joint_limits(joints: list[Section], told: Commanded, to_si: float) -> None:
     """Raise ContractError where an action would command a joint beyond what it can do."""
     least, most = told.joint_range
-    for entry, low, high in zip(joints, least / to_si, most / to_si, strict=True):
+    for entry, low, high, fastest in zip(joints, least / to_si, most / to_si, told.fastest, strict=True):
+        if entry.has("acceleration") and not math.isfinite(fastest):
+            raise entry.error("acceleration", "needs the joint's velocity, or the command's max_rate")
         for key, wrong in (("lower", lambda end, low=low: low < end), ("upper", lambda end, high=high: high > end)):
             if entry.has(key) and wrong(entry.number(key) + (1e-9 if key == "upper" else -1e-9)):
                 raise entry.error(key, f"the action's bounds command from {low:g} to {high:g}, beyond it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,30 @@ class Ball:
         """Say how far the values (n_feature) are from the centre."""
         at = ", ".join(f"{name} {value:g}" for name, value in zip(self.features, self.centre, strict=True))
         return f"{math.dist(values, self.centre):.3f} {self.unit} from {at} (radius {self.radius:g})"
+
+
+class Judged(NamedTuple):
+    """What an incident rule says of one frame. Words are made when they are asked for: it is judged in every tick.
+
+    Attributes:
+        margin: l(s) in `unit`, positive inside the failure set, +inf where it cannot be judged.
+        term: that gives it; values: of its features.
+    """
+
+    margin: float
+    term: Limit | Box | Ball
+    values: list[float]
+
+    @property
+    def unit(self) -> str:
+        """Return the unit of the margin."""
+        return self.term.unit
+
+    @property
+    def cause(self) -> str:
+        """Return in words where the frame stands against the term."""
+        return self.term.words(self.values)
+
+    def words(self) -> str:
+        """Return cause and margin."""
+        return f"{self.cause}, margin {self.margin:.3g} {self.unit}"

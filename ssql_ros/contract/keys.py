@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ON_INCIDENT = ("continue", "hold", "damp", "backup")
+ON_OUT_OF_DOMAIN = ("warn", "backup", "stop")
+
 
 @dataclass(frozen=True)
 class Key:
@@ -67,6 +70,22 @@ TOP = Keys(
             "`zero`: zeros, moved into the bounds; `hold`, for commands of positions: the measured pose",
         ),
         Key("reward", "mapping", "what a step is worth; no part of the contract's id", optional=True),
+        Key(
+            "on_incident",
+            "`continue`, `hold`, `damp` or `backup`",
+            "what goes to the robot from an incident on, until ~/reset_fault: `hold`: safe_action; `damp`: of "
+            "positions the measured ones, each period anew, of velocities and efforts zeros; `backup`: the critic's "
+            "backup, else safe_action; `continue`: it is only told (default: `continue`); no part of the contract's id",
+            optional=True,
+        ),
+        Key(
+            "on_out_of_domain",
+            "`warn`, `backup` or `stop`",
+            "what goes to the robot where its critic was never trained: `backup`: the critic's backup, else "
+            "safe_action, until it is back; `stop`: safe_action, until ~/reset_fault; `warn`: it is only told "
+            "(default: `warn`); no part of the contract's id",
+            optional=True,
+        ),
     ),
 )
 INPUT = Keys(
@@ -255,6 +274,14 @@ JOINT = Keys(
         Key("upper", "number, above lower", "its largest command: no action may mean more", "unit", True),
         Key(
             "velocity", "number above 0", "how fast it can move; bounds its command as max_rate does", "unit / s", True
+        ),
+        Key(
+            "acceleration",
+            "number above 0",
+            "how fast its speed can change; bounds its command where its source changes; it must have a velocity, or "
+            "the command a max_rate",
+            "unit / s^2",
+            True,
         ),
         Key("effort", "number above 0", "what it can exert; told to who asks", "N m", True),
     ),

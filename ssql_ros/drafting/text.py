@@ -46,6 +46,9 @@ def contract_text(made: Draft, rules: Sequence[Rule], source: str) -> str:
         "",
         *_safe(made),
         "",
+        "# Once it is inside: hold safe_action (or: damp, backup) until ~/reset_fault. Without it decisions go on.",
+        "# on_incident: hold",
+        "",
         "# reward: what a step is worth; without it a policy learns to do what was done, more safely.",
     ]
     return "\n".join(lines) + "\n"

@@ -27,6 +27,7 @@ from ssql_ros.model.bundle_content import (
     Rule,
 )
 from ssql_ros.model.bundle_file import MAX_BYTES, bundle_id, opened, read_file, sealed
+from ssql_ros.model.domain import Domain
 from ssql_ros.processes.files import WriteError, write_atomically
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "save_bundle",
 ]
 _PROBES = "probes."
+_DOMAIN = "critic.domain."
 
 
 def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
@@ -78,6 +80,8 @@ def bundle_bytes(bundle: Bundle) -> bytes:
             for i, layer in enumerate(member):
                 tensors[f"{name}.{m}.{i}.weight"] = layer.weight
                 tensors[f"{name}.{m}.{i}.bias"] = layer.bias
+    if bundle.critic is not None and (domain := bundle.critic.domain) is not None:
+        tensors |= {f"{_DOMAIN}centre": domain.centre, f"{_DOMAIN}whitening": domain.whitening}
     tensors |= {f"{_PROBES}{name}": array for name, array in bundle.probes.items()}
     document = {
         "contract_id": bundle.contract_id,
@@ -96,6 +100,8 @@ def _critic_header(critic: ProbabilityCritic | MarginCritic | None) -> dict[str,
     header: dict[str, Any] = {"rule": critic.rule.name.lower(), "gamma_safe": float(critic.gamma_safe)}
     if critic.backup is not None:
         header["backup"] = critic.backup.header()
+    if critic.domain is not None:
+        header["domain"] = critic.domain.header()
     if isinstance(critic, ProbabilityCritic):
         return header | {"epsilon": float(critic.epsilon)}
     delta = None if critic.delta is None else float(critic.delta)
@@ -127,10 +133,11 @@ def parse_bundle(data: bytes, contract: Contract, path: str | os.PathLike[str]) 
             f"{path}: trained for contract {document['contract_id']}, but {contract.path} is {contract.id}"
         )
     probes = _probes(arrays, contract, path)
+    domain = _domain(arrays, document["critic"], contract, path)
     networks = _networks(arrays, document, contract, path)
     bundle = Bundle(
         contract_id=document["contract_id"],
-        critic=_critic(networks.get("critic"), document["critic"], path),
+        critic=_critic(networks.get("critic"), document["critic"], domain, path),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
         policy_kind=document["policy_kind"],
@@ -218,7 +225,7 @@ def _updated(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _critic(
-    network: Network | None, header: dict[str, Any] | None, path: Path
+    network: Network | None, header: dict[str, Any] | None, domain: Domain | None, path: Path
 ) -> ProbabilityCritic | MarginCritic | None:
     """Return the safety critic by the rule that its header states; each rule has its own keys and no others."""
     if network is None or header is None:
@@ -234,14 +241,34 @@ def _critic(
         value = header.get(key)
         if not isinstance(value, kind) and not (key == "delta" and value is None and "delta" in header):
             raise BundleError(f"{path}: critic.{key}: expected {kind.__name__}, got {value!r}")
-    if unknown := sorted(set(header) - set(rules[rule]) - {"rule", "backup"}):
+    if unknown := sorted(set(header) - set(rules[rule]) - {"rule", "backup", "domain"}):
         raise BundleError(f"{path}: critic.{unknown[0]}: a critic of rule {rule} has only {', '.join(rules[rule])}")
-    values = {key: header[key] for key in rules[rule]}
+    values = {key: header[key] for key in rules[rule]} | {"domain": domain}
     n_action = network.members[0][0].weight.shape[0] - len(network.observation_mean)
     try:
         if "backup" in header:
             values["backup"] = Backup.read(header["backup"], n_action)
         return ProbabilityCritic.of(network, **values) if rule == "probability" else MarginCritic.of(network, **values)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _domain(
+    arrays: dict[str, np.ndarray], header: dict[str, Any] | None, contract: Contract, path: Path
+) -> Domain | None:
+    """Take the arrays of the critic's domain out of `arrays`; None where its header states none."""
+    if header is None or "domain" not in header:
+        return None
+    found, n = [], contract.observation_size
+    for name in ("centre", "whitening"):
+        array = arrays.pop(f"{_DOMAIN}{name}", None)
+        if array is None:
+            raise BundleError(f"{path}: array '{_DOMAIN}{name}' is missing")
+        if array.dtype != np.float32 or array.ndim < 1 or len(array) != n:
+            raise BundleError(f"{path}: {_DOMAIN}{name}: expected {n} float32 rows, got {array.dtype} {array.shape}")
+        found.append(array)
+    try:
+        return Domain.read(header["domain"], *found)
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error
 
@@ -252,7 +279,13 @@ def _probes(arrays: dict[str, np.ndarray], contract: Contract, path: Path) -> di
     if not found:
         return {}
     n = len(found["observation"]) if "observation" in found and found["observation"].ndim else 0
-    known = {"observation": contract.observation_size, "action": contract.action_size, "critic": n, "policy": None}
+    known = {
+        "observation": contract.observation_size,
+        "action": contract.action_size,
+        "critic": n,
+        "policy": None,
+        "domain": 1,
+    }
     for name, array in found.items():
         width = known.get(name)
         fits = array.dtype == np.float32 and array.ndim == 2 and len(array) == n > 0 and width in (None, array.shape[1])

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssql_ros.model.backup import Backup
+from ssql_ros.model.domain import Domain
 
 # What a policy network puts out (see Bundle).
 POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour", "supported_flow")
@@ -75,12 +76,14 @@ class ProbabilityCritic(Network):
         epsilon: 0 < epsilon < 1.
         gamma_safe: its discount, 0 < gamma_safe < 1.
         backup: what takes over after the action that is judged; None: the controller goes on.
+        domain: the observations that it was trained on; None: it does not say.
     """
 
     rule: ClassVar[Rule] = Rule.PROBABILITY
     epsilon: float = field(kw_only=True)
     gamma_safe: float = field(kw_only=True)
     backup: Backup | None = field(default=None, kw_only=True)
+    domain: Domain | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises ValueError."""
@@ -88,9 +91,16 @@ class ProbabilityCritic(Network):
         _fraction("gamma_safe", self.gamma_safe)
 
     @classmethod
-    def of(cls, network: Network, epsilon: float, gamma_safe: float, backup: Backup | None = None) -> ProbabilityCritic:
+    def of(
+        cls,
+        network: Network,
+        epsilon: float,
+        gamma_safe: float,
+        backup: Backup | None = None,
+        domain: Domain | None = None,
+    ) -> ProbabilityCritic:
         """Return a network as a critic of this rule."""
-        return cls(**_parts(network), epsilon=epsilon, gamma_safe=gamma_safe, backup=backup)
+        return cls(**_parts(network), epsilon=epsilon, gamma_safe=gamma_safe, backup=backup, domain=domain)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class MarginCritic(Network):
         delta: in the margin's unit; None: it was calibrated and no threshold could be certified, so nothing is safe.
         gamma_safe: its discount, 0 < gamma_safe < 1.
         certificate: what is promised below its `delta`, and on what data (see `ssql certify`); empty: nothing.
-        backup: as of a critic of probabilities.
+        backup, domain: as of a critic of probabilities.
     """
 
     rule: ClassVar[Rule] = Rule.MARGIN
@@ -109,6 +119,7 @@ class MarginCritic(Network):
     gamma_safe: float = field(kw_only=True)
     certificate: dict[str, Any] = field(default_factory=dict, kw_only=True)
     backup: Backup | None = field(default=None, kw_only=True)
+    domain: Domain | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises ValueError."""
@@ -127,10 +138,11 @@ class MarginCritic(Network):
         gamma_safe: float,
         certificate: dict[str, Any] | None = None,
         backup: Backup | None = None,
+        domain: Domain | None = None,
     ) -> MarginCritic:
         """Return a network as a critic of this rule."""
-        parts = _parts(network)
-        return cls(**parts, delta=delta, gamma_safe=gamma_safe, certificate=certificate or {}, backup=backup)
+        told = {**_parts(network), "delta": delta, "gamma_safe": gamma_safe, "certificate": certificate or {}}
+        return cls(**told, backup=backup, domain=domain)
 
     @property
     def certified(self) -> bool:
@@ -165,7 +177,8 @@ class Bundle:
         behaviour: the behaviour policy whose support the policy keeps to: `kind` and what it is made from; empty: none.
             `context` is how many numbers it adds to the observation (such as the phase of a gait).
         probes: inputs and what the served networks made of them when it was saved, by name (see `model.probes`):
-            "observation" (n, n_observation), "action" (n, n_action), "critic" (n, n), "policy" (n, any); empty: none.
+            "observation" (n, n_observation), "action" (n, n_action), "critic" (n, n), "policy" (n, any), "domain"
+            (n, 1), of the critic's; empty: none.
         id: first 16 hex digits of the file's SHA-256; empty for one not saved yet.
     """
 

@@ -47,13 +47,14 @@ class SafetyCritic:
         id: the bundle's id, for the account.
         rule: PROBABILITY: scores are logits of Q_safe; MARGIN: they are Q_c.
         backup: what takes over after the action that is judged; None: whoever proposed it.
+        domain: the observations that it was trained on; None: it does not say.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.id = bundle.id
         network = bundle.safety_critic()
-        self.rule, self.backup = network.rule, network.backup
+        self.rule, self.backup, self.domain = network.rule, network.backup, network.domain
         shapes = {tuple(layer.weight.shape for layer in member) for member in network.members}
         if len(shapes) > 1:
             raise ValueError(f"{bundle.path}: expected members of one shape, got {len(shapes)}: {sorted(shapes)}")

@@ -15,6 +15,7 @@ import numpy as np
 from ssql_ros.contract.contract import Contract
 from ssql_ros.model.bundle import Bundle, BundleError
 from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.model.domain import Domain
 from ssql_ros.model.policy import make_policy
 
 PROBES = 16
@@ -45,13 +46,16 @@ def with_probes(bundle: Bundle, contract: Contract, seed: int = 0) -> Bundle:
     with suppress(ValueError):
         critic = SafetyCritic(bundle)
         probes["critic"] = _critic_outputs(critic, probes)[0].astype(np.float32)
+    if bundle.critic is not None and bundle.critic.domain is not None:
+        probes["domain"] = _distances(bundle.critic.domain, probes).astype(np.float32)
     with suppress(ValueError):
         policy = make_policy(bundle)
         probes["policy"] = _policy_outputs(policy, probes).astype(np.float32)
     for name, array in probes.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{bundle.path or 'bundle'}: the {name} of a probe is not finite")
-    return replace(bundle, probes=probes if len(probes) > 2 else {})
+    served = {"critic", "policy"} & set(probes)
+    return replace(bundle, probes=probes if served else {})
 
 
 def check_probes(bundle: Bundle) -> None:
@@ -67,7 +71,7 @@ def check_probes(bundle: Bundle) -> None:
 
 
 def check_critic(critic: SafetyCritic) -> None:
-    """Compare a served critic with its bundle's probes: every observation with all actions, and with one alone.
+    """Compare a served critic with its bundle's probes: every observation with all actions, with one alone, its domain.
 
     Raises:
         BundleError: no probes, or outputs that differ by more than `TOLERANCE` (of the value, where that is above 1).
@@ -77,6 +81,8 @@ def check_critic(critic: SafetyCritic) -> None:
     many, alone = _critic_outputs(critic, bundle.probes)
     _compare(bundle, "critic", many, expected)
     _compare(bundle, "critic of one action", alone, np.diagonal(expected))
+    if critic.domain is not None:
+        _compare(bundle, "domain", _distances(critic.domain, bundle.probes), _expected(bundle, "domain"))
 
 
 def check_policy(policy: Any, bundle: Bundle) -> None:
@@ -102,6 +108,11 @@ def _critic_outputs(critic: SafetyCritic, probes: dict[str, np.ndarray]) -> tupl
     pairs = zip(observations, actions, strict=True)
     alone = [float(critic.logits(observation, action[np.newaxis])[0]) for observation, action in pairs]
     return many, np.array(alone)
+
+
+def _distances(domain: Domain, probes: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the distance (n, 1) of every observation."""
+    return np.array([[domain.distance(observation)] for observation in probes["observation"].astype(float)])
 
 
 def _policy_outputs(policy: Any, probes: dict[str, np.ndarray]) -> np.ndarray:

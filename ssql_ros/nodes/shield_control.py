@@ -9,12 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from std_srvs.srv import Trigger
 
 from ssql_ros.contract.fields import JOINT_STATE
-from ssql_ros.contract.messages import (
-    fill,
-    set_stamp,
-)
+from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.msg import ShieldedAction
 from ssql_ros.nodes.command_writer import LATEST, CommandWriter
 from ssql_ros.nodes.shield_inputs import ShieldInputs
@@ -60,7 +58,20 @@ class ShieldControl(ShieldInputs):
         self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
         self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
+        self._reset = node.create_service(Trigger, "~/reset_fault", guard.service("reset_fault", self._on_reset_fault))
         super().__init__(node, loop, guard)
+
+    def _on_reset_fault(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            with self.lock:
+                released = self.loop.reset_fault(time.monotonic(), self._now())
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            self._node.get_logger().warning(f"~/reset_fault: {error}")
+            return response
+        response.success, response.message = True, f"released: {released}"
+        self._node.get_logger().info(f"~/reset_fault: released: {released}")
+        return response
 
     @property
     def started(self) -> bool:
@@ -99,7 +110,8 @@ class ShieldControl(ShieldInputs):
             self.lock.notify()
         self._thread.join()
         self._thread = None
-        if self.loop.watching:
+        # A robot that lies there is not brought to the safe pose because its shield ends.
+        if self.loop.watching or self.loop.supervision.latched is not None:
             return
         frame = self.loop.assembler.frame if self.loop.assembler.newest is not None else None
         source, end = self.loop.source, time.monotonic() + STOPPING
@@ -114,6 +126,7 @@ class ShieldControl(ShieldInputs):
         super().disconnect()
         for publisher in (self._command, self._account, self._interventions):
             self._node.destroy_publisher(publisher)
+        self._node.destroy_service(self._reset)
 
     # What goes out.
 
@@ -172,7 +185,7 @@ class ShieldControl(ShieldInputs):
         self._accounts.append((tick, time.monotonic() - since))
         if tick.joint_command is None:
             return
-        held = tick.verdict.decision is Decision.HELD
+        held = tick.verdict.decision in (Decision.HELD, Decision.FAULT)
         try:
             self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
         except Exception as error:  # a failing publisher must not end the tick

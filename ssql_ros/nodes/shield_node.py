@@ -19,9 +19,10 @@ from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl
+from ssql_ros.nodes.shield_facts import fallen_at
 from ssql_ros.nodes.shield_models import ShieldModels
 from ssql_ros.nodes.shield_parameters import PARAMETERS
-from ssql_ros.nodes.shield_report import ShieldReport, fallen_at
+from ssql_ros.nodes.shield_report import ShieldReport
 from ssql_ros.ros import model_receiver
 from ssql_ros.ros.guard import Guard, GuardedLifecycle
 from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served
@@ -164,9 +165,8 @@ class ShieldNode(GuardedLifecycle):
     def _apply_settings(self) -> None:
         if self._control is None:
             return
-        loop = self._control.loop
+        loop, models = self._control.loop, self._models
         before = (in_words(loop.settings), loop.mode)
-        models = self._models
         models.limits = models.limits_of(models.limits.own)
         try:
             models.limits.check()

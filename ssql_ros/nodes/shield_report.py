@@ -13,6 +13,7 @@ from ssql_ros.model.bundle import MarginCritic
 from ssql_ros.msg import ShieldState
 from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
+from ssql_ros.nodes.shield_facts import fallen_at, supervised_fields, supervised_values
 from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import LATCHED
@@ -23,7 +24,7 @@ from ssql_ros.shield.tick import Mode, Tick
 HISTORY = 10  # changes that /diagnostics goes on to show
 SUMMARY = 10.0  # s, between two lines about interventions
 REMIND = 30.0  # s, between two lines that say what an inactive shield waits for
-NEWS = (Decision.HELD, Decision.LEAST_RISK, Decision.BACKUP)
+NEWS = (Decision.HELD, Decision.LEAST_RISK, Decision.BACKUP, Decision.FAULT)
 LOSSES = 0.1  # share of decisions on an old proposal from which it is worth a warning
 
 
@@ -45,7 +46,7 @@ class ShieldReport:
         self._changes: tuple[str, ...] = ()
         self._said = ""  # newest change, without its figures
         self._counted: dict[Decision, int] = {}
-        self._answered = self._unanswered = 0
+        self._answered = self._unanswered = self._incidents = 0
         self._summary_at = self._reminded_at = 0.0
         self._reminded = ""  # what it waited for when that was last told, without its figures
         self._waited = ""  # what it waited for at the last look
@@ -58,6 +59,7 @@ class ShieldReport:
         """Take in a decision, in the tick's thread: what changes is told before the period is over."""
         self._answered += tick.fresh
         self._unanswered += not tick.fresh
+        self._note_incident(tick)
         verdict = tick.verdict
         kind = verdict.decision.name if verdict.decision in NEWS else "deciding"
         key = f"{kind}: {kind_of(verdict.reason)}" if verdict.decision is Decision.HELD else kind
@@ -71,8 +73,21 @@ class ShieldReport:
             self.change(f"nothing safe was found: {verdict.reason}", bad=True)
         elif verdict.decision is Decision.BACKUP:
             self.change(f"the backup has the robot: {verdict.reason}", bad=True)
+        elif verdict.decision is Decision.FAULT:
+            only = " (it only watches: nothing is commanded)" if tick.joint_command is None else ""
+            self.change(f"{verdict.reason}; ~/reset_fault releases it{only}", bad=True)
         elif before:
             self.change("deciding again")
+
+    def _note_incident(self, tick: Tick) -> None:
+        """Say that an incident has begun which nothing is latched for."""
+        control, before = self._control, self._incidents
+        if control is None:
+            return
+        incidents = control.loop.supervision.incidents
+        self._incidents = incidents.incidents
+        if self._incidents > before and tick.verdict.decision is not Decision.FAULT:
+            self.change(f"incident: {incidents.cause}; the contract's on_incident lets decisions go on", bad=True)
 
     def change(self, text: str, bad: bool = False) -> None:
         """Say that something has changed: on the console, in the history of /diagnostics, and in the state."""
@@ -127,7 +142,11 @@ class ShieldReport:
         set_stamp(state, max(0, self._node.get_clock().now().nanoseconds))
         mode = control.loop.mode if control is not None and control.started else Mode.INACTIVE
         fill(state, mode=mode, contract_id=self._contract_id, epsilon=math.nan, delta=math.nan)
-        if control is not None:
+        if control is None:
+            fill(state, margin=math.nan, domain_distance=math.nan, domain_limit=math.nan, incident_predicted=math.nan)
+            fill(state, incident_observed=math.nan, incident_low=math.nan, incident_high=math.nan)
+            fill(state, epsilon_adaptive=math.nan)
+        else:
             loop = control.loop
             counts = {decision.name.lower(): loop.counts[decision] for decision in Decision}
             fill(
@@ -138,6 +157,7 @@ class ShieldReport:
                 missed_periods=loop.missed_periods,
                 last_reason=loop.last_reason if control.started else control.fault(),
                 **counts,
+                **supervised_fields(loop),
             )
         self._state.publish(state)
 
@@ -160,6 +180,7 @@ class ShieldReport:
             "last_reason": loop.last_reason,
             **loop.inputs.values(),
             **{f"exceptions in {where}": str(count) for where, count in self._guard.counts.copy().items()},
+            **supervised_values(loop),
             **values,
         }
         problems = list(dict.fromkeys(watch.problems.values())) if watch is not None else []
@@ -169,6 +190,9 @@ class ShieldReport:
             return DiagnosticStatus.WARN, f"inactive: the robot gets no command from here: {self._waiting()}", values
         if loop.mode is Mode.DISABLED:
             return DiagnosticStatus.WARN, "disabled: proposals go through unjudged", values
+        if (fault := loop.supervision.latched) is not None:
+            words = f"latched, {fault.response}, until ~/reset_fault: {fault.words}"
+            return DiagnosticStatus.ERROR, words, values
         fallen = fallen_at(control)
         if loop.holding:
             holding = f"holding the safe action: {loop.last_reason}"
@@ -179,7 +203,7 @@ class ShieldReport:
             return DiagnosticStatus.ERROR, f"nothing safe was found: {loop.last_reason}", values
         if self._said.startswith(Decision.BACKUP.name):
             return DiagnosticStatus.WARN, f"the backup has the robot: {loop.last_reason}", values
-        if warning := loop.inputs.warning() or self._losses():
+        if warning := loop.supervision.warning() or loop.inputs.warning() or self._losses():
             return DiagnosticStatus.WARN, warning, values
         critic = loop.critic.bundle.critic
         if isinstance(critic, MarginCritic) and not critic.certified:
@@ -213,24 +237,6 @@ class ShieldReport:
         jitter = self._control.loop.inputs.jitter_of_answers() if self._control is not None else ""
         why = jitter or "messages are lost, or late"
         return f"{share:.0%} of control periods brought no new command of the controller: {why}"
-
-
-def fallen_at(control: ShieldControl) -> str:
-    """Return that the robot stands inside its failure set, and what that may come of, or an empty text."""
-    loop = control.loop
-    with control.lock:  # looking makes frames anew that messages have come for
-        newest = loop.assembler.newest
-        values = None if newest is None else newest.values
-    if values is None:
-        return ""
-    margin, cause = loop.contract.margin(values)
-    if not margin > 0.0:
-        return ""
-    feature = next((f for f in loop.contract.observed.frame if cause.startswith(f"{f.name} ")), None)
-    hint = ""
-    if feature is not None and feature.field.startswith("orientation."):
-        hint = "; if the robot stands upright, is the quaternion w first, or the IMU mounted another way?"
-    return f"the robot reads as inside its failure set: {cause}{hint}"
 
 
 def kind_of(reason: str) -> str:

@@ -29,6 +29,7 @@ DECISION_COLOURS = {
     Decision.LEAST_RISK: "#6a47a8",
     Decision.BACKUP: "#43287d",
     Decision.HELD: "#2c1a52",
+    Decision.FAULT: "#b3262e",
 }
 DECISION_NAMES = {
     Decision.PASSED: "passed",
@@ -36,6 +37,7 @@ DECISION_NAMES = {
     Decision.LEAST_RISK: "least-risk",
     Decision.BACKUP: "backup",
     Decision.HELD: "held",
+    Decision.FAULT: "fault latched",
 }
 SIDE = {"monitor": -1, "enforce": 1}  # of a seed's place, so that points of equal length do not hide each other
 LEAST_Q_SAFE = 1e-4  # what is below is drawn there
@@ -208,7 +210,7 @@ def _level(axes: Axes, value: float, label: str) -> None:
 def _mark_interventions(axes: Axes, episode: EpisodeRecord) -> list[Line2D]:
     """Mark interventions under the curve, in their decision's colour; return their legend entries."""
     handles = []
-    for kind in (Decision.RESAMPLED, Decision.LEAST_RISK, Decision.BACKUP, Decision.HELD):
+    for kind in (Decision.RESAMPLED, Decision.LEAST_RISK, Decision.BACKUP, Decision.HELD, Decision.FAULT):
         times = episode.time[episode.decisions == kind]
         if times.size:
             axes.plot(

@@ -65,7 +65,7 @@ class Watch(Client):
         if heard.episodes:
             parts.append(f"{heard.episodes} episodes, {heard.falls} ended by an incident, {heard.steps} steps")
         if state.ticks:
-            changed = state.resampled + state.least_risk + state.held
+            changed = state.ticks - state.passed
             parts.append(f"shield: {state.ticks} decisions, {changed} interventions ({changed / state.ticks:.1%})")
         return "; ".join(parts) or "no episode ended and the shield decided nothing"
 
@@ -94,6 +94,13 @@ class Watch(Client):
             mode = Mode(message.mode).name.lower()
             bundle = f", bundle {message.bundle_id}, epsilon {message.epsilon:g}" if message.bundle_id else ""
             self._say(f"shield: {mode}{bundle}")
+        if message.latched and not before.latched:
+            self._say(f"shield: FAULT latched until shield_node/reset_fault: {message.fault_reason}")
+        elif message.incidents > before.incidents and not message.latched:
+            self._say(f"shield: incident {message.incidents}, margin now {message.margin:.3g} {message.margin_unit}")
+        if message.out_of_domain and not before.out_of_domain:
+            far = f"{message.domain_distance:.3g}, limit {message.domain_limit:.3g}"
+            self._say(f"shield: out of its critic's domain, distance {far}")
 
     def _tell_state(self) -> None:
         """Say what the shield has done since the last line, where that is anything."""

@@ -36,6 +36,7 @@ class Decision(enum.IntEnum):
     LEAST_RISK = 2
     HELD = 3
     BACKUP = 4
+    FAULT = 5
 
 
 class Critic(Protocol):

@@ -23,6 +23,7 @@ from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.backup import SafetyFilter
 from ssql_ros.shield.command_source import CommandSource
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
+from ssql_ros.shield.supervision import Supervision
 from ssql_ros.shield.tick import Mode, Tick
 
 # A proposal may come a quarter of a period late before the last one is used again: well inside the driver's time-out of
@@ -52,6 +53,7 @@ class ShieldLoop:
         missed_periods: commands that came over half a period after they were due.
         dropped: proposals that came after a newer one.
         inputs: how the inputs come, and what is wrong with them.
+        supervision: incidents and faults, beside the decisions.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class ShieldLoop:
         self.assembler = ObservationAssembler(contract)
         self.inputs = Freshness(contract, simulated)
         self.source = CommandSource(contract)
-        self._filter, self._backed = SafetyFilter(contract), False
+        self.supervision = Supervision(contract, simulated)
+        self._filter = SafetyFilter(contract)
+        self._owner: Decision | None = None  # BACKUP or FAULT, while it has the robot
         self._timer = timer
         self._rng = np.random.default_rng(seed)
         self._proposal: Proposal | None = None
@@ -152,6 +156,7 @@ class ShieldLoop:
         self._note_lag(stamp)
         self._proposal = Proposal(action, time, **distribution)
         self._proposed_joints = joint_command
+        self.source.aim(joint_command)
         self._proposal_stamp, self._proposal_fault, self._fresh = stamp, "", True
         self._heard = True
         return True
@@ -216,15 +221,21 @@ class ShieldLoop:
         fresh, self._fresh = self._fresh, self._fresh and not complete
         heard, self._heard = self._heard, False
         newest = self.assembler.newest
-        missing = 0 if newest is None else self.assembler.missing()
+        missing, disabled = 0 if newest is None else self.assembler.missing(), self.mode is Mode.DISABLED
         if newest is not None and newest.values is not None:
             self.source.measured(newest.values)
+            self.supervision.observe(newest, not disabled)
+            self.supervision.score(newest, self.assembler, self.critic, not disabled)
         fault = self._fault(now, clock) or self._history_fault(missing)
         proposal, joints = self._proposal, self._proposed_joints
         if not self.watching and not fault and proposal is not None:
             proposal, joints = self._approached(proposal, joints)
-        verdict = self._verdict(fault, proposal, now)
+        latched = None if disabled else self.supervision.verdict(self.critic)
+        verdict = latched if latched is not None else self._verdict(fault, proposal, now)
         stamp = newest.stamp if newest is not None else 0
+        if not disabled:
+            verdict = self.supervision.overruled(verdict, self.critic)
+            self.supervision.decided(verdict, stamp, self.critic, self.settings, self.watching)
         self._decided_stamp = newest.stamp if newest is not None else None
         joint_command = None if self.watching else self._command(verdict, proposal, joints, clock or stamp)
         self.ticks += 1
@@ -262,29 +273,43 @@ class ShieldLoop:
         self, verdict: Verdict, proposal: Proposal | None, joints: np.ndarray, stamp: int
     ) -> np.ndarray | None:
         """Return the joint command that a verdict means, and remember what was executed."""
-        if verdict.decision is Decision.HELD:
+        decision = verdict.decision
+        owner = decision if decision in (Decision.BACKUP, Decision.FAULT) else None
+        if owner is not self._owner and decision is not Decision.HELD:
+            self.source.change()  # its pose is approached, and left, no faster than the safe action
+            self._owner = owner
+        if decision in (Decision.HELD, Decision.FAULT):
             frame = self.assembler.frame if self.assembler.newest is not None else None
-            held = self.source.held(frame)
+            fault = decision is Decision.FAULT
+            held = self.supervision.command(frame, self.source, self.critic) if fault else self.source.held(frame)
             if held is None:
                 return None
             action = self.contract.clip(self.contract.nearest_action(held))
             self.assembler.executed(action, stamp)
             return held
-        backed, self._backed = self._backed, verdict.decision is Decision.BACKUP
-        if backed is not self._backed:
-            self.source.change()  # its pose is approached, and left, no faster than the safe action
         if verdict.decision is Decision.PASSED and not verdict.reason and proposal is not None:
             # Unchanged to the last bit: a shield that has nothing to say leaves no trace in the command.
             command = joints
         else:
             command = self.contract.joint_command(verdict.action)
-        wanted = command if self._backed else self._proposed_joints
-        limited = self.source.limited(command)
+        wanted = command if owner is Decision.BACKUP else self._proposed_joints
+        # What was limited once is on its way, and is not to be braked for.
+        once = command is joints and joints is not self._proposed_joints
+        limited = command if once else self.source.limited(command)
         self.source.sent(limited, arrived=self.source.limited(wanted) is wanted)
         command = limited
         # As whoever hears the command has it, so that a bag and the policy have the same history to the last bit.
         self.assembler.executed(self.contract.clip(self.contract.nearest_action(command)))
         return command
+
+    def reset_fault(self, now: float, clock: int = 0) -> str:
+        """Release the fault in force, judged by the newest frame; return what it was. Raises ValueError: why not."""
+        newest = self.assembler.newest
+        if newest is not None and newest.values is not None:
+            self.supervision.observe(newest, latching=False)
+        released = self.supervision.reset(self.observation_fault(now, clock))
+        self._filter.reset()
+        return released
 
     @property
     def holding(self) -> bool:

@@ -24,6 +24,7 @@ from ssql_ros.evaluation.calibration import HORIZON, SHOWN, Outcomes, calibratio
 from ssql_ros.evaluation.rollout import RolloutPool
 from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
+from ssql_ros.model.domain import Domain, fitted_domain
 from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.checkpoint import CheckpointError, check_resumable, load_checkpoint, save_checkpoint
 from ssql_ros.processes.interrupts import Interrupted, Stop, noting
@@ -89,7 +90,7 @@ def train_critic(
             training.fit(stop, show)
         final = str(Path(folder) / "final.safetensors")
         save_bundle(_bundle(task, plan, training.learner, {}), final)
-        held_out = _judge(pool, task, plan, training, final, stop, show)
+        held_out, domain = _judge(pool, task, plan, training, final, stop, show)
     facts = {
         **provenance,
         "task": task.name,
@@ -99,7 +100,7 @@ def train_critic(
         "data": [dict(zip(("episodes", "steps", "incidents"), count, strict=True)) for count in training.counts],
         "held_out": held_out,
     }
-    return with_probes(_bundle(task, plan, training.learner, facts), task.contract())
+    return with_probes(_bundle(task, plan, training.learner, facts, domain), task.contract())
 
 
 class CriticTraining:
@@ -184,6 +185,11 @@ class CriticTraining:
                 self._interrupt(stop, "the last critic, not yet judged,")
             yield episode
 
+    def domain(self, held_out: np.ndarray) -> Domain:
+        """Return where it was trained, with the limit from observations (N, n_observation) that were not."""
+        assert self._data is not None
+        return fitted_domain(self._data.observations, held_out)
+
     def _interrupt(self, stop: Stop, what: str) -> None:
         self.save()
         raise Interrupted(stop.number, f"{what} are in {self._path}" if self._path else "")
@@ -228,9 +234,11 @@ class CriticTraining:
             raise CheckpointError(f"{path}: is not a checkpoint of this training: {error}") from error
 
 
-def _bundle(task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any]) -> Bundle:
+def _bundle(
+    task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any], domain: Domain | None = None
+) -> Bundle:
     backup = Backup(task.backup) if plan.backup else None
-    critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe, backup)
+    critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe, backup, domain)
     return Bundle(task.contract().id, critic, facts)
 
 
@@ -297,8 +305,11 @@ def _judge(
     bundle: str,
     stop: Stop,
     show: bool,
-) -> dict[str, Any]:
-    """Return calibration figures on held-out episodes: of pi after disturbances, of the masked policy in service."""
+) -> tuple[dict[str, Any], Domain]:
+    """Return calibration figures on held-out episodes, and how far those lie from the training's observations.
+
+    Figures are of pi after disturbances, and of the masked policy in service.
+    """
     rng = np.random.default_rng(HELD_OUT_SEED)
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + plan.held_out_episodes)
     # A rest longer than the horizon: every disturbance ends in an outcome that is known.
@@ -322,7 +333,8 @@ def _judge(
         "policy": policy_outcomes(episodes(disturbed, "policy"), gamma_safe),
         "masked": masked_outcomes(episodes(masked, "masked"), gamma_safe),
     }
-    return {name: _figures(training.learner, outcome) for name, outcome in outcomes.items()}
+    figures = {name: _figures(training.learner, outcome) for name, outcome in outcomes.items()}
+    return figures, training.domain(np.concatenate([outcome.observations for outcome in outcomes.values()]))
 
 
 def _figures(learner: SafetyCriticLearner, outcomes: Outcomes) -> dict[str, Any]:

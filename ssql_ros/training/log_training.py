@@ -6,6 +6,7 @@ Nothing is driven but the final policy, to judge it; that of a robot without a w
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from ssql_ros.algorithms.safefql import SafeFQL
 from ssql_ros.algorithms.ssql import SSQL, SSQLSettings
 from ssql_ros.behaviour.policy import BehaviourPolicy
 from ssql_ros.data.data_set import DataSet
+from ssql_ros.data.domain import domain_of
 from ssql_ros.data.held_out import parts_of
 from ssql_ros.data.logged_steps import OfflineData, load_log
 from ssql_ros.data.logged_transitions import LoggedTransitions
 from ssql_ros.evaluation.driver import evaluate
 from ssql_ros.evaluation.logged_calibration import judge_critic, judge_policy
-from ssql_ros.model.bundle import Bundle, ProbabilityCritic, load_bundle
+from ssql_ros.model.bundle import Bundle, MarginCritic, ProbabilityCritic, load_bundle
 from ssql_ros.model.policy import behaviour_of, make_policy
 from ssql_ros.nn.arithmetic import Arithmetic
 from ssql_ros.nn.networks import default_device
@@ -153,6 +155,8 @@ class NStepTraining(LogTraining):
     def result(self) -> Result:
         """Return what came of it."""
         bundle, facts = served(self._contract, self._settings, self.learner.networks(), {}, self._task)
+        if isinstance(bundle.critic, MarginCritic):
+            bundle = replace(bundle, critic=replace(bundle.critic, domain=domain_of(self.data, self.parts)))
         losses = {name: float(value) for name, value in self.losses.items()}
         counts = {"steps": float(self.steps), "transitions": float(len(self.rest))}
         return Result({**counts, **losses, **self._judged(bundle)}, bundle, facts)
@@ -197,7 +201,9 @@ class CriticTraining(LogTraining):
     def result(self) -> Result:
         """Return what came of it: a bundle that shields, and acts not at all."""
         network, epsilon = self.learner.result()
-        bundle = Bundle(self._contract.id, ProbabilityCritic.of(network, epsilon, self._settings.gamma_safe))
+        domain = domain_of(self.data, self.parts)
+        critic = ProbabilityCritic.of(network, epsilon, self._settings.gamma_safe, domain=domain)
+        bundle = Bundle(self._contract.id, critic)
         told = [int(self.data["incident"][each].any()) for each in self.parts.segments(held=False)]
         figures = {
             "steps": float(self.steps),

@@ -203,6 +203,7 @@ def test_summary_counts_executed_decisions_only():
         Decision.LEAST_RISK: 0.0,
         Decision.BACKUP: 0.0,
         Decision.HELD: 0.25,
+        Decision.FAULT: 0.0,
     }
     assert summary.interventions_per_step == 0.5
     assert summary.decision_times.tolist() == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import BundleError, load_bundle, save_bundle
 from ssql_ros.model.critic import SafetyCritic
+from ssql_ros.model.probes import check_critic
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.robots.tasks import find_task
 from ssql_ros.shield.backup import SafetyFilter
@@ -136,6 +137,10 @@ def test_a_critic_of_the_backup_is_trained_and_says_what_it_is_of():
     assert bundle.critic.backup == Backup(find_task("minitaur").backup)
     assert bundle.provenance["policy"] == "backup"
     assert sum(count["incidents"] for count in bundle.provenance["data"]) > 0
+    domain = bundle.critic.domain
+    assert domain.rows == sum(count["steps"] for count in bundle.provenance["data"])
+    assert domain.held_out == sum(figures["n"] for figures in bundle.provenance["held_out"].values())
+    check_critic(SafetyCritic(bundle))
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 12), st.integers(0, 6), st.integers(1, 6))

@@ -1,6 +1,7 @@
 """A robot without a world: its log is enough for critic, behaviour policy and policy, judged on held-out episodes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from ssql_ros.algorithms.logged_critic import LoggedCritic, LoggedCriticSettings
 from ssql_ros.cli.main import main
 from ssql_ros.contract import load_contract
 from ssql_ros.data.data_set import DataSet
-from ssql_ros.model.bundle import Rule, load_bundle
+from ssql_ros.model.bundle import Rule, load_bundle, save_bundle
+from ssql_ros.model.probes import with_probes
 from ssql_ros.nn.checkpoint import load_checkpoint, save_checkpoint
 from support.diff_drive_bag import record
 from support.logs import record_trots
@@ -70,6 +72,25 @@ def test_finished_stages_are_not_done_again(learned, capsys):
     assert main(command(learned)) == 0
     assert capsys.readouterr().out.count("was finished before") == 3
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_critics_say_where_they_were_trained_and_one_that_does_not_can_be_told_later(learned, tmp_path, capsys):
+    data, contract = DataSet(learned / "out" / "data"), load_contract(learned / "cart.yaml")
+    for stage in ("critic", "policy"):
+        domain = load_bundle(learned / "out" / stage / "bundle.safetensors", contract).critic.domain
+        assert domain.rows + domain.held_out == len(data)
+    bundle = load_bundle(learned / "out" / "bundle.safetensors", contract)
+    untold, told = tmp_path / "untold.safetensors", tmp_path / "told.safetensors"
+    save_bundle(with_probes(replace(bundle, critic=replace(bundle.critic, domain=None)), contract), untold)
+    command = ["bundle", "domain", str(untold), "--data", str(data.path), "--contract", contract.path]
+    assert main([*command, "--out", str(told), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert figures["quantile"] == 0.999
+    assert load_bundle(told, contract).critic.domain.header() == figures
+    assert main(["bundle", "verify", str(told), "--contract", contract.path]) == 0
+    assert f"domain: limit {figures['limit']:.3g} (0.999 of {figures['held_out']}" in capsys.readouterr().out
+    assert main([*command, "--out", str(told)]) == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_calibrate_on_a_log_refuses_a_critic_that_has_seen_all_of_it(learned, tmp_path, capsys):
