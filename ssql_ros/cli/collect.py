@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> None:
         epilog="examples: ssql collect --task boat --episodes 2500 --out data/boat; "
         "ssql collect --task half_cheetah_velocity --episodes 150 --out data/half_cheetah",
     )
-    add_task(parser, required=True)
+    add_task(parser, required=True, env=True)
     parser.add_argument("--episodes", type=int, help="how many (default: the robot's own number)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")

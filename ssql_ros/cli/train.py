@@ -184,7 +184,7 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
         add_robot(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
         _add_held_out_share(parser)
     else:
-        add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
+        add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True, env=True)
     updates = f"updates (default: {learner.steps})"
     if learner.log == "must":
         parser.set_defaults(phase="pretrain", source="")
@@ -288,8 +288,15 @@ def _learn(options: argparse.Namespace) -> int:
         held_out=_held_out_share(options, bare) if data else 0.0,
     )
     kind = "" if grid or learner.log == "must" else f"{plan.phase}_"
-    folder = options.out or Path("runs") / f"{Path(plan.task).stem}_{kind}{plan.algorithm}_{plan.seed}"
+    folder = options.out or Path("runs") / f"{_short(plan.task)}_{kind}{plan.algorithm}_{plan.seed}"
     return _run(plan, folder, options)
+
+
+def _short(task: str) -> str:
+    """Return a task's name as a part of a folder's: of a contract's file, or of a world, without what leads to it."""
+    from ssql_ros.robots.tasks import ENV, find_task
+
+    return find_task(task).robot if task.startswith(ENV) else Path(task).stem
 
 
 def _held_out_share(options: argparse.Namespace, bare: bool) -> float:
