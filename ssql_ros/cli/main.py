@@ -15,6 +15,7 @@ from ssql_ros.cli import (
     certify,
     collect,
     contract,
+    data,
     demo,
     doors,
     evaluate,
@@ -37,7 +38,7 @@ _EPILOG = """examples:
 """
 
 
-VERBS = (run, demo, collect, bag, contract, learn, train, evaluate, calibrate, certify, bundle, report, doors)
+VERBS = (run, demo, collect, bag, data, contract, learn, train, evaluate, calibrate, certify, bundle, report, doors)
 # Spellings of before, and what replaces them.
 REPLACED = {
     ("export",): "ssql bundle export",
