@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.cli import export_policy
 from ssql_ros.cli.figures import command_line, versions
 from ssql_ros.cli.options import add_task, task_of
 
@@ -32,6 +33,7 @@ def add_parser(kinds: Any) -> None:
     served.add_argument("bundle", type=Path, metavar="FROM", help="bundle to read")
     add_task(served, "which world (default: the one that the bundle was made for)", env=True)
     served.set_defaults(run=_served)
+    export_policy.add_subject(subjects)
     for subject in (behaviour, served):
         subject.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
         subject.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
