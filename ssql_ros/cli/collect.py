@@ -75,7 +75,9 @@ def _collect(options: argparse.Namespace) -> int:
     log = _log(task, count, options.seed, show=not options.quiet)
     save_log(log, options.out, facts)
     begins = np.flatnonzero(np.diff(log.episode, prepend=-1))
-    costs = np.add.reduceat(log.margin > 0.0, begins, dtype=int)
+    # A state that ended an episode has no row of its own.
+    ended_inside = np.asarray(log.terminal, bool) & np.asarray(log.incident, bool)
+    costs = np.add.reduceat((log.margin > 0.0).astype(int) + ended_inside, begins)
     returns = np.add.reduceat(log.reward, begins, dtype=float)
     figures = {
         "episodes": float(len(begins)),

@@ -83,9 +83,10 @@ def test_hdf5_is_what_its_readers_expect(boat, tmp_path):
         assert not file["timeouts"][-1]
 
 
-def test_minari_reads_its_folder(boat, tmp_path):
+def test_minari_reads_its_folder(boat, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
-    found = minari.MinariDataset(exported(boat, tmp_path, "minari") / "data")
+    monkeypatch.chdir(tmp_path)
+    found = minari.MinariDataset(exported(boat, Path(), "minari") / "data")
     assert (found.total_episodes, found.total_steps) == (3, 20)
     for episode, size in zip(found.iterate_episodes(), SIZES, strict=True):
         assert episode.observations.shape == (size + 1, 2)

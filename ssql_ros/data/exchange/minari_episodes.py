@@ -53,7 +53,7 @@ def write(data: DataSet, out: Path) -> None:
             )
         )
     space = gymnasium.spaces.Box
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = out.absolute()
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as root, warnings.catch_warnings():
         # Of authors and environments that a data set of a robot has none of.
         warnings.simplefilter("ignore")
