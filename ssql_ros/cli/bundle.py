@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssql_ros.cli import announce, export
+from ssql_ros.cli import announce, export, import_policy
 from ssql_ros.cli.figures import add_json, report
 from ssql_ros.cli.options import add_seed, contract_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("bundle", help="check, export, sign and announce bundle files")
+    parser = verbs.add_parser("bundle", help="check, export, import, sign and announce bundle files")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     verify = kinds.add_parser(
         "verify",
@@ -63,6 +63,7 @@ def add_parser(verbs: Any) -> None:
     add_json(domain)
     domain.set_defaults(run=_domain)
     export.add_parser(kinds)
+    import_policy.add_parser(kinds)
     announce.add_parser(kinds)
 
 

@@ -21,7 +21,7 @@ def add_parser(verbs: Any) -> None:
         "instead: `ssql calibrate`.",
     )
     parser.add_argument("bundle", type=Path, help="a .safetensors file")
-    add_task(parser, "which world (default: the one that the bundle was made for)")
+    add_task(parser, "which world (default: the one that the bundle was made for)", env=True)
     parser.add_argument("--states", type=int, default=20_000, help="held-out states (default: %(default)s)")
     parser.add_argument(
         "--epsilon-s", type=float, default=0.001, help="bound on unsafe episodes (default: %(default)s)"

@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> None:
         epilog="examples: ssql collect --task boat --episodes 2500 --out data/boat; "
         "ssql collect --task half_cheetah_velocity --episodes 150 --out data/half_cheetah",
     )
-    add_task(parser, required=True)
+    add_task(parser, required=True, env=True)
     parser.add_argument("--episodes", type=int, help="how many (default: the robot's own number)")
     add_seed(parser, "of everything that is drawn")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write")
@@ -75,7 +75,9 @@ def _collect(options: argparse.Namespace) -> int:
     log = _log(task, count, options.seed, show=not options.quiet)
     save_log(log, options.out, facts)
     begins = np.flatnonzero(np.diff(log.episode, prepend=-1))
-    costs = np.add.reduceat(log.margin > 0.0, begins, dtype=int)
+    # A state that ended an episode has no row of its own.
+    ended_inside = np.asarray(log.terminal, bool) & np.asarray(log.incident, bool)
+    costs = np.add.reduceat((log.margin > 0.0).astype(int) + ended_inside, begins)
     returns = np.add.reduceat(log.reward, begins, dtype=float)
     figures = {
         "episodes": float(len(begins)),

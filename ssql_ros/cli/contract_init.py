@@ -23,6 +23,9 @@ def add_parsers(kinds: Any) -> None:
     )
     init.add_argument("bag", type=Path, nargs="?", metavar="BAG", help="folder of a bag, or one .mcap or .db3 file")
     init.add_argument("--live", action="store_true", help="listen to the graph of this ROS domain instead")
+    init.add_argument(
+        "--env", metavar="ID", help="of a gymnasium world instead, as the commands that take --env have it"
+    )
     init.add_argument("--seconds", type=float, default=10.0, help="with --live (default: %(default)s)")
     init.add_argument("--urdf", type=Path, metavar="FILE", help="limits of joints: positions, velocities, efforts")
     init.add_argument("--robot", help="its name (default: that of the bag)")
@@ -61,6 +64,21 @@ def _schema(options: argparse.Namespace) -> int:
     return 0
 
 
+def _of_world(options: argparse.Namespace) -> int:
+    from ssql_ros.processes.files import write_atomically
+    from ssql_ros.robots.tasks import ENV, find_task
+
+    if options.bag is not None or options.live or options.incident:
+        raise ValueError("--env: the world itself says what an incident is; no bag, --live or --incident goes with it")
+    task = find_task(f"{ENV}{options.env}")
+    out = options.out or Path(f"{task.robot}.yaml")
+    if out.exists():
+        raise ValueError(f"--out {out}: is there already; name another file")
+    write_atomically(out, task.contract_text().encode())
+    print(f"{task.contract().id} is in {out}")
+    return 0
+
+
 def _init(options: argparse.Namespace) -> int:
     from ssql_ros.contract import load_contract
     from ssql_ros.drafting.draft import draft
@@ -71,6 +89,8 @@ def _init(options: argparse.Namespace) -> int:
     from ssql_ros.drafting.urdf import read_urdf
     from ssql_ros.processes.files import write_atomically
 
+    if options.env is not None:
+        return _of_world(options)
     if (options.bag is None) != options.live:
         raise ValueError("expected a bag, or --live, and not both")
     name = options.robot or re.sub(r"\W+", "_", options.bag.stem if options.bag is not None else "robot")

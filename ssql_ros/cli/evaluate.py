@@ -25,7 +25,7 @@ def add_parser(verbs: Any) -> None:
         description="Runs the task's untrusted controller twice over the same seeds: the shield first only monitors, "
         "then enforces. Intervals are 95 %: Wilson for falls, bootstrap over episodes for means.",
     )
-    add_task(shield, default=DEFAULT)
+    add_task(shield, default=DEFAULT, env=True)
     shield.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
     shield.add_argument("--episodes", type=int, default=60, help="of each mode (default: %(default)s)")
     shield.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
@@ -45,7 +45,7 @@ def add_parser(verbs: Any) -> None:
         description="Every cell is one controller in one world, over the same seeds without the shield and with it. "
         "Corners, constants, waves, draws held for 10 steps and noise of 1 are families that no critic learns from.",
     )
-    add_task(matrix, default=DEFAULT)
+    add_task(matrix, default=DEFAULT, env=True)
     matrix.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
     matrix.add_argument("--episodes", type=int, default=20, help="of each cell and way (default: %(default)s)")
     matrix.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
@@ -62,7 +62,7 @@ def add_parser(verbs: Any) -> None:
         "for the return. Velocities are m/s. A robot whose ground truth is known begins at states from which it can "
         "stay safe, uniformly drawn, or at those of a file.",
     )
-    add_task(policy, required=True)
+    add_task(policy, required=True, env=True)
     policy.add_argument("--bundle", type=Path, required=True, help="a .safetensors file with a policy")
     policy.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
     policy.add_argument("--goal", type=float, help="goal velocity in m/s, of robots that walk (default: the task's)")
@@ -99,7 +99,7 @@ def add_parser(verbs: Any) -> None:
         description="Lets the task's behaviour policy act, watched by the monitor that watches training. Tasks: those "
         "with a behaviour policy (spider, minitaur_trots, ...) and the grid worlds gridworld and spider_grid.",
     )
-    add_task(promise, grids=True, required=True)
+    add_task(promise, grids=True, required=True, env=True)
     promise.add_argument(
         "--bundle", type=Path, help="of `ssql train behaviour`: a learned one instead of the task's own"
     )

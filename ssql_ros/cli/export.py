@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.cli import export_policy
 from ssql_ros.cli.figures import command_line, versions
-from ssql_ros.cli.options import add_task
+from ssql_ros.cli.options import add_task, task_of
 
 
 def add_parser(kinds: Any) -> None:
@@ -30,22 +31,20 @@ def add_parser(kinds: Any) -> None:
         "critics, which only learning needs; they are about half of what SQRL makes.",
     )
     served.add_argument("bundle", type=Path, metavar="FROM", help="bundle to read")
+    add_task(served, "which world (default: the one that the bundle was made for)", env=True)
     served.set_defaults(run=_served)
+    export_policy.add_subject(subjects)
     for subject in (behaviour, served):
         subject.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="file to write (.safetensors)")
         subject.add_argument("--overwrite", action="store_true", help="replace BUNDLE if it is there")
 
 
 def _served(options: argparse.Namespace) -> int:
-    from ssql_ros.model.bundle import load_bundle, read_provenance, save_bundle
+    from ssql_ros.model.bundle import load_bundle, save_bundle
     from ssql_ros.model.probes import with_probes
-    from ssql_ros.robots.tasks import find_task
 
     _refuse_present(options)
-    name = read_provenance(options.bundle).get("task")
-    if not isinstance(name, str):
-        raise ValueError(f"{options.bundle}: expected a task in its provenance, found none")
-    contract = find_task(name).contract()
+    contract = task_of(options.bundle, options.task).contract()
     bundle = load_bundle(options.bundle, contract)
     bundle.need("policy")
     saved = save_bundle(with_probes(replace(bundle, reward=None), contract), options.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import platform
 import shlex
 import sys
@@ -37,7 +38,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON on stdout, for machines")
 
 
-def report(figures: Mapping[str, float], seed: int, as_json: bool, notes: Sequence[str] = ()) -> None:
+def report(figures: Mapping[str, float | None], seed: int, as_json: bool, notes: Sequence[str] = ()) -> None:
     """Print figures by name as a table, or as one line of JSON with seed, versions and command.
 
     Args:
@@ -50,14 +51,14 @@ def report(figures: Mapping[str, float], seed: int, as_json: bool, notes: Sequen
         return
     width = max(len(name) for name in figures)
     for name, value in figures.items():
-        print(f"  {name:<{width}}  {value:.6g}")
+        print(f"  {name:<{width}}  {'none' if value is None else f'{value:.6g}'}")
     for note in notes:
         print(note)
 
 
-def _number(value: float) -> float | int | None:
-    """Return a number that JSON can hold: whole numbers whole, and null for what is not finite."""
-    number = float(value)
+def _number(value: float | None) -> float | int | None:
+    """Return a number that JSON can hold: whole numbers whole, and null for what is not finite, or is none."""
+    number = math.nan if value is None else float(value)
     if number != number or number in (float("inf"), float("-inf")):
         return None
     return int(number) if number.is_integer() else number

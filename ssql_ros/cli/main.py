@@ -16,6 +16,7 @@ from ssql_ros.cli import (
     checkout,
     collect,
     contract,
+    data,
     demo,
     evaluate,
     learn,
@@ -37,7 +38,7 @@ _EPILOG = """examples:
 """
 
 
-VERBS = (run, demo, collect, bag, contract, learn, train, evaluate, calibrate, certify, bundle, report, checkout)
+VERBS = (run, demo, collect, bag, data, contract, learn, train, evaluate, calibrate, certify, bundle, report, checkout)
 # Spellings of before, and what replaces them.
 REPLACED = {
     ("export",): "ssql bundle export",

@@ -36,18 +36,50 @@ class _StoreTask(argparse.Action):
         self._what = what
 
 
-def add_task(parser: argparse.ArgumentParser, what: str = "which world", grids: bool = False, **options: Any) -> None:
+class _StoreWorld(argparse.Action):
+    """Stores the task that any world is (see robots.own_worlds)."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: Any = None) -> None:
+        from ssql_ros.robots.tasks import ENV
+
+        setattr(namespace, self.dest, f"{ENV}{value}")
+
+
+def add_task(
+    parser: Any,
+    what: str = "which world",
+    grids: bool = False,
+    env: bool = False,
+    required: bool = False,
+    **options: Any,
+) -> None:
     """Add --task, with the list of tasks in its help.
 
     Args:
+        parser: or a group of it.
         what: the task stands for, in words.
         grids: the grid worlds are among them.
-        options: of `add_argument`, e.g. `default` or `required`.
+        env: add --env, too, of which one is given: a world that is no task here.
+        options: of `add_argument`, e.g. `default`.
     """
     if options.get("default") is not None:
         what += " (default: %(default)s)"
+    if env and isinstance(parser, argparse.ArgumentParser):
+        parser, required = parser.add_mutually_exclusive_group(required=required), False
+    if required:
+        options["required"] = True
     action: Any = parser.add_argument("--task", action=_StoreTask, help=what, **options)
     action.grids = grids
+    if env:
+        parser.add_argument(
+            "--env",
+            action=_StoreWorld,
+            dest="task",
+            default=options.get("default"),
+            metavar="ID",
+            help="instead of a task any continuous gymnasium world: a registered id, module:ID, or module:attribute "
+            "that makes one; info['margin'] > 0 or info['cost'] > 0 is an incident (docs/how_to/own_worlds.md)",
+        )
 
 
 # Share of a log's episodes that what is learned without a world is judged on.
@@ -57,9 +89,9 @@ HELD_OUT = 0.2
 def add_robot(
     parser: argparse.ArgumentParser, what: str = "which world", required: bool = False, **options: Any
 ) -> None:
-    """Add --task and --contract, of which one is given: a world, or a robot known by its contract alone."""
+    """Add --task, --env and --contract, of which one is given: a world, or a robot known by its contract alone."""
     either: Any = parser.add_mutually_exclusive_group(required=required)
-    add_task(either, what, **options)
+    add_task(either, what, env=True, **options)
     either.add_argument(
         "--contract",
         metavar="FILE",
@@ -131,10 +163,30 @@ def task_of(bundle: Path, name: str | None) -> Task:
     Raises:
         ValueError: no such task, or the bundle's provenance names none.
     """
-    from ssql_ros.model.bundle import read_provenance
     from ssql_ros.robots.tasks import find_task
 
-    name = name or read_provenance(bundle).get("task")
+    return find_task(name or task_name_in(bundle, "name it with --task"))
+
+
+def task_name_in(bundle: Path, instead: str) -> str:
+    """Return the name of the task that a bundle was made for.
+
+    Args:
+        instead: what to do where the bundle does not say, in words.
+
+    Raises:
+        ValueError: its provenance names none, or a world of --env: to look at that imports a module, which a file must
+            not choose.
+    """
+    from ssql_ros.model.bundle import read_provenance
+    from ssql_ros.robots.tasks import ENV
+
+    name = read_provenance(bundle).get("task")
     if not isinstance(name, str):
-        raise ValueError(f"{bundle}: its provenance names no task; name it with --task")
-    return find_task(name)
+        raise ValueError(f"{bundle}: its provenance names no task; {instead}")
+    if name.startswith(ENV):
+        raise ValueError(
+            f"{bundle}: says that it was made in the world {name.removeprefix(ENV)}, whose code is not run because a "
+            f"file says so; say it yourself: --env {name.removeprefix(ENV)}"
+        )
+    return name

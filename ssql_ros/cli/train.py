@@ -185,7 +185,7 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
         add_robot(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
         _add_held_out_share(parser)
     else:
-        add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True)
+        add_task(parser, f"which world, {of_it}", grids=bool(learner.grid), required=True, env=True)
     updates = f"updates (default: {learner.steps})"
     if learner.log == "must":
         parser.set_defaults(phase="pretrain", source="")
@@ -292,7 +292,7 @@ def _learn(options: argparse.Namespace) -> int:
     if options.settings:
         return _show_settings(plan)
     kind = "" if grid or learner.log == "must" else f"{plan.phase}_"
-    folder = options.out or Path("runs") / f"{Path(plan.task).stem}_{kind}{plan.algorithm}_{plan.seed}"
+    folder = options.out or Path("runs") / f"{_short(plan.task)}_{kind}{plan.algorithm}_{plan.seed}"
     return _run(plan, folder, options)
 
 
@@ -306,6 +306,13 @@ def _show_settings(plan: Any) -> int:
         print(f"{setting.name}={value}{changed}: {setting.expected}")
         print(textwrap.indent(textwrap.fill(setting.text, 96), "    "))
     return 0
+
+
+def _short(task: str) -> str:
+    """Return a task's name as a part of a folder's: of a contract's file, or of a world, without what leads to it."""
+    from ssql_ros.robots.tasks import ENV, find_task
+
+    return find_task(task).robot if task.startswith(ENV) else Path(task).stem
 
 
 def _held_out_share(options: argparse.Namespace, bare: bool) -> float:

@@ -44,8 +44,12 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
     Raises:
         ContractError: what is wrong, in which file, at which key, what was expected and what came.
     """
-    path = Path(path)
-    top = _section(read_yaml(path), f"{path}: ", keys.TOP)
+    return read_contract(read_yaml(Path(path)), str(path))
+
+
+def read_contract(document: dict[str, Any], path: str) -> Contract:
+    """Return the contract that a document says; `path`: where it is from. Raises ContractError, as `load_contract`."""
+    top = _section(document, f"{path}: ", keys.TOP)
     control_period = top.number("control_period", positive=True)
     inputs = _read_inputs(top, control_period)
     observed = _read_observed(top, inputs, control_period)
@@ -55,7 +59,7 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
         raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
     limits, boxes, balls = _read_incident(top, observed)
     contract = Contract(
-        path=str(path),
+        path=path,
         robot=top.text("robot"),
         control_period=control_period,
         command_timeout=command_timeout,

@@ -34,16 +34,14 @@ def _world(task: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Contra
 
 
 @lru_cache(maxsize=2)
-def _critic(bundle: str, contract_path: str) -> SafetyCritic:
-    from ssql_ros.contract import load_contract
-
-    return shielding_critic(load_bundle(bundle, load_contract(contract_path)))
+def _critic(bundle: str, task: str) -> SafetyCritic:
+    return shielding_critic(load_bundle(bundle, find_task(task).contract()))
 
 
 def run_episode(job: EpisodeJob) -> Episode:
     """Run one episode in this process."""
     env, contract = _world(job.task, tuple(sorted(job.world.items())))
-    critic = _critic(job.bundle, contract.path) if job.bundle else None
+    critic = _critic(job.bundle, job.task) if job.bundle else None
     controller, draws = find_task(job.task).controller(job.controller), np.random.default_rng(job.seed)
     controller.reset(draws)
     shield = SafetyFilter(contract)

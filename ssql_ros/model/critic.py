@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from onnx import TensorProto, checker, helper, numpy_helper
 
 from ssql_ros.model.bundle import Bundle, BundleError, MarginCritic, Network, ProbabilityCritic, Rule
+from ssql_ros.model.onnx_graph import OnnxGraph
 
 
 def logit(probability: float) -> float:
@@ -64,7 +64,7 @@ class SafetyCritic:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        model = _onnx_model(network, self._n_observation, self.rule)
+        model = critic_model(network, self._n_observation, self.rule)
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._observation = np.zeros((1, self._n_observation), np.float32)
         self._bound: dict[int, tuple[Callable[[], Any], np.ndarray, np.ndarray]] = {}
@@ -150,31 +150,13 @@ def thresholds_of(bundle: Bundle, epsilon: float | None = None) -> dict[str, flo
     return {"epsilon": None, "delta": critic.delta}
 
 
-def _onnx_model(network: Network, n_observation: int, rule: Rule) -> bytes:
+def critic_model(network: Network, n_observation: int, rule: Rule) -> bytes:
     """Return the network as an ONNX model: (observation [1, n], actions [k, m]) -> logits [k], or margins.
 
     The graph is built from the bundle's own arrays at each load, so it can never be of other weights than the bundle.
     """
-    nodes, constants = [], []
-
-    def constant(name: str, value: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
-        return name
-
-    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def activated(x: str, name: str) -> str:
-        if network.activation == "relu":
-            return node("Relu", [x], name)
-        # gelu(x) = x / 2 (1 + erf(x / sqrt 2))
-        error = node("Erf", [node("Mul", [x, "root_half"], f"{name}.in")], f"{name}.erf")
-        return node("Mul", [node("Mul", [x, "half"], f"{name}.half"), node("Add", [error, "one"], f"{name}.cdf")], name)
-
-    if network.activation == "gelu":
-        for name, value in (("root_half", math.sqrt(0.5)), ("half", 0.5), ("one", 1.0)):
-            constant(name, np.array(value))
+    graph = OnnxGraph(network.activation)
+    node, constant = graph.node, graph.constant
     bound = network.observation_clip
     centred = node("Sub", ["observation", constant("mean", network.observation_mean)], "centred")
     scaled = node("Div", [centred, constant("scale", network.observation_scale)], "scaled")
@@ -188,24 +170,13 @@ def _onnx_model(network: Network, n_observation: int, rule: Rule) -> bytes:
         from_action = node("MatMul", ["actions", weight_action], f"{m}.from_action")
         x = node("Add", [from_action, from_state], f"{m}.0.y")
         for i, layer in enumerate(member[1:], start=1):
-            x = activated(x, f"{m}.{i}.x")
+            x = graph.activated(x, f"{m}.{i}.x")
             weight, bias = constant(f"{m}.{i}.w", layer.weight), constant(f"{m}.{i}.b", layer.bias)
             x = node("Gemm", [x, weight, bias], f"{m}.{i}.y")
         outputs.append(x)
     score = node("Max" if rule is Rule.MARGIN else "Mean", outputs, "score")
     node("Reshape", [score, "flat"], "logits")
-    constants.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
+    constant("flat", np.array([-1]), np.int64)
     n_action = network.members[0][0].weight.shape[0] - n_observation
-    graph = helper.make_graph(
-        nodes,
-        "safety_critic",
-        [
-            helper.make_tensor_value_info("observation", TensorProto.FLOAT, [1, n_observation]),
-            helper.make_tensor_value_info("actions", TensorProto.FLOAT, ["k", n_action]),
-        ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["k"])],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    checker.check_model(model)
-    return model.SerializeToString()
+    inputs = {"observation": [1, n_observation], "actions": ["k", n_action]}
+    return graph.model("safety_critic", inputs, {"logits": ["k"]})

@@ -21,6 +21,9 @@ EXTRAS = {
     "pybullet_data": "sim",
     "mujoco": "mujoco",
     "gymnasium_robotics": "hand",
+    "h5py": "data",
+    "minari": "data",
+    "pyarrow": "data",
     "matplotlib": "report",
 }
 _DISTRIBUTIONS = {

@@ -18,6 +18,9 @@ from ssql_ros.robots.adversaries import Adversary, Takeover
 from ssql_ros.robots.noise import Noise, NoisyController
 
 PHASES = ("pretrain", "finetune")
+ENV = "env:"  # begins the name of a task that is any gymnasium world (see own_worlds.py)
+# Of an observation: what hardly moves in what was seen must not become huge once it does.
+LEAST_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,17 @@ class Task:
             )
         return plugs()[self.robot]
 
+    def bounded_scale(self, scale: np.ndarray) -> np.ndarray:
+        """Return the scale of states (n_state,), an observation and what follows it, nowhere too small."""
+        return np.maximum(scale, LEAST_SPREAD)
+
     def contract(self) -> Contract:
         """Return the robot's contract."""
         return load_contract(self.contract_file or find_contract(self.robot))
+
+    def contract_text(self) -> str:
+        """Return the contract as YAML where no file has it; empty: one has."""
+        return ""
 
     def bundle_path(self) -> Path:
         """Return the path of the shipped safety critic. Raises ValueError where none is shipped."""
@@ -144,9 +155,15 @@ def tasks() -> dict[str, Task]:
 def find_task(name: str) -> Task:
     """Return a task by name; of a contract's file (.yaml), its robot without a world, known by what it recorded.
 
+    `env:WORLD` is a world of gymnasium, whose code is imported: such a name must come from whoever runs this.
+
     Raises:
         ValueError: no such task; the text lists those that are known. A ContractError where the file cannot be read.
     """
+    if name.startswith(ENV):
+        from ssql_ros.robots.own_worlds import own_world  # is made of what stands above
+
+        return own_world(name)
     if name not in tasks() and name.endswith((".yaml", ".yml")):
         return Task(name, load_contract(name).robot, contract_file=name)
     if name not in tasks():

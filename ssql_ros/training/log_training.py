@@ -105,7 +105,8 @@ class TransitionTraining(LogTraining):
     def _begun(self) -> tuple[LogLearner, int]:
         plan, behaviour = self._plan, self._behaviour() if self._plan.algorithm == "ssql" else None
         self.log = LoggedTransitions(self.data, behaviour, self.parts.learned)
-        spread = self._spread or self.log.spread()
+        of_log = self.log.spread()
+        spread = self._spread or (of_log[0], self._task.bounded_scale(of_log[1]))
         made = LogLearner(plan, self._settings, self.log, spread, self._contract.action_size, behaviour)
         return made, made.steps
 
@@ -144,7 +145,8 @@ class NStepTraining(LogTraining):
                 f"{plan.data}: every episode begins in the failure set: no price can keep to a cost budget"
             )
         # A feature that hardly moves in the log must not become huge once it does.
-        of_log = log.observation.mean(axis=0, dtype=float), np.maximum(log.observation.std(axis=0, dtype=float), 0.02)
+        scale = self._task.bounded_scale(log.observation.std(axis=0, dtype=float))
+        of_log = log.observation.mean(axis=0, dtype=float), scale
         kind = SafeFQL if plan.algorithm == "safefql" else IQLLagrangian
         mean, scale = self._spread or of_log
         return kind(mean, scale, self._contract.action_size, settings, plan.seed, device), plan.steps

@@ -1,6 +1,7 @@
 """Runs a plan: loop, checkpoints, figures, bundle, probes, in one folder that `ssql report` reads.
 
 config.json             the plan, every setting, arithmetic, data set, command, versions
+contract.yaml           of a world without a robot: what a shield needs beside the bundle
 checkpoint.safetensors  the newest one, replaced complete; an interrupted run is resumed from there
 episodes.csv            one line per episode, where episodes are driven
 tensorboard/            losses and episodes
@@ -55,6 +56,8 @@ def run(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str
     config["arithmetic"] = training.arithmetic()
     # Only now: what cannot begin leaves no folder behind.
     claim(folder, config, default)
+    if text := "" if plan.on_grid else find_task(plan.task).contract_text():
+        write_atomically(folder / "contract.yaml", text.encode())
     repeat(training, folder, plan.checkpoint_every, f"{plan.algorithm} {plan.task} {plan.phase}", show)
     for work in training.finish():
         for _ in tqdm(range(work.count), unit="update", desc=work.name, disable=not show or work.count == 1):

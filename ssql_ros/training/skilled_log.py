@@ -42,7 +42,7 @@ class _RecordingLearner:
 
 
 def skilled_log(task: Task, steps: int, seed: int, prices: Sequence[float] = PRICES, show: bool = False) -> Log:
-    """Return the whole episodes among `steps` steps of each price's learner; they end by time alone.
+    """Return the whole episodes among `steps` steps of each price's learner.
 
     Raises:
         ValueError: no episode of the world fits into `steps`.
@@ -71,6 +71,7 @@ def skilled_log(task: Task, steps: int, seed: int, prices: Sequence[float] = PRI
         # These worlds' vector is one frame.
         margin=np.array([contract.margin(step.observation)[0] for step in made], np.float32),
         terminal=np.array([step.terminal for step in made], np.float32),
+        ending=np.array([contract.margin(step.next_observation)[0] if step.terminal else 0.0 for step in made]),
         episode=np.repeat(np.arange(len(episodes)), [len(episode) for episode in episodes]),
         next_observation=np.array([step.next_observation for step in made], np.float32),
         incident=np.array([step.incident for step in made]),

@@ -179,7 +179,7 @@ def _standardisation(
     if task.centre:
         return np.array(task.centre), np.array(task.spread)
     if monitor is not None:
-        return _spread_of(_behaved(task, plan, monitor))
+        return _spread_of(_behaved(task, plan, monitor), task)
     return spread_of_uniform(task, plan.phase, plan.seed)
 
 
@@ -192,7 +192,7 @@ def spread_of_uniform(task: Task, phase: str, seed: int) -> tuple[np.ndarray, np
         if len(seen) >= PROBE_STEPS:
             break
     env.close()
-    return _spread_of(seen[:PROBE_STEPS])
+    return _spread_of(seen[:PROBE_STEPS], task)
 
 
 def _behaved(task: Task, plan: Plan, monitor: PromiseMonitor) -> list[np.ndarray]:
@@ -206,7 +206,7 @@ def _behaved(task: Task, plan: Plan, monitor: PromiseMonitor) -> list[np.ndarray
     return seen
 
 
-def _spread_of(seen: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _spread_of(seen: list[np.ndarray], task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and scale of states."""
     # A feature that hardly moves under uniform actions must not become huge once it does.
-    return np.mean(seen, axis=0), np.maximum(np.std(seen, axis=0), 0.02)
+    return np.mean(seen, axis=0), task.bounded_scale(np.std(seen, axis=0))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ssql_ros.cli.main import make_parser
-from ssql_ros.robots.tasks import tasks
+from ssql_ros.robots.tasks import ENV, tasks
 from ssql_sim.grid import GRIDS
 from studies.experiments import EXPERIMENTS
 
@@ -65,7 +65,7 @@ def fault(words: list[str]) -> str:
     names = {getattr(options, "task", None)} if options.verb != "experiment" else set(options.names)
     known = {*tasks(), *GRIDS} if options.verb != "experiment" else EXPERIMENTS.keys()
     # A task of a robot that the page shows how to make.
-    unknown = names - {None, "1", "crawl"} - known
+    unknown = {name for name in names - {None, "1", "crawl"} - known if not name.startswith(ENV)}
     return f"unknown: {unknown}" if unknown else ""
 
 
