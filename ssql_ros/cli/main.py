@@ -13,6 +13,7 @@ from ssql_ros.cli import (
     bundle,
     calibrate,
     certify,
+    check,
     collect,
     contract,
     demo,
@@ -37,7 +38,7 @@ _EPILOG = """examples:
 """
 
 
-VERBS = (run, demo, collect, bag, contract, learn, train, evaluate, calibrate, certify, bundle, report, doors)
+VERBS = (run, demo, collect, bag, contract, check, learn, train, evaluate, calibrate, certify, bundle, report, doors)
 # Spellings of before, and what replaces them.
 REPLACED = {
     ("export",): "ssql bundle export",

@@ -7,13 +7,14 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from ssql_ros.contract.health import fallen
 from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.model.bundle import MarginCritic
 from ssql_ros.msg import ShieldState
-from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
 from ssql_ros.ros.diagnostics import Diagnostics
+from ssql_ros.ros.graph_watch import GraphWatch
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import LATCHED
 from ssql_ros.shield.critic_limits import in_words
@@ -223,14 +224,7 @@ def fallen_at(control: ShieldControl) -> str:
         values = None if newest is None else newest.values
     if values is None:
         return ""
-    margin, cause = loop.contract.margin(values)
-    if not margin > 0.0:
-        return ""
-    feature = next((f for f in loop.contract.observed.frame if cause.startswith(f"{f.name} ")), None)
-    hint = ""
-    if feature is not None and feature.field.startswith("orientation."):
-        hint = "; if the robot stands upright, is the quaternion w first, or the IMU mounted another way?"
-    return f"the robot reads as inside its failure set: {cause}{hint}"
+    return fallen(loop.contract, values)
 
 
 def kind_of(reason: str) -> str:
