@@ -7,6 +7,7 @@ found here is what it would have said, all of it at once, and with what helps.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +61,7 @@ class _Heard:
     times: list[int] = field(default_factory=list)
     unreadable: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    judged: int = 0  # control periods
+    judged: int = 0  # messages, and control periods without one
     faults: Counter[str] = field(default_factory=Counter)
     measured: Measured = field(default_factory=Measured)
 
@@ -124,6 +125,7 @@ class DriverCheck:
             self._assembler.take(source.name, max(stamp, 1), now, values)
             return
         health.hear(stamp, now, message.clock)
+        self._judge_input(heard, now, message.clock)
         if source.name in self._all.inputs:
             self._all.inputs[source.name].hear(stamp, now, message.clock)
             if stamp and self._assembler.read(source.name, stamp, now, values):
@@ -132,6 +134,11 @@ class DriverCheck:
                 if text := fallen(self.contract, self._assembler.frame):
                     self._inside, self._fallen = self._inside + 1, text
                 self._judge(message.time)
+
+    def _judge_input(self, heard: _Heard, now: float, clock: int) -> None:
+        heard.judged += 1
+        if fault := self._each.input_fault(heard.source.name, now, clock):
+            heard.note(heard.faults, fault)
 
     def judge_until(self, time: int) -> None:
         """Judge the control periods that are over at `time`, ns of this computer's clock, without a new observation."""
@@ -144,10 +151,10 @@ class DriverCheck:
         now, clock = time / NANOSECONDS, time + self._offset
         self._judged, self._due = time, time + round(PATIENCE * self._period)
         for heard in self._inputs.values():
-            if self._each.inputs[heard.source.name].messages:
-                heard.judged += 1
-                if fault := self._each.input_fault(heard.source.name, now, clock):
-                    heard.note(heard.faults, fault)
+            # What comes is judged when it comes; here, what does not.
+            silent = now - self._each.inputs[heard.source.name].arrival
+            if math.isfinite(silent) and silent > heard.source.max_age + self.contract.control_period:
+                self._judge_input(heard, now, clock)
         if self._begun is None:
             return
         self._periods += 1

@@ -40,7 +40,7 @@ def _values(kind: Kind, fields: Mapping[str, float]) -> dict[str, Any]:
     if "ranges" in codes and "angle_increment" in codes:
         values = _scan(fields)
     elif {"range", "max_range"} <= set(codes):
-        values = {"range": fields.get("range", _FREE), "max_range": _FAR}
+        values = {"range": fields.get("range", _FREE), "min_range": 0.0, "max_range": _FAR}
     else:
         for field, value in fields.items():
             _place(values, codes, field, value)
@@ -73,17 +73,17 @@ def _place(values: dict[str, Any], codes: Mapping[str, str], field: str, value: 
 def _scan(fields: Mapping[str, float]) -> dict[str, Any]:
     """Return a scan all around whose sectors measure what is wanted; where they overlap, the later one's."""
     step, ranges = 2.0 * math.pi / _BEAMS, [_FREE] * _BEAMS
+    first = 0.5 * step - math.pi  # whole degrees lie between two beams
     for field, value in fields.items():
         sector = _SECTOR.fullmatch(field)
         if sector is None or sector["name"] not in REDUCTIONS:
             continue
         low, high = math.radians(float(sector["low"])), math.radians(float(sector["high"]))
         for i in range(_BEAMS):
-            if low + (-math.pi + i * step - low) % (2.0 * math.pi) <= high:
+            if low + (first + i * step - low) % (2.0 * math.pi) <= high:
                 ranges[i] = value
-    return {
-        "angle_min": -math.pi, "angle_max": math.pi - step, "angle_increment": step, "range_max": _FAR, "ranges": ranges
-    }  # fmt: skip
+    angles = {"angle_min": first, "angle_max": -first, "angle_increment": step}
+    return {**angles, "range_min": 0.0, "range_max": _FAR, "ranges": ranges}
 
 
 def _write(data: bytearray, code: str, value: Any) -> None:

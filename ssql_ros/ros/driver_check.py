@@ -40,7 +40,8 @@ def check_driver(contract: Contract, seconds: float, namespace: str = "", simula
     try:
         heard = listen(seconds, kinds, "ssql_check_driver", namespace, graph.topics, graph.look)
     except InvalidNamespaceException as error:
-        raise ValueError(f"--namespace: expected a ROS namespace, got {namespace!r}: {error}") from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"--namespace: expected a ROS namespace, got {namespace!r}: {why}") from error
     clock, messages = 0, []
     for topic, kind, came, data in heard:
         if topic == CLOCK:
