@@ -13,6 +13,7 @@ from ssql_ros.cli import (
     bundle,
     calibrate,
     certify,
+    check,
     checkout,
     collect,
     contract,
@@ -38,7 +39,23 @@ _EPILOG = """examples:
 """
 
 
-VERBS = (run, demo, collect, bag, data, contract, learn, train, evaluate, calibrate, certify, bundle, report, checkout)
+VERBS = (
+    run,
+    demo,
+    collect,
+    bag,
+    data,
+    contract,
+    check,
+    learn,
+    train,
+    evaluate,
+    calibrate,
+    certify,
+    bundle,
+    report,
+    checkout,
+)
 # Spellings of before, and what replaces them.
 REPLACED = {
     ("export",): "ssql bundle export",

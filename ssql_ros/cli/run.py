@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.cli.check import add_driver_robot
 from ssql_ros.cli.options import add_seed, add_task
 from ssql_ros.robots import DEFAULT
 
@@ -44,6 +45,26 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--no-simulator", action="store_true", help="a driver publishes the sensors")
     parser.add_argument("--no-controller", action="store_true", help="yours publishes joint_commands_raw")
     parser.set_defaults(run=_run)
+    kinds = parser.add_subparsers(dest="kind", metavar="driver")
+    driver = kinds.add_parser(
+        "driver",
+        help="start a scripted driver instead: any robot's topics, types and rates, without the robot",
+        description="Starts driver_node in the caller's ROS domain until Ctrl-C: it publishes what the contract's "
+        "sensors read while the robot rests, each input at its rate, and lets joints follow commands. With --set it is "
+        "wrong on purpose, so that one sees what `ssql check driver` and the shield say of that.",
+        epilog="example: ssql run driver --robot NAME --set stamps=zero --set only=joint_states",
+    )
+    add_driver_robot(driver)
+    driver.add_argument("--rate", action="append", default=[], metavar="INPUT=HZ", help="of an input; may be repeated")
+    driver.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of driver_node, such as stamps=zero, ahead=10.0, degrees=true, rename=JOINT=NAME; may be "
+        "repeated",
+    )
+    driver.set_defaults(run=_run_driver)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -98,3 +119,59 @@ def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Nam
         noise = given("behaviour", "sigma", "rho", "bound")
         graph.start("behaviour_node", config, seed=options.seed, **noise, **common)
     graph.start("shield_node", config, bundle=bundle, **given("mode", "epsilon"), **common)
+
+
+def _run_driver(options: argparse.Namespace) -> int:
+    import json
+    import time
+
+    from ssql_ros.contract import find_contract, find_nodes_file, load_contract
+    from ssql_ros.graph.processes import Graph
+    from ssql_ros.processes.missing import need_ros
+
+    need_ros("ssql run driver")
+    robot = options.robot or options.contract
+    load_contract(find_contract(robot))
+    given: dict[str, Any] = {}
+    if options.rate:
+        given["rates"] = json.dumps(
+            {name: _number("--rate", name, text) for name, text in _pairs("--rate", options.rate)}
+        )
+    for name, text in _pairs("--set", options.set):
+        given[name] = _parameter(name, text)
+    domain = os.environ.get("ROS_DOMAIN_ID")
+    print(f"ROS_DOMAIN_ID={domain or 0}, {'yours' if domain else 'the default'}: driver_node until Ctrl-C", flush=True)
+    with Graph() as graph:
+        graph.start("driver_node", find_nodes_file(robot), **{"contract": robot, **given})
+        while True:
+            graph.check()
+            time.sleep(0.2)
+
+
+def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
+    """Return names and values of texts NAME=VALUE. Raises ValueError."""
+    for text in texts:
+        if not text.partition("=")[0] or "=" not in text:
+            raise ValueError(f"{option}: expected NAME=VALUE, got {text!r}")
+    return [(text.partition("=")[0], text.partition("=")[2]) for text in texts]
+
+
+def _number(option: str, name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{option} {name}: expected a number, got {text!r}") from None
+
+
+def _parameter(name: str, text: str) -> Any:
+    """Return a value of the type of driver_node's parameter. Raises ValueError where there is none of this name."""
+    from ssql_ros.nodes.driver_node import PARAMETERS
+
+    defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
+    if name not in defaults:
+        raise ValueError(f"--set {name}: driver_node has no such parameter; it has {', '.join(defaults)}")
+    if isinstance(defaults[name], bool):
+        if text not in ("true", "false"):
+            raise ValueError(f"--set {name}: expected true or false, got {text!r}")
+        return text == "true"
+    return _number("--set", name, text) if isinstance(defaults[name], float) else text

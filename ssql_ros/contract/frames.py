@@ -24,6 +24,7 @@ from collections import Counter
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
+from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.leaps import LeapRule
 from ssql_ros.contract.readings import Frame, Reading, Source
 from ssql_ros.contract.schema import ContractError
@@ -208,6 +209,14 @@ class FrameAligner:
     def sources(self, name: str) -> list[Source]:
         """Return the sources of an input that were heard."""
         return self._sources[name]
+
+    def told_apart(self, name: str) -> int | None:
+        """Return how many publishers of an input can be told apart: each gives features of its own, or none.
+
+        None: any number, as nothing is known yet, or some give what the frame does not read.
+        """
+        foreign = self.contract.inputs[name].type == JOINT_STATE and self.counts["foreign"]
+        return None if foreign or not self._sources[name] else len(self._sources[name])
 
     def _source(self, name: str, values: np.ndarray) -> Source | None:
         """Return the source that a message with these values is of; None: it holds nothing that the frame reads."""

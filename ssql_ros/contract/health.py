@@ -9,7 +9,10 @@ because the node's own clock jumped, is told apart from a driver that is at faul
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from ssql_ros.contract.contract import Contract, Input
 from ssql_ros.contract.frames import Frame, FrameAligner
@@ -92,14 +95,15 @@ class Freshness:
 
     Args:
         simulated: the node's clock is /clock.
+        names: of the inputs that are heard; none: those that the frame reads.
 
     Attributes:
         inputs: by name; answers: of proposals that are stamped.
     """
 
-    def __init__(self, contract: Contract, simulated: bool = False) -> None:
+    def __init__(self, contract: Contract, simulated: bool = False, names: Iterable[str] = ()) -> None:
         self.contract, self.simulated = contract, simulated
-        self.inputs = {name: InputHealth(simulated=simulated) for name in contract.observed_inputs}
+        self.inputs = {name: InputHealth(simulated=simulated) for name in names or contract.observed_inputs}
         self.answers = InputHealth(simulated=simulated)
         self._ahead = contract.observed.max_skew
         if simulated:
@@ -185,25 +189,36 @@ class Freshness:
 
     def warning(self) -> str:
         """Return which input comes more slowly than the control rate, or with too much jitter, or an empty text."""
-        needed = 1.0 / self.contract.control_period
-        name = self.contract.observed.trigger
         for name, health in self.inputs.items():
             if jitter := self._jitter(name):
                 return f"{self.contract.inputs[name].topic}: {jitter}"
-            limit = needed if name == self.contract.observed.trigger else 1.0 / self.contract.inputs[name].max_age
-            if health.messages > 1.0 / SMOOTHING and 0.0 < health.rate < 0.9 * limit:
-                return (
-                    f"{self.contract.inputs[name].topic} comes at {health.rate:.1f} Hz, below "
-                    f"{'the control rate of' if limit == needed else 'what its max_age asks for,'} {limit:g} Hz"
-                )
+            if health.messages > 1.0 / SMOOTHING and (slow := self.slow(name, health.rate)):
+                return slow
         return ""
+
+    def slow(self, name: str, rate: float) -> str:
+        """Return that an input that comes at `rate` (Hz; 0: not known) is too slow, or an empty text."""
+        triggers = name == self.contract.observed.trigger
+        limit = 1.0 / (self.contract.control_period if triggers else self.contract.inputs[name].max_age)
+        if not 0.0 < rate < 0.9 * limit:
+            return ""
+        least = "the control rate of" if triggers else "what its max_age asks for,"
+        return f"{self.contract.inputs[name].topic} comes at {rate:.1f} Hz, below {least} {limit:g} Hz"
+
+    def input_fault(self, name: str, now: float, clock: int) -> str:
+        """Return why what was heard last of one input may not be decided on, or an empty text; arguments as `fault`."""
+        source, health = self.contract.inputs[name], self.inputs[name]
+        if health.stamp is None:
+            return f"waiting for {source.topic}"
+        fault = self._fault_of(source, health, clock)
+        return fault or self._too_old(source, health, health.stamp, health.changed, now, clock)
 
     def _fault_of(self, source: Input, health: InputHealth, clock: int) -> str:
         if health.stamp is None or source.stamps == "arrival":
             return ""
         if health.stamp == 0:
             return (
-                f"{source.topic}: header.stamp is 0: let the driver stamp its messages, or state `stamps: arrival` for "
+                f"{source.topic}: header.stamp is 0; let the driver stamp its messages, or state `stamps: arrival` for "
                 "this input in the contract"
             )
         ahead = (health.stamp - clock) / NANOSECONDS
@@ -275,3 +290,16 @@ class Freshness:
                 f"transport takes that long; {CLOCKS}"
             )
         return ""
+
+
+def fallen(contract: Contract, frame: np.ndarray) -> str:
+    """Return that a robot reads as inside its failure set in a frame (n_frame,), and what that may come of; or ""."""
+    judged = contract.judged(frame)
+    if not judged.margin > 0.0:
+        return ""
+    named = (f for f in contract.observed.frame if judged.cause.startswith(f"{f.name} "))
+    feature = next(named, None)
+    hint = ""
+    if feature is not None and feature.field.startswith("orientation."):
+        hint = "; if the robot stands upright, is the quaternion w first, or the IMU mounted another way?"
+    return f"the robot reads as inside its failure set: {judged.words()}{hint}"

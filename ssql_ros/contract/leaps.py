@@ -21,6 +21,7 @@ import numpy as np
 
 from ssql_ros.contract.contract import Contract, Feature
 from ssql_ros.contract.fields import JOINT_STATE, POSE
+from ssql_ros.contract.rotations import quaternion_of
 from ssql_ros.contract.stamped import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -218,18 +219,8 @@ def _tilted(before: list[float], after: list[float]) -> float:
     return 2.0 * math.asin(min(1.0, math.dist(_down(*before), _down(*after)) / 2.0))
 
 
-def _quaternion(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, float]:
-    (sr, cr), (sp, cp), (sy, cy) = ((math.sin(a / 2), math.cos(a / 2)) for a in (roll, pitch, yaw))
-    return (
-        cr * cp * cy + sr * sp * sy,
-        sr * cp * cy - cr * sp * sy,
-        cr * sp * cy + sr * cp * sy,
-        cr * cp * sy - sr * sp * cy,
-    )
-
-
 def _rotated(before: list[float], after: list[float]) -> float:
     """Return the angle between two orientations (roll, pitch, yaw), rad."""
-    first, second = _quaternion(*before), _quaternion(*after)
+    first, second = quaternion_of(*before), quaternion_of(*after)
     apart = min(math.dist(first, second), math.dist(first, [-number for number in second]))
     return 4.0 * math.asin(min(1.0, apart / 2.0))

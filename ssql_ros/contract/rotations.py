@@ -31,6 +31,17 @@ def _roll_pitch_yaw(w: float, x: float, y: float, z: float) -> tuple[float, floa
     return math.atan2(m21, m22), math.atan2(-m20, math.sqrt(m00 * m00 + m10 * m10)), math.atan2(m10, m00)
 
 
+def quaternion_of(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, float]:
+    """Return the quaternion (w, x, y, z) of roll, pitch and yaw, rad: what `orientation_of` takes apart."""
+    (sr, cr), (sp, cp), (sy, cy) = ((math.sin(a / 2), math.cos(a / 2)) for a in (roll, pitch, yaw))
+    return (
+        cr * cp * cy + sr * sp * sy,
+        sr * cp * cy - cr * sp * sy,
+        cr * sp * cy + sr * cp * sy,
+        cr * cp * sy - sr * sp * cy,
+    )
+
+
 def rotated(q: tuple[float, float, float, float], v: tuple[float, float, float]) -> tuple[float, float, float]:
     """Return vector `v` turned by the quaternion (w, x, y, z): v + 2 u x (u x v + w v), for |q| = 1."""
     w, x, y, z = q

@@ -19,9 +19,9 @@ from ssql_ros.processes import lifeline
 from ssql_ros.processes.missing import HOW
 
 # In the order in which they end: who commands the robot sends its safe action while a driver is there to hear it.
-NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "recorder_node")
+NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "driver_node", "recorder_node")
 COMMANDING = ("shield_node", "behaviour_node", "policy_node")
-LAST = ("sim_node", "recorder_node")
+LAST = ("sim_node", "driver_node", "recorder_node")
 # 101 is the highest domain whose ports lie below Linux' ephemeral range; 0 is everybody's.
 DOMAINS = range(1, 102)
 # Of DDS: the port on which the first participant of a domain listens.

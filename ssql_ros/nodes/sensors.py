@@ -1,4 +1,4 @@
-"""Readings of a simulated robot as messages, by the type that its contract gives an input."""
+"""Readings of a simulated or scripted robot as messages, by the type that its contract gives an input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Imu, JointState
 
+from ssql_ros.contract.message_kinds import kinds
 from ssql_ros.contract.messages import fill_joint_state, fill_quaternion, fill_vector3, set_stamp
-from ssql_ros.robots.body import Reading
+from ssql_ros.contract.sensor_readings import Reading
+from ssql_ros.drivers.kind_bytes import kind_bytes
+from ssql_ros.ros.inputs import message_type
 
+REST = 256  # bytes, more than any definition has behind its table
 _ZERO, _UPRIGHT = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
 
 
@@ -57,3 +62,16 @@ MESSAGES: dict[str, Callable[[Reading, int], Any]] = {
     "nav_msgs/msg/Odometry": _odometry,
     "geometry_msgs/msg/PoseStamped": _pose,
 }
+
+
+def sensor_message(kind: str, reading: Reading, stamp: int) -> Any:
+    """Return the message of a type that says what a sensor read; `stamp`: ns.
+
+    Raises:
+        ContractError: no message of this type can be made of it.
+    """
+    if kind in MESSAGES:
+        return MESSAGES[kind](reading, stamp)
+    fields = {name: value for name, value in reading.items() if name != "frame_id"}
+    # Zeros are whatever the definition has behind the last value of the table: empty, or 0.
+    return deserialize_message(kind_bytes(kinds()[kind], stamp, fields) + bytes(REST), message_type(kind))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from std_srvs.srv import Trigger
 
-from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.msg import ShieldedAction
 from ssql_ros.nodes.command_writer import LATEST, CommandWriter
@@ -23,7 +22,6 @@ from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.tick import Tick
 
 STOPPING = 1.0  # s, how long the way to the safe action may take when the shield stops
-MANY = 2**31
 
 
 class ShieldControl(ShieldInputs):
@@ -82,15 +80,6 @@ class ShieldControl(ShieldInputs):
         """Return why nothing can be decided on what is observed now, or an empty text."""
         with self.lock:
             return self.loop.observation_fault(time.monotonic(), self._now())
-
-    def publishers_of(self, name: str) -> int:
-        """Return how many publishers of an input can be told apart: each gives features of its own, or none."""
-        frames = self.loop.assembler.frames
-        if not frames.sources(name):
-            return MANY  # nothing is known yet
-        if self._contract.inputs[name].type == JOINT_STATE and frames.counts["foreign"]:
-            return MANY
-        return len(frames.sources(name))
 
     def start(self, priority: int) -> None:
         """Begin to send commands. `priority`: SCHED_FIFO priority of who decides; 0: normal scheduling."""

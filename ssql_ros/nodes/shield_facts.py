@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ssql_ros.contract.health import fallen
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.nodes.shield_control import ShieldControl
 from ssql_ros.shield.decision import Decision
@@ -67,14 +68,4 @@ def fallen_at(control: ShieldControl) -> str:
     with control.lock:  # looking makes frames anew that messages have come for
         newest = loop.assembler.newest
         values = None if newest is None else newest.values
-    if values is None:
-        return ""
-    judged = loop.contract.judged(values)
-    if not judged.margin > 0.0:
-        return ""
-    cause = judged.cause
-    feature = next((f for f in loop.contract.observed.frame if cause.startswith(f"{f.name} ")), None)
-    hint = ""
-    if feature is not None and feature.field.startswith("orientation."):
-        hint = "; if the robot stands upright, is the quaternion w first, or the IMU mounted another way?"
-    return f"the robot reads as inside its failure set: {judged.words()}{hint}"
+    return "" if values is None else fallen(loop.contract, values)

@@ -17,13 +17,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.model.critic import SafetyCritic
-from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl
 from ssql_ros.nodes.shield_facts import fallen_at
 from ssql_ros.nodes.shield_models import ShieldModels
 from ssql_ros.nodes.shield_parameters import PARAMETERS
 from ssql_ros.nodes.shield_report import ShieldReport
 from ssql_ros.ros import model_receiver
+from ssql_ros.ros.graph_watch import GraphWatch
 from ssql_ros.ros.guard import Guard, GuardedLifecycle
 from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served
 from ssql_ros.ros.parameters import declare
@@ -78,7 +78,7 @@ class ShieldNode(GuardedLifecycle):
             inputs,
             COMMAND,
             SENSOR,
-            self._control.publishers_of,
+            lambda name: loop.assembler.frames.told_apart(name),
         )
         self._said.follow(self._control, self._watch)
         self._offered = [

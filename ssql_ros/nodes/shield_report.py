@@ -11,10 +11,10 @@ from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.model.bundle import MarginCritic
 from ssql_ros.msg import ShieldState
-from ssql_ros.nodes.graph_watch import GraphWatch
 from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
 from ssql_ros.nodes.shield_facts import fallen_at, supervised_fields, supervised_values
 from ssql_ros.ros.diagnostics import Diagnostics
+from ssql_ros.ros.graph_watch import GraphWatch
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import LATCHED
 from ssql_ros.shield.critic_limits import in_words

@@ -8,11 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssql_ros.contract import Contract
+from ssql_ros.contract.sensor_readings import Reading, place_of, readings_of
 
 StepResult = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
-# Of one input, by the fields of its message type: vectors (3,), quaternions (x, y, z, w), and of joints `name` and
-# position, velocity or effort.
-Reading = dict[str, Any]
 
 
 class Body(Protocol):
@@ -62,17 +60,9 @@ class ObservedBody:
 
     def readings(self) -> dict[str, Reading]:
         """Return what the sensors read now, by the contract's inputs; what the frame lacks is 0."""
-        readings: dict[str, Reading] = {name: {} for name in self._contract.inputs}
         features = self._contract.observed.frame
-        for feature, value in zip(features, (self._frame / [f.factor for f in features]).tolist(), strict=True):
-            reading = readings[feature.input]
-            if feature.joint is None:
-                field, _, axis = feature.field.rpartition(".")
-                reading.setdefault(field, [0.0, 0.0, 0.0])["xyz".index(axis)] = value
-                continue
-            names = reading.setdefault("name", list(dict.fromkeys(f.joint for f in features if f.joint is not None)))
-            reading.setdefault(feature.field, [0.0] * len(names))[names.index(feature.joint)] = value
-        return readings
+        measured = (self._frame / [feature.factor for feature in features]).tolist()
+        return readings_of(self._contract, dict(zip(map(place_of, features), measured, strict=True)))
 
     def close(self) -> None:
         """Close the world."""

@@ -21,6 +21,7 @@ TOPICS = {
     "policy_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_proposals", "model_announcements"),
     "behaviour_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_commands_raw", "joint_proposals"),
     "sim_node": ("joint_states", "imu/data", "odom", "joint_commands", "forward_commands", "incident", "episode"),
+    "driver_node": ("joint_states", "imu/data", "odom", "joint_commands", "forward_commands"),
     "learner_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_proposals", "model_announcements"),
     "recorder_node": ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_commands"),
 }

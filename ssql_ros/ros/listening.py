@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -15,11 +16,21 @@ HEARD = QoSProfile(depth=1000, history=HistoryPolicy.KEEP_LAST, reliability=Reli
 LOOK = 0.5  # s, between two looks for new topics
 
 
-def listen(seconds: float, kinds: Collection[str]) -> list[tuple[str, str, int, bytes]]:
+def listen(
+    seconds: float,
+    kinds: Collection[str],
+    name: str = "ssql_contract_init",
+    namespace: str = "",
+    topics: Callable[[Any], Collection[str]] | None = None,
+    look: Callable[[Any], None] | None = None,
+) -> list[tuple[str, str, int, bytes]]:
     """Return what came within `seconds`: topic, type, ns when it came, CDR, in the order in which it came.
 
     Args:
         kinds: message types that are heard; topics of two types are left out.
+        name, namespace: of the node that listens.
+        topics: from that node to the names of the topics that are heard, with namespace; None: all.
+        look: is given the node each time that the graph is looked at, and at the end.
 
     Raises:
         ValueError: seconds that are not above 0.
@@ -30,22 +41,29 @@ def listen(seconds: float, kinds: Collection[str]) -> list[tuple[str, str, int, 
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
-        node = rclpy.create_node("ssql_contract_init", context=context, enable_rosout=False)
+        node = rclpy.create_node(name, namespace=namespace, context=context, enable_rosout=False)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
-        known, end, look = set[str](), time.monotonic() + seconds, 0.0
+        wanted = None if topics is None else topics(node)
+        known, end, next_look = set[str](), time.monotonic() + seconds, 0.0
         while (now := time.monotonic()) < end:
-            if now >= look:
-                look = now + LOOK
+            if now >= next_look:
+                next_look = now + LOOK
                 for topic, types in node.get_topic_names_and_types():
-                    if topic not in known and len(types) == 1 and types[0] in kinds:
+                    if topic in known or len(types) != 1 or types[0] not in kinds:
+                        continue
+                    if wanted is None or topic in wanted:
                         known.add(topic)
 
                         def take(data: bytes, topic: str = topic, kind: str = types[0]) -> None:
                             heard.append((topic, kind, time.time_ns(), bytes(data)))
 
                         node.create_subscription(message_type(types[0]), topic, take, HEARD, raw=True)
-            executor.spin_once(timeout_sec=0.1)
+                if look is not None:
+                    look(node)
+            executor.spin_once(timeout_sec=min(0.1, max(0.0, end - now)))
+        if look is not None:
+            look(node)
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)

@@ -108,7 +108,7 @@ def test_node_without_its_extra_says_in_one_line_which(python, domain, tmp_path,
     assert (done.returncode, done.stderr) == (2, f"error: {text}\n")
 
 
-@pytest.mark.parametrize("node", ["shield_node", "policy_node", "recorder_node", "behaviour_node"])
+@pytest.mark.parametrize("node", ["shield_node", "policy_node", "recorder_node", "behaviour_node", "driver_node"])
 def test_node_that_serves_a_robot_needs_no_extra(python, tmp_path, node):
     done = run(python, Path(sys.prefix) / "lib/ssql_ros" / node, "--help", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract import Contract
-from ssql_ros.robots.body import Reading, StepResult
+from ssql_ros.contract.sensor_readings import Reading
+from ssql_ros.robots.body import StepResult
 
 
 class MinitaurBody:

@@ -21,7 +21,7 @@ class GraphWatch:
         commanded: topic of the commands that it publishes; `proposals`: of those that it takes.
         inputs: topics of the sensors, by the name of the contract's input.
         command_qos, sensor_qos: what it offers and asks for there.
-        publishers_allowed: how many publishers of an input can be told apart by what they publish.
+        publishers_allowed: how many publishers of an input can be told apart by what they publish; None: any number.
 
     Attributes:
         problems: what is wrong now, by topic.
@@ -35,7 +35,7 @@ class GraphWatch:
         inputs: dict[str, str],
         command_qos: QoSProfile,
         sensor_qos: QoSProfile,
-        publishers_allowed: Callable[[str], int],
+        publishers_allowed: Callable[[str], int | None],
     ) -> None:
         self.problems: dict[str, str] = {}
         self._node, self._commanded, self._proposals = node, commanded, list(proposals)
@@ -59,6 +59,12 @@ class GraphWatch:
             self.problems.pop(topic, None)
         return problem != before
 
+    def look_at_all(self) -> dict[str, str]:
+        """Look at every topic once; return what is wrong, by topic."""
+        for _ in self._turns:
+            self.look()
+        return self.problems
+
     @property
     def controllers(self) -> list[str]:
         """Return the nodes that propose commands."""
@@ -66,7 +72,7 @@ class GraphWatch:
 
     def publishers(self, topic: str) -> list[str]:
         """Return the publishers of a topic, a node's name for each."""
-        return [_name(info) for info in self._publishers(topic)]
+        return [node_of(info) for info in self._publishers(topic)]
 
     def _publishers(self, topic: str) -> list[Any]:
         return self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
@@ -90,7 +96,7 @@ class GraphWatch:
     def _look_at_proposals(self, name: str) -> Callable[[], str]:
         def look() -> str:
             found = self._publishers(name)
-            names = [_name(info) for info in found]
+            names = [node_of(info) for info in found]
             self._controllers[name] = names
             # One controller may publish one topic or another; two of one name are two.
             if len(self.controllers) > 1 or len(names) > 1:
@@ -106,9 +112,9 @@ class GraphWatch:
     def _look_at_input(self, name: str, topic: str) -> Callable[[], str]:
         def look() -> str:
             found = self._publishers(topic)
-            if len(found) > self._allowed(name):
-                names = ", ".join(sorted(_name(info) for info in found))
-                return f"{topic} has {len(found)} publishers of the same values, {names}; which one is the robot's?"
+            allowed = self._allowed(name)
+            if allowed is not None and len(found) > allowed:
+                return several(topic, [node_of(info) for info in found])
             return self._incompatible(topic, found, lambda other: (other, self._sensor_qos))
 
         return look
@@ -116,7 +122,7 @@ class GraphWatch:
     def _incompatible(self, topic: str, found: Sequence[Any], pair: Callable[[QoSProfile], tuple[Any, Any]]) -> str:
         for info in found:
             if reason := incompatibility(*pair(info.qos_profile)):
-                return f"{topic}: the QoS of {_name(info)} is incompatible, and nothing arrives: {reason}"
+                return f"{topic}: the QoS of {node_of(info)} is incompatible, and nothing arrives: {reason}"
         return ""
 
 
@@ -147,5 +153,12 @@ def _seconds(duration: Any) -> float:
     return math.inf if nanoseconds <= 0 or nanoseconds >= 2**62 else nanoseconds * 1e-9
 
 
-def _name(info: Any) -> str:
+def several(topic: str, names: Sequence[str]) -> str:
+    """Return that an input has several publishers whose values cannot be told apart."""
+    publishers = ", ".join(sorted(names))
+    return f"{topic} has {len(names)} publishers of the same values, {publishers}; which one is the robot's?"
+
+
+def node_of(info: Any) -> str:
+    """Return the full name of the node that an endpoint (TopicEndpointInfo) is of."""
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

@@ -1,0 +1,187 @@
+"""Checks a driver live: who publishes and takes what on the graph, and what `drivers.check` makes of the messages."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Collection
+from typing import Any
+
+from ssql_ros.contract import Contract
+from ssql_ros.contract.contract import Input
+from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.drivers.check import DriverCheck, Message, check_messages
+from ssql_ros.drivers.findings import Finding, Level, ordered, said
+from ssql_ros.ros.graph_watch import GraphWatch, node_of, several
+from ssql_ros.ros.listening import listen
+from ssql_ros.ros.process import COMMAND, SENSOR
+
+CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
+SHIELD_STATE = "ssql_ros/msg/ShieldState"
+_TIME = struct.Struct("<4xiI")
+PROPOSALS = ("joint_proposals", "forward_commands_raw")
+
+
+def check_driver(contract: Contract, seconds: float, namespace: str = "", simulated: bool = False) -> list[Finding]:
+    """Listen to the graph of this ROS domain and return what was found, the worst first.
+
+    Args:
+        seconds: to listen for.
+        namespace: of the robot's topics.
+        simulated: stamps are of /clock.
+
+    Raises:
+        ValueError: seconds that are not above 0, or no namespace.
+    """
+    from rclpy.exceptions import InvalidNamespaceException
+
+    graph = _Graph(contract)
+    kinds = {source.type for source in contract.inputs.values()} | ({CLOCK_TYPE} if simulated else set())
+    try:
+        heard = listen(seconds, kinds, "ssql_check_driver", namespace, graph.topics, graph.look)
+    except InvalidNamespaceException as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"--namespace: expected a ROS namespace, got {namespace!r}: {why}") from error
+    clock, messages = 0, []
+    for topic, kind, came, data in heard:
+        if topic == CLOCK:
+            seconds_, nanoseconds = _TIME.unpack_from(data)
+            clock = seconds_ * NANOSECONDS + nanoseconds
+        else:
+            messages.append(Message(graph.relative[topic], kind, came, data, clock if simulated else came))
+    check = check_messages(contract, messages, time.time_ns(), simulated)
+    return ordered([*graph.findings(check), *check.findings()])
+
+
+class _Graph:
+    """What the graph showed last: publishers and takers of the topics that matter, and what is wrong with their QoS.
+
+    Attributes:
+        relative: the contract's topics, by their names with namespace.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        self.relative: dict[str, str] = {}
+        self._watch: GraphWatch | None = None
+        self._types: dict[str, list[str]] = {}
+        self._publishers: dict[str, list[Any]] = {}
+        self._takers: list[Any] = []
+        self._shields: list[str] = []
+        self._problems: dict[str, str] = {}
+
+    def topics(self, node: Any) -> Collection[str]:
+        """Return the topics to listen to, with namespace."""
+        sources = self._contract.inputs.values()
+        self.relative = {node.resolve_topic_name(source.topic): source.topic for source in sources}
+        return {*self.relative, CLOCK}
+
+    def look(self, node: Any) -> None:
+        """Look at everything; what was there last counts, as discovery takes a while."""
+        contract = self._contract
+        if self._watch is None:
+            inputs = {name: source.topic for name, source in contract.inputs.items()}
+            raw = (contract.commanded.raw_topic, *PROPOSALS)
+            self._watch = GraphWatch(node, contract.commanded.topic, raw, inputs, COMMAND, SENSOR, lambda _name: None)
+        self._problems = dict(self._watch.look_at_all())
+        self._types = dict(node.get_topic_names_and_types())
+        commands = node.resolve_topic_name(contract.commanded.topic)
+        self._publishers = {
+            topic: node.get_publishers_info_by_topic(topic) for topic in [*self.relative, commands, *self._alike()]
+        }
+        self._takers = node.get_subscriptions_info_by_topic(commands)
+        self._commands = commands
+        states = [topic for topic, types in self._types.items() if SHIELD_STATE in types]
+        self._shields = [topic.rpartition("/")[0] for topic in states]
+
+    def findings(self, check: DriverCheck) -> list[Finding]:
+        """Return what is wrong with who publishes and takes what; `check`: of the messages."""
+        found: list[Finding] = []
+        for topic, name in self.relative.items():
+            source = next(source for source in self._contract.inputs.values() if source.topic == name)
+            found += self._of_input(topic, source, check)
+        return [*found, *self._of_commands(), *self._of_controllers()]
+
+    def _of_input(self, topic: str, source: Input, check: DriverCheck) -> list[Finding]:
+        needed = source.name in self._contract.observed_inputs
+        bad = Level.ERROR if needed else Level.WARNING
+        infos = self._publishers.get(topic, [])
+        if not infos:
+            use = "" if needed else ", which learning alone needs"
+            fix = "start its driver" + self._where_else(source)
+            return [Finding(bad, "missing_topic", source.topic, f"nobody publishes {topic}{use}", fix)]
+        others = sorted({info.topic_type for info in infos} - {source.type})
+        if others:
+            names = ", ".join(sorted({node_of(info) for info in infos if info.topic_type != source.type}))
+            text = f"{names} publishes {', '.join(others)}, and the contract reads {source.type}"
+            fix = "let the driver publish that type, or state the other one in the contract (`type`)"
+            return [Finding(bad, "type", source.topic, text, fix)]
+        found = []
+        if problem := self._problems.get(source.topic):
+            found.append(said(bad, "qos", source.topic, problem, "a reliable or best-effort, volatile publisher"))
+        elif not check.heard(source.name):
+            names = ", ".join(node_of(info) for info in infos)
+            text = f"{names} publishes it, and no message came"
+            found.append(
+                Finding(bad, "no_message", source.topic, text, "does its device run? --seconds listens longer")
+            )
+        allowed = check.told_apart(source.name)
+        if allowed is not None and len(infos) > allowed:
+            text = several(source.topic, [node_of(info) for info in infos])
+            found.append(said(bad, "extra_publisher", source.topic, text, "stop the other one"))
+        return found
+
+    def _alike(self) -> list[str]:
+        kinds = {source.type for source in self._contract.inputs.values()}
+        return [topic for topic, types in self._types.items() if kinds & set(types) and topic not in self.relative]
+
+    def _where_else(self, source: Input) -> str:
+        """Return which topics of the type are published and read by no contract, as an advice to remap."""
+        taken = {self._commands, f"{self._commands}_raw"}
+        found = [
+            topic
+            for topic in self._alike()
+            if source.type in self._types[topic] and self._publishers.get(topic) and topic not in taken
+        ]
+        return f", or remap: its type is on {', '.join(found[:4])}" if found else ""
+
+    def _of_commands(self) -> list[Finding]:
+        """Return who commands the robot, and whether it listens."""
+        told, found = self._contract.commanded, list[Finding]()
+        publishers = [node_of(info) for info in self._publishers.get(self._commands, [])]
+        others = sorted(name for name in publishers if name not in self._shields)
+        if others:
+            text = f"{', '.join(others)} publishes commands past any shield"
+            fix = f"remap the controller to {told.raw_topic}: only the shield may command the robot"
+            found.append(Finding(Level.ERROR, "commands_past_shield", told.topic, text, fix))
+        if len(publishers) - len(others) > 1:
+            text = f"{len(publishers) - len(others)} shields command the robot"
+            found.append(Finding(Level.ERROR, "several_shields", told.topic, text, "let one of them run"))
+        takers = [info for info in self._takers if info.topic_type == told.type]
+        if not self._takers:
+            fix = "let the driver subscribe to it, or remap; a driver that listens is what the shield needs"
+            found.append(Finding(Level.ERROR, "nobody_listens", told.topic, "nobody takes the commands", fix))
+        elif not takers:
+            kinds = ", ".join(sorted({info.topic_type for info in self._takers}))
+            text = (
+                f"{', '.join(sorted(map(node_of, self._takers)))} takes {kinds}, and the contract commands {told.type}"
+            )
+            fix = "state the driver's type in the contract (`action.command`), or command_type of the shield"
+            found.append(Finding(Level.ERROR, "command_type", told.topic, text, fix))
+        elif not publishers and (problem := self._problems.get(told.topic)):
+            fix = "the shield offers reliable, volatile, depth 1: let the driver ask for no more"
+            found.append(said(Level.ERROR, "command_qos", told.topic, problem, fix))
+        else:
+            text = f"taken by {', '.join(sorted(map(node_of, takers)))}"
+            if shields := sorted(set(publishers) - set(others)):
+                text += f"; {', '.join(shields)} commands it"
+            found.append(Finding(Level.OK, "commands", told.topic, text))
+        return found
+
+    def _of_controllers(self) -> list[Finding]:
+        names = (self._contract.commanded.raw_topic, *PROPOSALS)
+        texts = {name: self._problems[name] for name in names if name in self._problems}
+        return [
+            said(Level.WARNING, "controllers", name, text, "let the controller offer reliable, volatile")
+            for name, text in texts.items()
+        ]
