@@ -113,8 +113,12 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, bins: int = 10) -> 
     Returns:
         n, incidents: steps and how many of them ended in an incident; bias: mean predicted minus observed;
         ece: expected calibration error, |predicted - observed| per decile of the prediction, weighted by its size;
-        auc: predicted against "an incident came"; deciles: [lowest, mean predicted, mean observed, size] each.
+        auc: predicted against "an incident came"; deciles: [lowest, mean predicted, mean observed, size] each. Of no
+        step at all, as where episodes end before an outcome is known, what is a mean is NaN.
     """
+    if not len(predicted):
+        none = float("nan")
+        return {"n": 0.0, "incidents": 0.0, "bias": none, "ece": none, "auc": none, "deciles": []}
     order = np.array_split(np.argsort(predicted, kind="stable"), bins)
     groups = [group for group in order if len(group)]
     gaps = [abs(predicted[group].mean() - observed[group].mean()) * len(group) for group in groups]
