@@ -18,6 +18,7 @@ from support.documented import save_careless_critic, shown_commands, write_site
 PAGE = "how_to/add_a_robot.md"
 COMMANDS = shown_commands(PAGE)
 PATIENCE = 120.0
+BRIEFLY = ("--seconds", "1.5")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_the_shield_runs_on_the_scripted_driver_and_holds_when_it_is_gone(site, 
     driver_log, log = tmp_path / "driver.log", tmp_path / "run.log"
     with running(site, shown("run", "driver"), driver_log) as driver:
         heard.until(lambda: heard.published("odom"), driver_log, driver)
-        status, printed = done(site, shown("check", "driver", "--robot"), tmp_path)
+        status, printed = done(site, [*shown("check", "driver", "--robot"), *BRIEFLY], tmp_path)
         assert (status, "the shield can run on it" in printed) == (0, True), printed
         with running(site, shown("run", "--task"), log) as shield:
             # What the untrusted controller wants, as this critic minds nothing.
@@ -129,7 +130,7 @@ def test_a_driver_that_is_wrong_on_purpose_is_found(site, heard, tmp_path) -> No
     log = tmp_path / "driver.log"
     with running(site, broken, log) as driver:
         heard.until(lambda: heard.published("odom"), log, driver)
-        status, printed = done(site, shown("check", "driver", "--contract"), tmp_path)
+        status, printed = done(site, [*shown("check", "driver", "--contract"), *BRIEFLY], tmp_path)
     assert status == 1
     assert "header.stamp is 0" in printed
     assert "`stamps: arrival`" in printed
