@@ -20,6 +20,7 @@ API = {
     "shield": "ssql_ros.shield",
     "behaviour": "ssql_ros.behaviour",
     "data": "ssql_ros.data",
+    "drivers": "ssql_ros.drivers",
     "bags": "ssql_ros.bags",
     "algorithms": "ssql_ros.algorithms",
     "training": "ssql_ros.training",
@@ -62,8 +63,9 @@ These pages are made from the code when the site is built, so they say what this
 - [Contract](contract.md): the keys of a robot's contract.
 - [Bundle](bundle.md): the file that carries networks, thresholds and where they come from.
 - Python API: [contract](api/contract.md), [model](api/model.md), [shield](api/shield.md),
-  [behaviour](api/behaviour.md), [data](api/data.md), [bags](api/bags.md), [algorithms](api/algorithms.md),
-  [training](api/training.md), [evaluation](api/evaluation.md), [ros](api/ros.md), [ssql_sim](api/ssql_sim.md).
+  [behaviour](api/behaviour.md), [data](api/data.md), [drivers](api/drivers.md), [bags](api/bags.md),
+  [algorithms](api/algorithms.md), [training](api/training.md), [evaluation](api/evaluation.md), [ros](api/ros.md),
+  [ssql_sim](api/ssql_sim.md).
 """
 
 

@@ -23,8 +23,11 @@ def add_parser(verbs: Any) -> None:
         "wrong use. `ssql run driver` starts a scripted driver to try it on.",
     )
     add_driver_robot(driver)
-    driver.add_argument("--seconds", type=float, default=5.0, help="to listen for (default: %(default)s)")
+    driver.add_argument(
+        "--seconds", type=float, default=5.0, help="to listen for, from the first message on (default: %(default)s)"
+    )
     driver.add_argument("--namespace", default="", help="of the robot's topics (default: none)")
+    add_remap(driver)
     driver.add_argument("--use-sim-time", action="store_true", help="stamps are of /clock")
     add_json(driver)
     driver.set_defaults(run=_driver)
@@ -37,6 +40,21 @@ def add_driver_robot(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--contract", metavar="FILE", help="contract YAML of any robot")
 
 
+def add_remap(parser: argparse.ArgumentParser) -> None:
+    """Add --remap."""
+    parser.add_argument(
+        "--remap", action="append", default=[], metavar="FROM:=TO", help="a topic of the contract; may be repeated"
+    )
+
+
+def remaps(options: argparse.Namespace) -> dict[str, str]:
+    """Return the topics of --remap, from and to. Raises ValueError."""
+    for rule in options.remap:
+        if not all(rule.partition(":=")):
+            raise ValueError(f"--remap: expected FROM:=TO, got {rule!r}")
+    return {rule.partition(":=")[0]: rule.partition(":=")[2] for rule in options.remap}
+
+
 def _driver(options: argparse.Namespace) -> int:
     from ssql_ros.contract import find_contract, load_contract
     from ssql_ros.drivers.findings import Level, table
@@ -46,7 +64,8 @@ def _driver(options: argparse.Namespace) -> int:
     from ssql_ros.ros.driver_check import check_driver
 
     contract = load_contract(find_contract(options.robot or options.contract))
-    findings = check_driver(contract, options.seconds, options.namespace, options.use_sim_time)
+    rules = [":=".join(names) for names in remaps(options).items()]
+    findings = check_driver(contract, options.seconds, options.namespace, options.use_sim_time, rules)
     counts = {f"{level.name.lower()}s": sum(f.level is level for f in findings) for level in Level if level}
     if options.json:
         listed = [finding.as_dict() for finding in findings]

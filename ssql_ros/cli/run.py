@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ssql_ros.cli.check import add_driver_robot
+from ssql_ros.cli.check import add_driver_robot, add_remap, remaps
 from ssql_ros.cli.options import add_seed, add_task
 from ssql_ros.robots import DEFAULT
 
@@ -64,6 +64,7 @@ def add_parser(verbs: Any) -> None:
         help="a parameter of driver_node, such as stamps=zero, ahead=10.0, degrees=true, rename=JOINT=NAME; may be "
         "repeated",
     )
+    add_remap(driver)
     driver.set_defaults(run=_run_driver)
 
 
@@ -139,10 +140,10 @@ def _run_driver(options: argparse.Namespace) -> int:
         )
     for name, text in _pairs("--set", options.set):
         given[name] = _parameter(name, text)
-    domain = os.environ.get("ROS_DOMAIN_ID")
+    topics, domain = remaps(options), os.environ.get("ROS_DOMAIN_ID")
     print(f"ROS_DOMAIN_ID={domain or 0}, {'yours' if domain else 'the default'}: driver_node until Ctrl-C", flush=True)
     with Graph() as graph:
-        graph.start("driver_node", find_nodes_file(robot), **{"contract": robot, **given})
+        graph.start("driver_node", find_nodes_file(robot), topics, **{"contract": robot, **given})
         while True:
             graph.check()
             time.sleep(0.2)

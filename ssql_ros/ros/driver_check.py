@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
+
+from rclpy.exceptions import InvalidNamespaceException
 
 from ssql_ros.contract import Contract
 from ssql_ros.contract.contract import Input
+from ssql_ros.contract.fields import FLOATS
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.drivers.check import DriverCheck, Message, check_messages
 from ssql_ros.drivers.findings import Finding, Level, ordered, said
@@ -19,26 +22,28 @@ from ssql_ros.ros.process import COMMAND, SENSOR
 CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
 SHIELD_STATE = "ssql_ros/msg/ShieldState"
 _TIME = struct.Struct("<4xiI")
+FOUND = 5.0  # s, within which a driver is found by who listens
 PROPOSALS = ("joint_proposals", "forward_commands_raw")
 
 
-def check_driver(contract: Contract, seconds: float, namespace: str = "", simulated: bool = False) -> list[Finding]:
+def check_driver(
+    contract: Contract, seconds: float, namespace: str = "", simulated: bool = False, remap: Sequence[str] = ()
+) -> list[Finding]:
     """Listen to the graph of this ROS domain and return what was found, the worst first.
 
     Args:
-        seconds: to listen for.
+        seconds: to listen for, from the first message on.
         namespace: of the robot's topics.
         simulated: stamps are of /clock.
+        remap: of the contract's topics, FROM:=TO, as the shield will be given them.
 
     Raises:
         ValueError: seconds that are not above 0, or no namespace.
     """
-    from rclpy.exceptions import InvalidNamespaceException
-
-    graph = _Graph(contract)
+    graph, wait = _Graph(contract), min(FOUND, 2.0 * seconds)
     kinds = {source.type for source in contract.inputs.values()} | ({CLOCK_TYPE} if simulated else set())
     try:
-        heard = listen(seconds, kinds, "ssql_check_driver", namespace, graph.topics, graph.look)
+        heard = listen(seconds, kinds, "ssql_check_driver", namespace, remap, graph.topics, graph.look, wait)
     except InvalidNamespaceException as error:
         why = " ".join(str(error).split())
         raise ValueError(f"--namespace: expected a ROS namespace, got {namespace!r}: {why}") from error
@@ -67,6 +72,7 @@ class _Graph:
         self._types: dict[str, list[str]] = {}
         self._publishers: dict[str, list[Any]] = {}
         self._takers: list[Any] = []
+        self._controllers: list[str] = []
         self._shields: list[str] = []
         self._problems: dict[str, str] = {}
 
@@ -92,6 +98,7 @@ class _Graph:
         self._takers = node.get_subscriptions_info_by_topic(commands)
         self._commands = commands
         states = [topic for topic, types in self._types.items() if SHIELD_STATE in types]
+        self._controllers = self._watch.controllers
         self._shields = [topic.rpartition("/")[0] for topic in states]
 
     def findings(self, check: DriverCheck) -> list[Finding]:
@@ -157,18 +164,20 @@ class _Graph:
         if len(publishers) - len(others) > 1:
             text = f"{len(publishers) - len(others)} shields command the robot"
             found.append(Finding(Level.ERROR, "several_shields", told.topic, text, "let one of them run"))
-        takers = [info for info in self._takers if info.topic_type == told.type]
-        if not self._takers:
+        # Controllers hear what the robot is told; they are no driver.
+        heard = [info for info in self._takers if node_of(info) not in self._controllers]
+        takers = [info for info in heard if info.topic_type == told.type]
+        if not heard:
             fix = "let the driver subscribe to it, or remap; a driver that listens is what the shield needs"
             found.append(Finding(Level.ERROR, "nobody_listens", told.topic, "nobody takes the commands", fix))
         elif not takers:
-            kinds = ", ".join(sorted({info.topic_type for info in self._takers}))
-            text = (
-                f"{', '.join(sorted(map(node_of, self._takers)))} takes {kinds}, and the contract commands {told.type}"
-            )
-            fix = "state the driver's type in the contract (`action.command`), or command_type of the shield"
-            found.append(Finding(Level.ERROR, "command_type", told.topic, text, fix))
-        elif not publishers and (problem := self._problems.get(told.topic)):
+            kinds, names = sorted({info.topic_type for info in heard}), sorted(map(node_of, heard))
+            text = f"{', '.join(names)} takes {', '.join(kinds)}, and the contract commands {told.type}"
+            level, fix = Level.ERROR, "state the driver's type in the contract (`action.command`)"
+            if FLOATS in kinds:
+                level, fix = Level.WARNING, "start the shield with the parameter command_type:=forward"
+            found.append(Finding(level, "command_type", told.topic, text, fix))
+        elif len(publishers) < 2 and (problem := self._problems.get(told.topic)):
             fix = "the shield offers reliable, volatile, depth 1: let the driver ask for no more"
             found.append(said(Level.ERROR, "command_qos", told.topic, problem, fix))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import rclpy
@@ -21,15 +21,18 @@ def listen(
     kinds: Collection[str],
     name: str = "ssql_contract_init",
     namespace: str = "",
+    remap: Sequence[str] = (),
     topics: Callable[[Any], Collection[str]] | None = None,
     look: Callable[[Any], None] | None = None,
+    wait: float = 0.0,
 ) -> list[tuple[str, str, int, bytes]]:
     """Return what came within `seconds`: topic, type, ns when it came, CDR, in the order in which it came.
 
     Args:
         kinds: message types that are heard; topics of two types are left out.
-        name, namespace: of the node that listens.
+        name, namespace, remap: of the node that listens; remaps are FROM:=TO.
         topics: from that node to the names of the topics that are heard, with namespace; None: all.
+        wait: s, for a first message, before `seconds` begin: to find who publishes takes a while.
         look: is given the node each time that the graph is looked at, and at the end.
 
     Raises:
@@ -41,12 +44,15 @@ def listen(
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
-        node = rclpy.create_node(name, namespace=namespace, context=context, enable_rosout=False)
+        words = ["--ros-args", *(word for rule in remap for word in ("-r", rule))] if remap else []
+        node = rclpy.create_node(name, namespace=namespace, context=context, enable_rosout=False, cli_args=words)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         wanted = None if topics is None else topics(node)
-        known, end, next_look = set[str](), time.monotonic() + seconds, 0.0
+        known, end, next_look = set[str](), time.monotonic() + wait + seconds, 0.0
         while (now := time.monotonic()) < end:
+            if heard and wait:
+                wait, end = 0.0, now + seconds
             if now >= next_look:
                 next_look = now + LOOK
                 for topic, types in node.get_topic_names_and_types():
