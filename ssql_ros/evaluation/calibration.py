@@ -117,8 +117,8 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, bins: int = 10) -> 
         ece: expected calibration error, |predicted - observed| per decile of the prediction, weighted by its size;
         auc: predicted against "an incident came"; deciles: [lowest, mean predicted, mean observed, size] each.
         base_rate: mean observed; pessimism: mean predicted over mean observed; brier: mean squared difference; skill: 1
-        - brier over that of who always says the base rate: 1 is perfect, 0 no better. NaN where nothing was observed, and
-        of no step at all, as where episodes end before an outcome is known.
+        - brier over that of who always says the base rate: 1 is perfect, 0 no better. NaN where nothing was observed,
+        and of no step at all, as where episodes end before an outcome is known.
     """
     if not len(predicted):
         return {**dict.fromkeys((*SHOWN, "brier"), math.nan), "n": 0.0, "incidents": 0.0, "deciles": []}
