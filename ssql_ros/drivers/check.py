@@ -90,7 +90,7 @@ class DriverCheck:
         }
         self._period = round(contract.control_period * NANOSECONDS)
         self._due: int | None = None  # ns, when a decision can wait no longer
-        self._offset = 0  # ns, of the clock of stamps from this computer's
+        self._offset: int | None = None  # ns, of the clock of stamps from this computer's; None: it is not set
         self._judged = 0  # ns, when a decision was judged last
         self._begun: int | None = None  # ns, when the first whole observation was there
         self._periods, self._frames, self._inside = 0, 0, 0
@@ -104,7 +104,7 @@ class DriverCheck:
         if heard is None or heard.source.type != message.type:
             return
         self.judge_until(message.time)
-        self._offset = message.clock - message.time if message.clock else 0
+        self._offset = message.clock - message.time if message.clock else None
         heard.times.append(message.time)
         try:
             self._read(heard, message)
@@ -148,7 +148,7 @@ class DriverCheck:
 
     def _judge(self, time: int) -> None:
         """Judge what a decision at `time` would stand on. As the shield: at once, or when it can wait no longer."""
-        now, clock = time / NANOSECONDS, time + self._offset
+        now, clock = time / NANOSECONDS, 0 if self._offset is None else time + self._offset
         self._judged, self._due = time, time + round(PATIENCE * self._period)
         for heard in self._inputs.values():
             # What comes is judged when it comes; here, what does not.

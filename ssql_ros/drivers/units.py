@@ -16,6 +16,7 @@ from ssql_ros.contract.schema import ContractError
 from ssql_ros.contract.serialised import Quaternion
 from ssql_ros.drivers.findings import Finding, Level
 
+TURN = 5.0  # rad or rad/s, above which what would be well in degrees is taken for that
 TURNS = 4 * math.pi  # rad, beyond which no joint that nobody limits is expected
 FAST = 100.0  # rad/s, beyond which none moves
 SLACK = 0.1  # share of a joint's range, and rad, by which it may be beyond that
@@ -95,6 +96,7 @@ def _of_joints(
 ) -> list[Finding]:
     degrees: list[str] = []
     beyond: list[str] = []
+    largest = 0.0  # of those that would be inside their limits in degrees
     for (joints, column), (low, high) in _ranges(contract, source).items():
         values = [heard[joint, column] for joint in joints if (joint, column) in heard]
         if len(values) != len(joints):
@@ -104,7 +106,11 @@ def _of_joints(
             continue
         name = f"{'+'.join(joints)} {column} {value[0]:.4g}" + (f" to {value[1]:.4g}" if value[0] != value[1] else "")
         as_degrees = column != "effort" and _inside(value, low, high, math.pi / 180.0)
+        if as_degrees:
+            largest = max(largest, abs(value[0]), abs(value[1]))
         (degrees if as_degrees else beyond).append(f"{name} (expected {low:.3g} to {high:.3g})")
+    if largest < TURN:  # a joint somewhat beyond its limits is no joint in degrees
+        degrees, beyond = [], degrees + beyond
     found = []
     if degrees:
         fix = "let the driver publish rad and rad/s, as REP-103 has it"

@@ -23,11 +23,13 @@ from ssql_ros.drivers.scripted import ScriptedRobot
 from ssql_ros.nodes.sensors import sensor_message
 from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.executor import executor_for
+from ssql_ros.ros.graph_watch import node_of
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.inputs import message_type, parser_of
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, SENSOR, run_node
 
+LOOK = 1.0  # s, between two looks at who else publishes
 FASTEST = 2000.0  # Hz, that any input can be published at
 PARAMETERS = (
     Parameter("contract", DEFAULT, "robot name, or path of its contract YAML", fixed=True),
@@ -147,6 +149,19 @@ class DriverNode(Node):
         own = {name: self.value_of(name) for name in ("stamps", "ahead", "degrees", "w_first", "frame_id")}
         return Faults(rename=read_renames(self.value_of("rename")), **own)
 
+    def look(self) -> None:
+        """Say who else publishes what this does: a robot may be there, whose sensors are then drowned."""
+        own = self.get_fully_qualified_name()
+        for name, publisher in self._outputs.items():
+            found = self.get_publishers_info_by_topic(publisher.topic_name)
+            others = sorted({node_of(info) for info in found} - {own})
+            if others:
+                self.get_logger().error(
+                    f"{', '.join(others)} also publishes {publisher.topic_name} ({name}): is a robot in this ROS "
+                    "domain? end this driver, or give it a domain of its own (ROS_DOMAIN_ID)",
+                    throttle_duration_sec=10.0,
+                )
+
     @property
     def published(self) -> list[str]:
         """Return the names of the inputs that are published, the trigger last."""
@@ -156,10 +171,13 @@ class DriverNode(Node):
 def drive(node: DriverNode, stopped: Any) -> None:
     """Publish each input when it is due, until `stopped()`."""
     executor = executor_for(node)
-    due = dict.fromkeys(node.published, time.monotonic())
+    due, looked = dict.fromkeys(node.published, time.monotonic()), time.monotonic()
     try:
         while rclpy.ok() and not stopped():
             wait = min(due.values(), default=time.monotonic() + 0.1) - time.monotonic()
+            if time.monotonic() > looked + LOOK:
+                looked = time.monotonic()
+                node.look()
             if wait > 0.0:
                 executor.spin_once(timeout_sec=min(wait, 0.1))
                 continue

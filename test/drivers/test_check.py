@@ -127,6 +127,21 @@ def test_two_drivers_of_the_same_joints_are_found() -> None:
     assert ("contradiction", "joint_states") in kinds(findings)
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["clock", "no clock"])
+def test_stamps_of_a_simulation_are_held_against_its_clock(told: bool) -> None:
+    contract, apart = contract_of("minitaur"), BEGIN - SECOND  # from this computer's clock
+    messages = [
+        message._replace(clock=told * (message.clock - apart))
+        for message in published(contract, 1.0, Faults(ahead=-apart / SECOND))
+    ]
+    findings = check_messages(contract, messages, BEGIN + SECOND, simulated=True).findings()
+    if told:
+        assert kinds(findings) == set()
+    else:
+        assert kinds(findings) == {("observation", "observation")}
+        assert any("no /clock comes" in finding.found for finding in findings)
+
+
 def test_bytes_that_are_no_message_are_counted() -> None:
     contract = contract_of("boat")
     messages = [m._replace(data=m.data[:40]) for m in published(contract, 0.5, Faults())]

@@ -80,6 +80,8 @@ def test_a_scripted_driver_is_well_until_others_publish_and_command_too(others, 
         expected = {("extra_publisher", "imu/data"), ("commands_past_shield", "joint_commands")}
         findings = until_errors(graph, contract, expected)
         assert all("/rogue" in finding.found for finding in findings if finding.level is Level.ERROR)
+        # The driver itself says so too: it may drown a robot's sensors.
+        assert "/rogue also publishes /imu/data" in (tmp_path / "logs" / "driver_node.log").read_text()
         others.node.destroy_publisher(second)
         others.node.destroy_publisher(past)
 
