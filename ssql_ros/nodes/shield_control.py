@@ -162,23 +162,26 @@ class ShieldControl(ShieldInputs):
         """Take one decision and send its command. The lock is held. `since`: s, when the input was complete."""
         begun = time.monotonic()
         try:
-            tick = self.loop.tick(begun, self._now())
+            tick = self.loop.tick(begun, self._now(), settle=False)
             if time.monotonic() - begun > self._contract.control_period:
                 # This process was stopped in the middle of it: what was decided is of before.
-                tick = self.loop.tick(time.monotonic(), self._now())
+                tick = self.loop.tick(time.monotonic(), self._now(), settle=False)
         except Exception as error:  # whatever it is, the robot needs a command now, and the next period its own
             self._guard.note("tick", error)
             if not self.loop.watching:
                 self._publish_command(self._contract.joint_command(self._contract.safe_action), self._now())
             return
         self._accounts.append((tick, time.monotonic() - since))
-        if tick.joint_command is None:
-            return
-        held = tick.verdict.decision in (Decision.HELD, Decision.FAULT)
+        if tick.joint_command is not None:
+            held = tick.verdict.decision in (Decision.HELD, Decision.FAULT)
+            try:
+                self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
+            except Exception as error:  # a failing publisher must not end the tick
+                self._guard.note("command", error)
         try:
-            self._publish_command(tick.joint_command, self._now() if held else tick.stamp)
-        except Exception as error:  # a failing publisher must not end the tick
-            self._guard.note("command", error)
+            self.loop.settle()
+        except Exception as error:  # neither must what is only told
+            self._guard.note("supervision", error)
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
         self._command.publish(self._write(joints, stamp))

@@ -16,13 +16,14 @@ import numpy as np
 
 from ssql_ros.contract import Contract, ContractError, ObservationAssembler
 from ssql_ros.contract.health import Freshness
+from ssql_ros.contract.readings import Frame
 from ssql_ros.contract.stamped import JUMP
-from ssql_ros.model.bundle import Rule
-from ssql_ros.model.critic import SafetyCritic, sigmoid
+from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.backup import SafetyFilter
 from ssql_ros.shield.command_source import CommandSource
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
+from ssql_ros.shield.least_risk import LeastRisk
 from ssql_ros.shield.supervision import Supervision
 from ssql_ros.shield.tick import Mode, Tick
 
@@ -32,11 +33,6 @@ SLACK = 1.25
 # s, how long nothing is believed of inputs that have contradicted each other: they go on to do so, now one first, now
 # the other.
 CONTRADICTED = 0.5
-# s, how long the least risky action may go on with nothing safe before the safe action is held: each is drawn anew.
-NOTHING_SAFE = 0.5
-# By how much less risky another action must be scored (in logits, a factor of two in the odds; in the margin's unit) to
-# take the place of the least risky one before.
-CLEARLY = 0.7
 # Proposals in a row that answer the frame before the newest: then the controller is one behind, and stays so.
 LAGGING = 3
 
@@ -91,8 +87,9 @@ class ShieldLoop:
         self._contradiction = ("", -math.inf)
         self._proposal_fault = ""
         self._decided_stamp: int | None = None
-        self._least_risk_since: float | None = None
-        self._least_risky = np.empty(0)
+        self._least_risk = LeastRisk(contract)
+        # Of the newest tick, until it is settled: the frame, the verdict, whether the shield was taken out.
+        self._pending: tuple[Frame | None, Verdict, bool] | None = None
         self._deadline = -math.inf
 
     def start(self, now: float) -> None:
@@ -210,8 +207,13 @@ class ShieldLoop:
 
     # The decision.
 
-    def tick(self, now: float, clock: int = 0) -> Tick:
-        """Decide now and return the command. `clock`: ns on the node's clock; 0: it is not set."""
+    def tick(self, now: float, clock: int = 0, settle: bool = True) -> Tick:
+        """Decide now and return the command.
+
+        Args:
+            clock: ns on the node's clock; 0: it is not set.
+            settle: False: the caller sends the command first, and then calls `settle`.
+        """
         complete = self.input_complete()
         period = self.contract.control_period
         if now > self._deadline + 0.5 * period:
@@ -224,8 +226,8 @@ class ShieldLoop:
         missing, disabled = 0 if newest is None else self.assembler.missing(), self.mode is Mode.DISABLED
         if newest is not None and newest.values is not None:
             self.source.measured(newest.values)
-            self.supervision.observe(newest, not disabled)
-            self.supervision.score(newest, self.assembler, self.critic, not disabled)
+            if self.supervision.acts:
+                self.supervision.look(newest, self.assembler, self.critic, not disabled)
         fault = self._fault(now, clock) or self._history_fault(missing)
         proposal, joints = self._proposal, self._proposed_joints
         if not self.watching and not fault and proposal is not None:
@@ -235,7 +237,6 @@ class ShieldLoop:
         stamp = newest.stamp if newest is not None else 0
         if not disabled:
             verdict = self.supervision.overruled(verdict, self.critic)
-            self.supervision.decided(verdict, stamp, self.critic, self.settings, self.watching)
         self._decided_stamp = newest.stamp if newest is not None else None
         joint_command = None if self.watching else self._command(verdict, proposal, joints, clock or stamp)
         self.ticks += 1
@@ -244,6 +245,9 @@ class ShieldLoop:
         if verdict.decision is not Decision.PASSED:
             self.last_reason = verdict.reason
         proposed = self._proposal.action if self._proposal is not None else np.empty(0)
+        self._pending = newest, verdict, disabled
+        if settle:
+            self.settle()
         return Tick(
             verdict,
             joint_command,
@@ -256,6 +260,17 @@ class ShieldLoop:
             self.critic.id,
             missing,
         )
+
+    def settle(self) -> None:
+        """Take in the newest decision, and what no rule of the contract acts on: no command waits for that."""
+        if self._pending is None:
+            return
+        (newest, verdict, disabled), self._pending = self._pending, None
+        if newest is not None and newest.values is not None and not self.supervision.acts:
+            self.supervision.look(newest, self.assembler, self.critic, not disabled)
+        if not disabled:
+            stamp = newest.stamp if newest is not None else 0
+            self.supervision.decided(verdict, stamp, self.critic, self.settings, self.watching)
 
     def _approached(self, proposal: Proposal, joints: np.ndarray) -> tuple[Proposal, np.ndarray]:
         """Return a proposal that goes no further from what the robot was told before than its source may change it."""
@@ -344,7 +359,7 @@ class ShieldLoop:
     def _verdict(self, fault: str, proposal: Proposal | None, now: float) -> Verdict:
         safe = self.contract.safe_action
         if fault:
-            self._least_risk_since = None
+            self._least_risk.end()
             return Verdict(Decision.HELD, safe.copy(), reason=fault)
         if self.mode is Mode.DISABLED:
             self._filter.reset()
@@ -361,37 +376,10 @@ class ShieldLoop:
             verdict = self._filter.decide(self.observation(), proposal, critic, settings, now, self._rng, late)
             if verdict.reason.startswith("proposal is stale") and (why := self.inputs.jitter_of_answers()):
                 verdict = replace(verdict, reason=f"{verdict.reason}: {why}")
-            return self._settled(verdict, now)
+            return self._least_risk.kept(verdict, critic, self.assembler, now)
         except Exception as error:  # whatever it is, the robot needs a command now
             reason = f"the decision failed: {type(error).__name__}: {error}"
             return Verdict(Decision.HELD, safe.copy(), reason=reason)
-
-    def _settled(self, verdict: Verdict, now: float) -> Verdict:
-        """Return a verdict that does not draw another least risky action each period, nor for ever.
-
-        The one before goes on unless the new one is clearly less risky: a robot that is thrown about falls the sooner.
-        """
-        if verdict.decision is not Decision.LEAST_RISK:
-            self._least_risk_since = None
-            return verdict
-        if self._least_risk_since is None:
-            self._least_risk_since, self._least_risky = now, verdict.action
-            return verdict
-        if now - self._least_risk_since < NOTHING_SAFE:
-            before = self._least_risky
-            risk = self._risk(before)
-            if risk - self._risk(verdict.action) <= CLEARLY:
-                account = sigmoid(risk) if self.critic.rule is Rule.PROBABILITY else risk
-                return replace(verdict, action=before, q_action=account)
-            self._least_risky = verdict.action
-            return verdict
-        reason = f"nothing safe for {now - self._least_risk_since:.1f} s: {verdict.reason}"
-        return replace(verdict, decision=Decision.HELD, action=self.contract.safe_action.copy(), reason=reason)
-
-    def _risk(self, action: np.ndarray) -> float:
-        """Return the critic's score of an action (n_action,) in the newest observation; inf where it is none."""
-        score = float(self.critic.logits(self.assembler.vector(), action[np.newaxis])[0])
-        return score if math.isfinite(score) else math.inf
 
     def change(self, **settings: Any) -> None:
         """Change shield settings, from the next decision on. Raises ValueError for one out of range."""

@@ -58,6 +58,16 @@ class Supervision:
         """Return the fault in force, None where there is none."""
         return self.faults.latched
 
+    @property
+    def acts(self) -> bool:
+        """Tell whether the contract has anything follow from what is watched."""
+        return self._contract.on_incident != "continue" or self._contract.on_out_of_domain != "warn"
+
+    def look(self, frame: Frame, assembler: ObservationAssembler, critic: Any, latching: bool) -> None:
+        """Judge and score the newest whole frame; arguments as of `observe` and `score`."""
+        self.observe(frame, latching)
+        self.score(frame, assembler, critic, latching)
+
     def observe(self, frame: Frame, latching: bool) -> None:
         """Judge the newest whole frame. `latching`: False while the shield is taken out: it is only told."""
         response, incidents = self._contract.on_incident, self.incidents
