@@ -31,7 +31,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "story", nargs="?", choices=("shield", "learn"), default="shield", help="(default: %(default)s)"
     )
-    add_task(parser, f"which robot (default: {DEFAULT}, or its first task that a live learner can begin with)")
+    which = parser.add_mutually_exclusive_group()
+    add_task(which, f"which robot (default: {DEFAULT}, or its first task that a live learner can begin with)")
+    which.add_argument("--robot", help="the same by the robot's name: its first task")
     parser.add_argument("--episodes", type=int, default=20, help="shield: of each mode (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="learn: for how long (default: %(default)s)")
     add_seed(parser, "of the first episode")
@@ -44,6 +46,8 @@ def _demo(options: argparse.Namespace) -> int:
 
     # What its nodes and its report would miss, after half a minute.
     need("gymnasium", "matplotlib")
+    if options.robot:
+        options.task = _first_task(options.robot)
     if options.story == "learn":
         need("torch")
         from ssql_ros.cli.demo_learn import learn
@@ -72,6 +76,16 @@ def _demo(options: argparse.Namespace) -> int:
         graph.stop_all()
     _report(task, folder, options)
     return 0
+
+
+def _first_task(robot: str) -> str:
+    from ssql_ros.robots.tasks import tasks
+
+    own = [task.name for task in tasks().values() if task.robot == robot]
+    if not own:
+        robots = ", ".join(dict.fromkeys(task.robot for task in tasks().values()))
+        raise ValueError(f"--robot {robot}: expected a robot with a simulated world: {robots}")
+    return own[0]
 
 
 def new_folder(out: Path | None, name: str) -> Path:

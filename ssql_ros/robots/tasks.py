@@ -36,6 +36,7 @@ class Task:
         behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
         judged: options of the world that Q is judged in, whose episodes then show their discounted rest.
         backup: action (n_action,) of the pose that takes over where its shipped critic does not trust a controller.
+        backup_rule: when it does, as far as it differs from `Backup`'s own: window, most, dwell.
         met: options of the worlds that such a critic meets while it learns, each as likely as the others.
         worlds: options of the worlds that the matrix of a shield is made of, by name.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
@@ -54,6 +55,7 @@ class Task:
     spread: tuple[float, ...] = ()
     judged: dict[str, Any] = field(default_factory=dict)
     backup: tuple[float, ...] = ()
+    backup_rule: dict[str, int] = field(default_factory=dict)
     met: tuple[dict[str, Any], ...] = ({},)
     worlds: dict[str, dict[str, Any]] = field(default_factory=lambda: {"as modelled": {}})
     contract_file: str = ""

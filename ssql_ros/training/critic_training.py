@@ -237,7 +237,7 @@ class CriticTraining:
 def _bundle(
     task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any], domain: Domain | None = None
 ) -> Bundle:
-    backup = Backup(task.backup) if plan.backup else None
+    backup = Backup(task.backup, **task.backup_rule) if plan.backup else None
     critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe, backup, domain)
     return Bundle(task.contract().id, critic, facts)
 

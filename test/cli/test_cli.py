@@ -189,3 +189,8 @@ def test_critics_of_margins_are_certified_and_others_calibrated(capsys):
     assert "`ssql certify`" in capsys.readouterr().err
     assert main(["certify", str(find_task("minitaur").bundle_path()), "--dry-run", "--quiet", "--states", "10"]) == 2
     assert "`ssql calibrate`" in capsys.readouterr().err
+
+
+def test_demo_names_the_robots_that_it_can_show(capsys):
+    assert main(["demo", "--robot", "nobody"]) == 2
+    assert "--robot nobody: expected a robot with a simulated world: boat, " in capsys.readouterr().err

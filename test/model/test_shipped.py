@@ -25,7 +25,7 @@ def test_shipped_bundle_can_shield_its_robot(robot, name):
 
 def test_robot_without_one_is_told_who_has_one(tmp_path):
     with pytest.raises(
-        BundleError, match=r"swimmer is shipped, only of boat, half_cheetah, minitaur, spider; name one"
+        BundleError, match=r"swimmer is shipped, only of boat, half_cheetah, minitaur, shadow_hand, spider; name one"
     ):
         find_shipped_bundle("swimmer")
     with pytest.raises(BundleError, match="only of nobody"):

@@ -8,6 +8,9 @@ from transforms3d.euler import euler2quat
 
 from ssql_ros.behaviour.policy import make_behaviour
 from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.model.backup import Backup
+from ssql_ros.model.bundle import load_bundle
+from ssql_ros.model.critic import SafetyCritic, logit
 from ssql_ros.robots.shadow_hand.cup import CUP, CupHold
 from ssql_ros.robots.shadow_hand.motions import MOTIONS, Gait, Nudge
 from ssql_ros.robots.shadow_hand.turning import CubeTurning, goal_of, quaternions, turn_left
@@ -146,4 +149,19 @@ def test_a_roll_towards_the_wrist_succeeds_and_drops_nothing():
             assert not info["incident"]
         reached += info["success"]
     assert reached >= 5
+    env.close()
+
+
+def test_the_shipped_critic_is_of_the_cup_which_takes_over_at_once():
+    task = find_task("cube")
+    critic = load_bundle(task.bundle_path(), task.contract()).safety_critic()
+    assert critic.backup == Backup(task.backup, most=0)
+    # In the cup it sees no danger, with all fingers straight it does.
+    env = task.make()
+    observation, _ = env.reset(seed=0)
+    straight = np.full(task.contract().action_size, -1.0)
+    scores = SafetyCritic(load_bundle(task.bundle_path(), task.contract())).logits(
+        observation, np.array([task.backup, straight])
+    )
+    assert scores[0] < logit(critic.epsilon) < scores[1]
     env.close()

@@ -30,8 +30,11 @@ def _task(name: str, behaviour: dict[str, Any], **finetune: Any) -> Task:
         world,
         {**world, **finetune},
         WILD,
+        bundle="shadow_hand_critic.safetensors",
         # What lies in the cup is not dropped.
         backup=tuple(map(float, CUP)),
+        # Among 20 numbers a safe one is not found by drawing near an unsafe one.
+        backup_rule={"most": 0},
         met=({}, {}, {"randomise": "physics"}),
         worlds={"as modelled": {}, "random physics": {"randomise": "physics"}},
         behaviour=behaviour,
