@@ -119,14 +119,14 @@ def test_simulated_robot_that_falls_is_not_driven_on_and_its_next_episode_is(dom
         # A threshold that stops nothing, and a controller that falls.
         graph.start("shield_node", contract=str(contract), epsilon=0.999, use_sim_time=True)
         graph.start("behaviour_node", contract="minitaur", sigma=1.0, rho=0.95, bound=2.0, use_sim_time=True)
-        end = time.monotonic() + 60.0
-        while sum(episode.incident for episode in ends) < 2:
+        end, fallen, first, after = time.monotonic() + 60.0, [], None, set()
+        # A simulator on a busy machine may begin anew before the shield has decided on the frame of a fall.
+        while ShieldedAction.PASSED not in after:
             assert time.monotonic() < end, "nobody falls"
             graph.check()
             client.spin(0.2)
-    first = next(end for end in ends if end.incident)
-    fallen = [a for a in accounts if a.decision == ShieldedAction.FAULT]
-    assert stamp_of(fallen[0]) == stamp_of(first)
+            fallen = [a for a in accounts if a.decision == ShieldedAction.FAULT]
+            stamps = {stamp_of(a) for a in fallen[:1]}
+            first = next((end for end in ends if end.incident and stamp_of(end) in stamps), None)
+            after = {a.decision for a in accounts if first is not None and stamp_of(a) > stamp_of(first)}
     assert fallen[0].reason.startswith(f"latched, damp: incident: {first.cause} ")
-    after = [a for a in accounts if stamp_of(a) > stamp_of(first)]
-    assert ShieldedAction.PASSED in {a.decision for a in after}
