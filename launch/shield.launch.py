@@ -1,7 +1,7 @@
 """The shield alone, in front of any controller.
 
-Remap your controller's output to the contract's command topic with `_raw` behind it (`joint_commands_raw`) and let the
-driver listen to that topic (`joint_commands`), or name both:
+Remap your controller's output to `joint_commands_raw` (where commands are no JointState, to the contract's topic with
+`_raw` behind it) and let the driver listen to the contract's topic (`joint_commands`), or name both:
 
     ros2 launch ssql_ros shield.launch.py contract:=minitaur commands_in:=/mine/commands commands_out:=/driver/commands
 """
@@ -26,7 +26,7 @@ ARGUMENTS = (
     NAMESPACE,
     USE_SIM_TIME,
     PARAMS_FILE,
-    Parameter("commands_in", "", "topic on which the controller publishes; empty: the contract's, with _raw behind it"),
+    Parameter("commands_in", "", "topic on which the controller publishes; empty: as the contract has it"),
     Parameter("commands_out", "", "topic to which the driver listens; empty: the contract's"),
 )
 

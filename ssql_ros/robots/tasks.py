@@ -13,6 +13,7 @@ import numpy as np
 from ssql_ros.behaviour.policy import BehaviourPolicy, make_behaviour
 from ssql_ros.contract import Contract, find_contract, load_contract
 from ssql_ros.contract.plugs import plugs
+from ssql_ros.model.backup import Backup
 from ssql_ros.model.shipped import bundle_folder
 from ssql_ros.robots.adversaries import Adversary, Takeover
 from ssql_ros.robots.noise import Noise, NoisyController
@@ -35,8 +36,7 @@ class Task:
         first_bundle: file name of the shipped bundle that a live learner begins with; empty: none is shipped.
         behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
         judged: options of the world that Q is judged in, whose episodes then show their discounted rest.
-        backup: action (n_action,) of the pose that takes over where its shipped critic does not trust a controller.
-        backup_rule: when it does, as far as it differs from `Backup`'s own: window, most, dwell.
+        backup: what takes over where its critic does not trust a controller, and when; None: the task has none.
         met: options of the worlds that such a critic meets while it learns, each as likely as the others.
         worlds: options of the worlds that the matrix of a shield is made of, by name.
         centre, spread: standardisation of observations (n_observation,), where the first random steps do not show it.
@@ -54,8 +54,7 @@ class Task:
     centre: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
     judged: dict[str, Any] = field(default_factory=dict)
-    backup: tuple[float, ...] = ()
-    backup_rule: dict[str, int] = field(default_factory=dict)
+    backup: Backup | None = None
     met: tuple[dict[str, Any], ...] = ({},)
     worlds: dict[str, dict[str, Any]] = field(default_factory=lambda: {"as modelled": {}})
     contract_file: str = ""
@@ -112,7 +111,7 @@ class Task:
         if noise is not None:
             base = NoisyController(self.plug.controller(noise.controller)(contract), noise, contract.action_size)
         if isinstance(what, Adversary):
-            return Takeover(what, base, np.array(self.backup) if self.backup else contract.safe_action)
+            return Takeover(what, base, np.array(self.backup.action) if self.backup else contract.safe_action)
         assert base is not None
         return base
 

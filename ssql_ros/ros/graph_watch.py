@@ -87,7 +87,7 @@ class GraphWatch:
                 others.remove(own)
             return (
                 f"{', '.join(sorted(others))} also publishes {topic}, past this shield: only the shield may command "
-                "the robot; remap the controller to joint_commands_raw, and let one shield run"
+                f"the robot; remap the controller to {self._proposals[0]}, and let one shield run"
             )
         return self._incompatible(
             topic, self._node.get_subscriptions_info_by_topic(topic), lambda other: (self._command_qos, other)

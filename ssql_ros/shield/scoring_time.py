@@ -17,6 +17,7 @@ TRIED = 4  # sizes that are tried to tell how long a round takes
 REPEATS = 20
 # s, for which a critic that seems too slow is measured again: another program may have the processor for a while.
 PATIENCE = 1.0
+PAUSE = 0.02  # s, between two measurements: whoever has the processor gets on, and decisions beside it are not delayed
 
 
 def stage_sizes(candidates: int) -> tuple[int, ...]:
@@ -52,6 +53,7 @@ class ScoringTime:
                 return
             if time.monotonic() > end:
                 raise ValueError(fault)
+            time.sleep(PAUSE)
 
     def fault(self, rounds: int, candidates: int) -> str:
         """Return that so many candidates cannot be scored in time, or an empty text."""

@@ -22,7 +22,6 @@ from ssql_ros.algorithms.safety_critic import CriticSettings, SafetyCriticLearne
 from ssql_ros.data.episode import Episode, EpisodeJob
 from ssql_ros.evaluation.calibration import HORIZON, SHOWN, Outcomes, calibration, masked_outcomes, policy_outcomes
 from ssql_ros.evaluation.rollout import RolloutPool
-from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Bundle, ProbabilityCritic, save_bundle
 from ssql_ros.model.domain import Domain, fitted_domain
 from ssql_ros.model.probes import with_probes
@@ -237,7 +236,7 @@ class CriticTraining:
 def _bundle(
     task: Task, plan: TrainingPlan, learner: SafetyCriticLearner, facts: dict[str, Any], domain: Domain | None = None
 ) -> Bundle:
-    backup = Backup(task.backup, **task.backup_rule) if plan.backup else None
+    backup = task.backup if plan.backup else None
     critic = ProbabilityCritic.of(learner.network(), plan.epsilon, plan.critic.gamma_safe, backup, domain)
     return Bundle(task.contract().id, critic, facts)
 

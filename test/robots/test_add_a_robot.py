@@ -4,14 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import rclpy
 from sensor_msgs.msg import JointState
 
+from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import EVENT
 from support.documented import save_careless_critic, shown_commands, write_site
 
@@ -67,42 +68,31 @@ def running(site: Path, words: list[str], log: Path) -> Iterator[subprocess.Pope
         process.kill()
 
 
-class Heard:
+class Heard(Client):
     """What is published on the crawler's topics."""
 
     def __init__(self) -> None:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node("heard", context=self.context)
+        super().__init__("heard")
         self.commands: list[float] = []
         self.node.create_subscription(
             JointState, "joint_commands", lambda message: self.commands.append(message.velocity[0]), EVENT
         )
-        self.executor = rclpy.executors.SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
 
     def until(self, condition, log: Path, process: subprocess.Popen) -> None:
-        spins = int(PATIENCE / 0.05)
+        end = time.monotonic() + PATIENCE
         while not condition():
-            spins -= 1
-            assert spins, log.read_text()
+            assert time.monotonic() < end, log.read_text()
             assert process.poll() is None, log.read_text()
-            self.executor.spin_once(timeout_sec=0.05)
+            self.spin(0.05)
 
     def published(self, topic: str) -> bool:
         return self.node.count_publishers(topic) > 0
 
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
 
 @pytest.fixture
 def heard(domain):
-    heard = Heard()
-    yield heard
-    heard.close()
+    with Heard() as heard:
+        yield heard
 
 
 @pytest.mark.ros

@@ -15,7 +15,7 @@ from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.tasks import find_task
 
 TASK = find_task("minitaur")
-AFTER = np.array(TASK.backup)
+AFTER = np.array(TASK.backup.action)
 BLIND = [
     Adversary("uniform"),
     Adversary("uniform", hold=10),

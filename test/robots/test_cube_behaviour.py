@@ -8,7 +8,6 @@ from transforms3d.euler import euler2quat
 
 from ssql_ros.behaviour.policy import make_behaviour
 from ssql_ros.contract import find_contract, load_contract
-from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import SafetyCritic, logit
 from ssql_ros.robots.shadow_hand.cup import CUP, CupHold
@@ -155,13 +154,14 @@ def test_a_roll_towards_the_wrist_succeeds_and_drops_nothing():
 def test_the_shipped_critic_is_of_the_cup_which_takes_over_at_once():
     task = find_task("cube")
     critic = load_bundle(task.bundle_path(), task.contract()).safety_critic()
-    assert critic.backup == Backup(task.backup, most=0)
+    assert critic.backup == task.backup
+    assert (critic.backup.action, critic.backup.most) == (tuple(CONTRACT.safe_action), 0)
     # In the cup it sees no danger, with all fingers straight it does.
     env = task.make()
     observation, _ = env.reset(seed=0)
     straight = np.full(task.contract().action_size, -1.0)
     scores = SafetyCritic(load_bundle(task.bundle_path(), task.contract())).logits(
-        observation, np.array([task.backup, straight])
+        observation, np.array([task.backup.action, straight])
     )
     assert scores[0] < logit(critic.epsilon) < scores[1]
     env.close()

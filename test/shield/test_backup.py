@@ -134,7 +134,7 @@ def test_a_task_without_a_backup_says_so():
 def test_a_critic_of_the_backup_is_trained_and_says_what_it_is_of():
     plan = TrainingPlan(8, 1, 2, 20, 2, backup=True, steps=60)
     bundle = train_critic(find_task("minitaur"), plan, 0, {}, show=False)
-    assert bundle.critic.backup == Backup(find_task("minitaur").backup)
+    assert bundle.critic.backup == find_task("minitaur").backup
     assert bundle.provenance["policy"] == "backup"
     assert sum(count["incidents"] for count in bundle.provenance["data"]) > 0
     domain = bundle.critic.domain

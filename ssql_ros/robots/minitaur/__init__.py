@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ssql_ros.model.backup import Backup
 from ssql_ros.robots.minitaur.body import MinitaurBody
 from ssql_ros.robots.minitaur.trot import GAITS, ScriptedTrot
 from ssql_ros.robots.minitaur.trot_mixture import TrotMixture
@@ -26,7 +27,7 @@ def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = ""
         bundle=bundle,
         first_bundle=first_bundle,
         # Legs drawn in: the lower, the harder to tip over.
-        backup=(0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9),
+        backup=Backup((0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9)),
         met=({}, {"randomise": "physics"}, {"randomise": "physics"}, {"randomise": "friction"}),
         worlds={
             "as modelled": {},

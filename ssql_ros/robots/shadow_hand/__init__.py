@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssql_ros.model.backup import Backup
 from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.plug import Robot, lazily
 from ssql_ros.robots.shadow_hand.body import ShadowHandBody
@@ -31,10 +32,8 @@ def _task(name: str, behaviour: dict[str, Any], **finetune: Any) -> Task:
         {**world, **finetune},
         WILD,
         bundle="shadow_hand_critic.safetensors",
-        # What lies in the cup is not dropped.
-        backup=tuple(map(float, CUP)),
-        # Among 20 numbers a safe one is not found by drawing near an unsafe one.
-        backup_rule={"most": 0},
+        # What lies in the cup is not dropped. At once: among 20 numbers no safe ones are found near unsafe ones.
+        backup=Backup(tuple(map(float, CUP)), most=0),
         met=({}, {}, {"randomise": "physics"}),
         worlds={"as modelled": {}, "random physics": {"randomise": "physics"}},
         behaviour=behaviour,
