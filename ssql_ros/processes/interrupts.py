@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,6 +60,34 @@ def raising() -> Iterator[None]:
 
     with _handling(handle):
         yield
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let what a signal raises wait until the block ends: raised among C++'s conversions it would be another error.
+
+    A second signal is handled at once, for a block that hangs.
+    """
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    came = 0
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal came
+        if came:
+            handlers[signal.Signals(number)](number, frame)  # type: ignore[operator]
+        came = number
+
+    ours = threading.current_thread() is threading.main_thread()
+    changed = [number for number, handler in handlers.items() if ours and callable(handler)]
+    for number in changed:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, handlers[number])
+    if came:
+        handlers[signal.Signals(came)](came, None)  # type: ignore[operator]
 
 
 class Stop:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import rclpy
 from rclpy.node import Node
 
+from ssql_ros.processes.interrupts import deferred
 from ssql_ros.ros.executor import executor_for
 
 
@@ -23,8 +24,9 @@ class Client:
         self._executor = executor_for(self.node)
 
     def spin(self, seconds: float) -> None:
-        """Hear what comes within `seconds`, or the first of it."""
-        self._executor.spin_once(timeout_sec=seconds)
+        """Hear what comes within `seconds`, or the first of it; Ctrl-C ends it after that."""
+        with deferred():
+            self._executor.spin_once(timeout_sec=seconds)
 
     def __enter__(self) -> Self:
         """Return this."""

@@ -10,6 +10,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+from ssql_ros.processes.interrupts import deferred
 from ssql_ros.ros.recorded_topic import message_type
 
 HEARD = QoSProfile(depth=1000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -67,7 +68,8 @@ def listen(
                         node.create_subscription(message_type(types[0]), topic, take, HEARD, raw=True)
                 if look is not None:
                     look(node)
-            executor.spin_once(timeout_sec=min(0.1, max(0.0, end - now)))
+            with deferred():
+                executor.spin_once(timeout_sec=min(0.1, max(0.0, end - now)))
         if look is not None:
             look(node)
         node.destroy_node()

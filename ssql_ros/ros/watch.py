@@ -59,7 +59,7 @@ class Watch(Client):
     def summary(self) -> str:
         """Return what the whole run came to, with the last that is on its way here."""
         for _ in range(20):
-            self._executor.spin_once(timeout_sec=0.01)
+            super().spin(0.01)
         heard, state = self._account, self._state
         parts = []
         if heard.episodes:
