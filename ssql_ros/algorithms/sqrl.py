@@ -21,6 +21,7 @@ from ssql_ros.algorithms.sac import NO_CLOCK, SAC, Mask, SACSettings
 from ssql_ros.algorithms.safety_critic import bellman_target
 from ssql_ros.algorithms.work import Work
 from ssql_ros.data.replay import Batch, Replay, Transition, Unrolled, joined
+from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Bundle, Network, ProbabilityCritic
 from ssql_ros.model.critic import SafetyCritic, logit
 from ssql_ros.nn.adam import Adam
@@ -63,6 +64,8 @@ class SQRLSettings(SACSettings):
             critic learns what follows where the mask steps in, and the policy does not learn to lean on it.
         keep_rollouts: whether D_safe's episodes are put into D_offline as well.
         candidates, rounds, growth: of the mask (see ShieldSettings).
+        mask_backup: whether the task's backup stands behind the mask, as in a shield: where nothing that the policy draws
+            is safe it is one more candidate, and it takes over where that is so often (see SafetyFilter).
         online: whether the safety critic goes on learning while fine-tuning.
         dual_rate: learning rate of nu.
         initial_nu: where it begins.
@@ -94,6 +97,7 @@ class SQRLSettings(SACSettings):
     candidates: int = 50
     rounds: int = 6
     growth: float = 1.5
+    mask_backup: bool = False
     online: bool = False
     dual_rate: float = 1e-3
     initial_nu: float = 1.0
@@ -106,12 +110,18 @@ class SQRLPretraining(SAC):
     Args:
         contract_id: of the robot, for the bundle that serves the mask.
         steps: length of the pre-training.
+        backup: of the task, for `mask_backup`.
+
+    Raises:
+        ValueError: `mask_backup` where the task has no backup.
     """
 
     settings: SQRLSettings
 
-    def __init__(self, *shape_and_settings: Any, contract_id: str, steps: int, **options: Any) -> None:
-        self._contract_id, self._steps = contract_id, steps
+    def __init__(
+        self, *shape_and_settings: Any, contract_id: str, steps: int, backup: Backup | None = None, **options: Any
+    ) -> None:
+        self._contract_id, self._steps, self._backup = contract_id, steps, backup
         self._serving: SafetyCritic | None = None
         self._masked = False
         super().__init__(*shape_and_settings, **options)
@@ -119,6 +129,8 @@ class SQRLPretraining(SAC):
     def _build(self) -> None:
         super()._build()
         s, n = self.settings, len(self.mean)
+        if s.mask_backup and self._backup is None:
+            raise ValueError("mask_backup: this task has no backup (see ssql_ros.robots.tasks.Task); leave it out")
         weights = torch.Generator().manual_seed(self._seed + 2)
         self.safety = self._perceptron(n + self.n_action, members=s.safety_members, weights=weights)
         with torch.no_grad():
@@ -299,9 +311,9 @@ class SQRLPretraining(SAC):
     def serve(self) -> None:
         """Put the safety critic as it is now behind the mask."""
         s = self.settings
-        self._serving = SafetyCritic(
-            Bundle(self._contract_id, ProbabilityCritic.of(self.exported(self.safety), s.epsilon, s.gamma_safe))
-        )
+        backup = self._backup if s.mask_backup else None
+        critic = ProbabilityCritic.of(self.exported(self.safety), s.epsilon, s.gamma_safe, backup)
+        self._serving = SafetyCritic(Bundle(self._contract_id, critic))
 
     def q_safe(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """Return Q_safe (batch,), with gradients for the action only."""

@@ -19,6 +19,7 @@ from ssql_ros.algorithms.sqrl_finetuning import SQRLFineTuning
 from ssql_ros.algorithms.ssql import SSQL, SSQLSettings
 from ssql_ros.algorithms.wcpg import WCPG
 from ssql_ros.behaviour.promise import PromiseMonitor
+from ssql_ros.model.backup import Backup
 from ssql_ros.training.behaviour_learner import OfflineLearner
 from ssql_ros.training.learner import Learner, OffPolicyLearner
 from ssql_ros.training.settings import initial_hold
@@ -38,6 +39,7 @@ class Start:
         mean, scale: (n_observation,), the standardisation of observations.
         steps: length of the phase.
         monitor: of the behaviour policy that acts, where the algorithm has one.
+        backup: of the task, where it has one.
     """
 
     mean: np.ndarray
@@ -49,6 +51,7 @@ class Start:
     steps: int
     seed: int
     monitor: PromiseMonitor | None = None
+    backup: Backup | None = None
 
 
 def _off_policy(make: Callable[[Start, Any], SAC]) -> Callable[[Start, Any], Learner]:
@@ -71,7 +74,7 @@ def _safe(finetuning: type[SQRLFineTuning]) -> Callable[[Start, Any], SAC]:
     def made(start: Start, settings: Any) -> SAC:
         kind = SQRLPretraining if start.phase == "pretrain" else finetuning
         shape = (start.mean, start.scale, start.n_action, settings, start.seed)
-        return kind(*shape, contract_id=start.contract_id, steps=start.steps)
+        return kind(*shape, contract_id=start.contract_id, steps=start.steps, backup=start.backup)
 
     return made
 

@@ -56,9 +56,10 @@ def served(
     else:
         kind = "behaviour" if behaviour else "squashed_gaussian"
     critic = networks.get("critic")
+    backup = task.backup if getattr(settings, "mask_backup", False) else None
     bundle = Bundle(
         contract.id,
-        None if critic is None else ProbabilityCritic.of(critic, settings.epsilon, settings.gamma_safe),
+        None if critic is None else ProbabilityCritic.of(critic, settings.epsilon, settings.gamma_safe, backup),
         policy=networks.get("policy"),
         reward=networks.get("reward"),
         policy_kind=kind,

@@ -135,7 +135,8 @@ class PlannedTraining(WorldTraining):
         monitor = PromiseMonitor(task.behaviour_policy()) if plan.algorithm in FROM_BEHAVIOUR else None
         mean, scale = _standardisation(task, plan, source, monitor)
         shape = (mean, scale, contract.action_size, contract.id, task.robot)
-        learner = make_learner(plan.algorithm, Start(*shape, plan.phase, plan.steps, plan.seed, monitor), settings)
+        start = Start(*shape, plan.phase, plan.steps, plan.seed, monitor, task.backup)
+        learner = make_learner(plan.algorithm, start, settings)
         if source is not None:
             try:
                 if Path(plan.source).is_dir():
