@@ -64,8 +64,8 @@ class SQRLSettings(SACSettings):
             critic learns what follows where the mask steps in, and the policy does not learn to lean on it.
         keep_rollouts: whether D_safe's episodes are put into D_offline as well.
         candidates, rounds, growth: of the mask (see ShieldSettings).
-        mask_backup: whether the task's backup stands behind the mask, as in a shield: where nothing that the policy draws
-            is safe it is one more candidate, and it takes over where that is so often (see SafetyFilter).
+        mask_backup: whether the task's backup stands behind the mask, as in a shield: where nothing that the policy
+            draws is safe it is one more candidate, and it takes over where that is so often (see SafetyFilter).
         online: whether the safety critic goes on learning while fine-tuning.
         dual_rate: learning rate of nu.
         initial_nu: where it begins.

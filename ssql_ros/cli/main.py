@@ -21,6 +21,7 @@ from ssql_ros.cli import (
     demo,
     evaluate,
     learn,
+    replay,
     report,
     run,
     train,
@@ -35,6 +36,7 @@ _EPILOG = """examples:
   ssql train critic --task minitaur            learn the Minitaur's safety critic, minutes on two cores
   ssql eval shield --task minitaur             falls with and without the shield, same seeds
   ssql bundle announce BUNDLE                  let the running nodes take it, without missing a command
+  ssql replay BAG                              take a robot's decisions again, bit for bit
   ssql bench shield                            how long one decision takes, next to torch
 """
 
@@ -53,6 +55,7 @@ VERBS = (
     calibrate,
     certify,
     bundle,
+    replay,
     report,
     checkout,
 )

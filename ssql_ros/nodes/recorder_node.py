@@ -35,7 +35,12 @@ PARAMETERS = (
     Parameter("topics", [""], "topics to record; empty: inputs, commands and the shield's, by contract", fixed=True),
     Parameter("queue_megabytes", 256, "MB that may wait for the disk before messages drop", 1, 65536, fixed=True),
 )
-SHIELD_TOPICS = ("shield_node/shielded_action", "shield_node/state", "shield_node/interventions")
+SHIELD_TOPICS = (
+    "shield_node/shielded_action",
+    "shield_node/state",
+    "shield_node/interventions",
+    "shield_node/decision_records",
+)
 COMMAND_TOPICS = ("joint_commands_raw", "joint_proposals", "forward_commands_raw", "forward_commands")
 OTHER_TOPICS = ("incident", "episode", "/clock")
 DISCOVERY_SECONDS = 0.1

@@ -12,13 +12,14 @@ import numpy as np
 from std_srvs.srv import Trigger
 
 from ssql_ros.contract.messages import fill, set_stamp
-from ssql_ros.msg import ShieldedAction
+from ssql_ros.msg import DecisionRecord, ShieldedAction
 from ssql_ros.nodes.command_writer import LATEST, CommandWriter
 from ssql_ros.nodes.shield_inputs import ShieldInputs
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import COMMAND, EVENT, raise_priority
 from ssql_ros.shield.decision import Decision, ShieldSettings
 from ssql_ros.shield.loop import ShieldLoop
+from ssql_ros.shield.record import record_fields
 from ssql_ros.shield.tick import Tick
 
 STOPPING = 1.0  # s, how long the way to the safe action may take when the shield stops
@@ -56,6 +57,7 @@ class ShieldControl(ShieldInputs):
         self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
         self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
+        self._records = node.create_publisher(DecisionRecord, "~/decision_records", EVENT)
         self._reset = node.create_service(Trigger, "~/reset_fault", guard.service("reset_fault", self._on_reset_fault))
         super().__init__(node, loop, guard)
 
@@ -113,7 +115,7 @@ class ShieldControl(ShieldInputs):
     def disconnect(self) -> None:
         """Give up the topics."""
         super().disconnect()
-        for publisher in (self._command, self._account, self._interventions):
+        for publisher in (self._command, self._account, self._interventions, self._records):
             self._node.destroy_publisher(publisher)
         self._node.destroy_service(self._reset)
 
@@ -151,8 +153,6 @@ class ShieldControl(ShieldInputs):
                     self._on_decision(tick)
                 except Exception as error:  # what is said of a decision must not end the tick
                     self._guard.note("report", error)
-                if not self._account.get_subscription_count() and not self._interventions.get_subscription_count():
-                    continue  # nobody asks: the processor is free for the next command
                 try:
                     self._publish_account(tick, seconds)
                 except Exception as error:  # a failing publisher must not end the tick
@@ -187,7 +187,14 @@ class ShieldControl(ShieldInputs):
         self._command.publish(self._write(joints, stamp))
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
-        verdict = tick.verdict
+        """Publish account and record where somebody asks: else the processor is free for the next command."""
+        verdict, stamp = tick.verdict, tick.stamp if tick.stamp < LATEST else 0
+        if self._records.get_subscription_count():
+            record = fill(DecisionRecord(), **record_fields(tick, self._contract.id))
+            set_stamp(record, stamp)
+            self._records.publish(record)
+        if not self._account.get_subscription_count() and not self._interventions.get_subscription_count():
+            return
         account = fill(
             ShieldedAction(),
             decision=verdict.decision,
@@ -196,7 +203,7 @@ class ShieldControl(ShieldInputs):
             action=verdict.action,
             q_safe_proposal=verdict.q_proposal,
             q_safe_action=verdict.q_action,
-            **threshold_fields(tick.settings),
+            **threshold_fields(tick.basis.settings),
             candidates_scored=verdict.scored,
             candidates_safe=verdict.safe,
             history_missing=tick.history_missing,
@@ -204,7 +211,7 @@ class ShieldControl(ShieldInputs):
             bundle_id=tick.bundle_id,
             reason=verdict.reason,
         )
-        set_stamp(account, tick.stamp if tick.stamp < LATEST else 0)
+        set_stamp(account, stamp)
         self._account.publish(account)
         if verdict.decision is not Decision.PASSED:
             self._interventions.publish(account)

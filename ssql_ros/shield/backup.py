@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +42,17 @@ class SafetyFilter:
         """Begin an episode: nothing is known of the proposals before."""
         self._unsafe.clear()
         self._left = self.steps = 0
+
+    def memory(self, critic: Critic) -> tuple[tuple[bool, ...], int, int]:
+        """Return what the next decision by `critic` remembers: which proposals were unsafe, the dwell left, `steps`."""
+        if critic is not self._critic:
+            return (), 0, 0
+        return tuple(self._unsafe), self._left, self.steps
+
+    def recall(self, unsafe: Sequence[bool], dwell: int, steps: int, critic: Critic) -> None:
+        """Remember what `memory` returned."""
+        self._critic, self._unsafe = critic, deque(unsafe)
+        self._left, self.steps = dwell, steps
 
     def decide(
         self,

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ssql_ros.contract import Contract, ObservationAssembler
+from ssql_ros.contract import Contract
 from ssql_ros.model.bundle import Rule
-from ssql_ros.model.critic import SafetyCritic, sigmoid
-from ssql_ros.shield.decision import Decision, Verdict
+from ssql_ros.model.critic import sigmoid
+from ssql_ros.shield.decision import Critic, Decision, Observation, Verdict
 
 # s, how long the least risky action may go on with nothing safe before the safe action is held: each is drawn anew.
 NOTHING_SAFE = 0.5
@@ -35,16 +35,24 @@ class LeastRisk:
         """Note that another decision than the least risky one was taken."""
         self._since = None
 
-    def kept(self, verdict: Verdict, critic: SafetyCritic, assembler: ObservationAssembler, now: float) -> Verdict:
+    def memory(self, now: float) -> tuple[float | None, np.ndarray]:
+        """Return for how long, in s, the least risky action has gone on at `now` (None: it does not), and that one."""
+        return (None, np.empty(0)) if self._since is None else (now - self._since, self._action)
+
+    def recall(self, seconds: float | None, action: np.ndarray, now: float) -> None:
+        """Remember what `memory` returned."""
+        self._since, self._action = None if seconds is None else now - seconds, action
+
+    def kept(self, verdict: Verdict, critic: Critic, observation: Observation | None, now: float) -> Verdict:
         """Return a verdict that does not draw another least risky action each period, nor for ever.
 
         The one before goes on unless the new one is clearly less risky: a robot that is thrown about falls the sooner.
 
         Args:
-            assembler: has the newest observation.
+            observation: that was decided on.
             now: s, steady clock.
         """
-        if verdict.decision is not Decision.LEAST_RISK:
+        if verdict.decision is not Decision.LEAST_RISK or observation is None:
             self.end()
             return verdict
         if self._since is None:
@@ -55,7 +63,7 @@ class LeastRisk:
             return replace(verdict, decision=Decision.HELD, action=self._contract.safe_action.copy(), reason=reason)
 
         def risk(action: np.ndarray) -> float:
-            score = float(critic.logits(assembler.vector(), action[np.newaxis])[0])
+            score = float(critic.logits(observation.vector, action[np.newaxis])[0])
             return score if math.isfinite(score) else math.inf
 
         before = risk(self._action)

@@ -20,10 +20,9 @@ from ssql_ros.contract.readings import Frame
 from ssql_ros.contract.stamped import JUMP
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.model.proposal import Proposal
-from ssql_ros.shield.backup import SafetyFilter
 from ssql_ros.shield.command_source import CommandSource
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
-from ssql_ros.shield.least_risk import LeastRisk
+from ssql_ros.shield.judgement import Basis, Draws, Judge
 from ssql_ros.shield.supervision import Supervision
 from ssql_ros.shield.tick import Mode, Tick
 
@@ -73,10 +72,9 @@ class ShieldLoop:
         self.inputs = Freshness(contract, simulated)
         self.source = CommandSource(contract)
         self.supervision = Supervision(contract, simulated)
-        self._filter = SafetyFilter(contract)
         self._owner: Decision | None = None  # BACKUP or FAULT, while it has the robot
         self._timer = timer
-        self._rng = np.random.default_rng(seed)
+        self._judge, self._draws = Judge(contract), Draws(seed)
         self._proposal: Proposal | None = None
         self._proposed_joints = np.empty(0)
         self._proposal_stamp = 0
@@ -87,7 +85,6 @@ class ShieldLoop:
         self._contradiction = ("", -math.inf)
         self._proposal_fault = ""
         self._decided_stamp: int | None = None
-        self._least_risk = LeastRisk(contract)
         # Of the newest tick, until it is settled: the frame, the verdict, whether the shield was taken out.
         self._pending: tuple[Frame | None, Verdict, bool] | None = None
         self._deadline = -math.inf
@@ -97,7 +94,7 @@ class ShieldLoop:
         self._deadline = now + self.contract.control_period
         self._fresh = False
         self._proposal = None
-        self._filter.reset()
+        self._judge.reset()
         self.source.start()
 
     # What comes in.
@@ -232,11 +229,12 @@ class ShieldLoop:
         proposal, joints = self._proposal, self._proposed_joints
         if not self.watching and not fault and proposal is not None:
             proposal, joints = self._approached(proposal, joints)
-        latched = None if disabled else self.supervision.verdict(self.critic)
-        verdict = latched if latched is not None else self._verdict(fault, proposal, now)
+        memory, supervision = self._judge.memory(self.critic, now), self.supervision
+        observation, draw, settings = self.observation(), self.ticks, self.settings
+        latched, outside = supervision.latched, supervision.outside
+        basis = Basis(now, observation, proposal, settings, memory, draw, fault, disabled, latched, outside)
+        verdict = self._judged(basis)
         stamp = newest.stamp if newest is not None else 0
-        if not disabled:
-            verdict = self.supervision.overruled(verdict, self.critic)
         self._decided_stamp = newest.stamp if newest is not None else None
         joint_command = None if self.watching else self._command(verdict, proposal, joints, clock or stamp)
         self.ticks += 1
@@ -256,9 +254,10 @@ class ShieldLoop:
             proposed,
             complete,
             fresh or heard,
-            self.settings,
             self.critic.id,
             missing,
+            basis,
+            self._draws.seed,
         )
 
     def settle(self) -> None:
@@ -323,7 +322,7 @@ class ShieldLoop:
         if newest is not None and newest.values is not None:
             self.supervision.observe(newest, latching=False)
         released = self.supervision.reset(self.observation_fault(now, clock))
-        self._filter.reset()
+        self._judge.reset()
         return released
 
     @property
@@ -346,9 +345,8 @@ class ShieldLoop:
         return self.inputs.fault(self.assembler.frames, self.assembler.newest, now, clock)
 
     def _fault(self, now: float, clock: int) -> str:
-        if self.mode is Mode.DISABLED:
-            return ""
-        return self.observation_fault(now, clock) or self._proposal_fault
+        disabled = self.mode is Mode.DISABLED
+        return ("" if disabled else self.observation_fault(now, clock)) or self._proposal_fault
 
     def _history_fault(self, missing: int) -> str:
         if not missing or self.mode is Mode.DISABLED or self.contract.observed.incomplete_history != "hold":
@@ -356,30 +354,15 @@ class ShieldLoop:
         total = self.contract.past("past_frames") + self.contract.past("past_actions")
         return f"history is not whole: {missing} of {total} entries were not measured"
 
-    def _verdict(self, fault: str, proposal: Proposal | None, now: float) -> Verdict:
-        safe = self.contract.safe_action
-        if fault:
-            self._least_risk.end()
-            return Verdict(Decision.HELD, safe.copy(), reason=fault)
-        if self.mode is Mode.DISABLED:
-            self._filter.reset()
-            if proposal is None or not now - proposal.time <= self.settings.max_proposal_age:
-                reason = self._proposal_fault or "no proposal: shield is disabled, and commands nothing"
-                return Verdict(Decision.HELD, safe.copy(), reason=reason)
-            return Verdict(Decision.PASSED, self.contract.clip(proposal.action), reason="shield is disabled")
-        try:
-            limit = math.inf
-            if self._timer is not None:
-                limit = self._timer() + self.settings.deadline * self.contract.control_period
-            late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
-            critic, settings = self.critic, self.settings
-            verdict = self._filter.decide(self.observation(), proposal, critic, settings, now, self._rng, late)
-            if verdict.reason.startswith("proposal is stale") and (why := self.inputs.jitter_of_answers()):
-                verdict = replace(verdict, reason=f"{verdict.reason}: {why}")
-            return self._least_risk.kept(verdict, critic, self.assembler, now)
-        except Exception as error:  # whatever it is, the robot needs a command now
-            reason = f"the decision failed: {type(error).__name__}: {error}"
-            return Verdict(Decision.HELD, safe.copy(), reason=reason)
+    def _judged(self, basis: Basis) -> Verdict:
+        limit = math.inf
+        if self._timer is not None:
+            limit = self._timer() + basis.settings.deadline * self.contract.control_period
+        late = None if self._timer is None else lambda: self._timer() > limit  # type: ignore[misc]
+        verdict = self._judge.judge(basis, self.critic, self._draws.at(basis.draw), late)
+        if verdict.reason.startswith("proposal is stale") and (why := self.inputs.jitter_of_answers()):
+            verdict = replace(verdict, reason=f"{verdict.reason}: {why}")
+        return verdict
 
     def change(self, **settings: Any) -> None:
         """Change shield settings, from the next decision on. Raises ValueError for one out of range."""

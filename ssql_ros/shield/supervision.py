@@ -11,9 +11,7 @@ counted, and what was predicted is held against what happened.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from ssql_ros.shield.decision import Decision, ShieldSettings, Verdict
 from ssql_ros.shield.domain_watch import DomainWatch
 from ssql_ros.shield.faults import Fault, FaultLatch
 from ssql_ros.shield.incidents import IncidentWatch
+from ssql_ros.shield.judgement import response_of
 
 WINDOW = 500  # decisions that the rates are of
 # From so many decisions on, and this share of them with nothing safe or with the backup, it is worth a warning.
@@ -99,24 +98,11 @@ class Supervision:
         """Tell whether the robot is inside its failure set and nothing is latched, though the contract says so."""
         return self.incidents.inside and self.latched is None and self._contract.on_incident != "continue"
 
-    def verdict(self, critic: Any) -> Verdict | None:
-        """Return what a latched fault means for this tick, None where nothing is latched. `critic`: in force."""
-        fault = self.latched
-        if fault is None:
-            return None
-        _, action = self._response(fault, critic)
-        return Verdict(Decision.FAULT, action, reason=f"latched, {fault.response}: {fault.words}")
-
-    def overruled(self, verdict: Verdict, critic: Any) -> Verdict:
-        """Return what becomes of a verdict far from the critic's training data. `critic`: in force."""
-        if self._contract.on_out_of_domain != "backup" or not self.domain.out or verdict.decision is Decision.HELD:
-            return verdict
-        contract, backup = self._contract, getattr(critic, "backup", None)
-        reason = f"out of domain: {self.domain.words()}"
-        decision = Decision.HELD if backup is None else Decision.BACKUP
-        action = contract.safe_action.copy() if backup is None else contract.clip(np.array(backup.action))
-        # Scored where the critic knows nothing: no number is better than that one.
-        return replace(verdict, decision=decision, action=action, q_action=math.nan, reason=reason)
+    @property
+    def outside(self) -> str:
+        """Return how far the robot is from the critic's training data, where the backup takes over for it; or ""."""
+        takes_over = self._contract.on_out_of_domain == "backup" and self.domain.out
+        return self.domain.words() if takes_over else ""
 
     def decided(self, verdict: Verdict, stamp: int, critic: Any, settings: ShieldSettings, watching: bool) -> None:
         """Take in a decision on the observation of `stamp` ns, and what it was taken with.
@@ -159,7 +145,7 @@ class Supervision:
         """
         fault, contract = self.latched, self._contract
         assert fault is not None
-        response, action = self._response(fault, critic)
+        response, action = response_of(fault, contract, critic)
         if response == "hold":
             return source.held(frame)
         wanted: np.ndarray | None = contract.joint_command(action)
@@ -169,13 +155,6 @@ class Supervision:
             # Where nothing is measured any more, what it was told last.
             wanted = contract.damped_command(frame, near) if frame is not None else source.last
         return None if wanted is None else source.towards(wanted)
-
-    def _response(self, fault: Fault, critic: Any) -> tuple[str, np.ndarray]:
-        """Return what goes to the robot: how, and the action (n_action,) for the account."""
-        contract, backup = self._contract, getattr(critic, "backup", None)
-        if fault.response == "backup" and backup is not None:
-            return "backup", contract.clip(np.array(backup.action))
-        return "damp" if fault.response == "damp" else "hold", contract.safe_action.copy()
 
     def reset(self, fault: str) -> str:
         """Release the fault in force; return what it was.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssql_ros.shield.decision import ShieldSettings, Verdict
+from ssql_ros.shield.decision import Verdict
+from ssql_ros.shield.judgement import Basis
 
 
 class Mode(enum.IntEnum):
@@ -29,9 +30,10 @@ class Tick:
         enforced: True when `verdict.action` is what goes to the robot.
         proposal: (n_action,), empty when none was fit to be decided on.
         complete: True when a proposal for a new observation caused the tick; False when the period ran out.
-        settings, bundle_id: thresholds and bundle that were decided with; others may be in force when this is told.
+        bundle_id: of the critic that judged; another may be in force when this is told.
         fresh: True when a proposal has come since the tick before.
         history_missing: how many entries of the observation's history stand in for what was not measured.
+        basis, seed: what it was taken from, thresholds included (see `judgement`).
     """
 
     verdict: Verdict
@@ -41,6 +43,7 @@ class Tick:
     proposal: np.ndarray
     complete: bool
     fresh: bool
-    settings: ShieldSettings
     bundle_id: str
     history_missing: int
+    basis: Basis
+    seed: int

@@ -29,6 +29,7 @@ from ssql_ros.contract.messages import (
     stamp_of,
 )
 from ssql_ros.msg import (
+    DecisionRecord,
     Episode,
     Incident,
     ModelAnnouncement,
@@ -39,7 +40,7 @@ from ssql_ros.msg import (
 )
 
 CONTRACT = load_contract(find_contract("minitaur"))
-OWN = (Episode, Incident, ModelAnnouncement, ModelStatus, Proposal, ShieldedAction, ShieldState)
+OWN = (DecisionRecord, Episode, Incident, ModelAnnouncement, ModelStatus, Proposal, ShieldedAction, ShieldState)
 
 
 def wired(message: object) -> object:
@@ -85,6 +86,8 @@ def values_for(kind: str) -> st.SearchStrategy:
         return st.one_of(st.lists(floats, max_size=9), st.builds(np.array, numbers, arrays), st.tuples(floats, floats))
     if kind == "sequence<uint8>":
         return st.one_of(st.binary(max_size=40), st.lists(whole_numbers(8), max_size=9))
+    if kind == "sequence<boolean>":
+        return st.one_of(st.lists(booleans, max_size=9), st.builds(np.array, st.lists(st.booleans(), max_size=9)))
     if kind.startswith("uint"):
         return whole_numbers(int(kind[4:]))
     # A string ends at a NUL in ROS.

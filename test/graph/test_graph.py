@@ -192,6 +192,11 @@ def test_demo_ends_with_a_bag_and_a_report_that_open(domain, tmp_path, capfd):
     (mcap,) = Path(folder / "bag").glob("*.mcap")
     accounts = [m.ros_msg for m in read_ros2_messages(str(mcap), topics=["/shield_node/shielded_action"])]
     assert accounts[0].bundle_id == monitor.bundle_id
+    # And each of the shield's decisions is the same when it is taken again.
+    assert ssql(["replay", str(folder / "bag"), "--quiet", "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert figures["decisions"] > 100 and figures["resampled"] > 0
+    assert (figures["different"], figures["without_bundle"], figures["unreadable"]) == (0, 0, 0)
     # A second run into the same folder would overwrite the first.
     assert ssql(["demo", "--out", str(folder)]) == 2
     assert str(folder) in capfd.readouterr().err
