@@ -13,7 +13,7 @@ import numpy as np
 from ssql_ros.bags.blocks import BlockReader
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, survey
-from ssql_ros.bags.roles import CONTEXT, Reader, block_reader_for, match_topics, reader_for
+from ssql_ros.bags.roles import CONTEXT, INTERVENTION, Reader, block_reader_for, match_topics, reader_for
 from ssql_ros.contract import Contract, ContractError
 from ssql_ros.data.transitions import RECOVERY, Reward, TransitionAssembler
 
@@ -46,6 +46,7 @@ def convert(
     namespace: str | None = None,
     n_context: int = 0,
     recovery: float = RECOVERY,
+    interventions: bool = False,
 ) -> Conversion:
     """Make rows of bags, one after the other. What of them cannot be read is told, and the rest is used.
 
@@ -54,13 +55,13 @@ def convert(
         progress: told how many messages were read since.
         namespace: see `roles.match_topics`.
         n_context: see `context_size`.
-        recovery: s, see `TransitionAssembler`.
+        recovery: s, interventions: see `TransitionAssembler`, `has_interventions`.
 
     Raises:
         BagError: none of the bags could be used; the text says why, of each.
     """
     problems: list[str] = []
-    aligner = TransitionAssembler(contract, reward, sink, n_context, recovery)
+    aligner = TransitionAssembler(contract, reward, sink, n_context, recovery, with_interventions=interventions)
     used = 0
     for bag in bags:
         try:
@@ -89,6 +90,20 @@ def context_size(
                 if role.name == CONTEXT and (size := _first_size(bag, topic, reader_for(role, contract, reward))):
                     return size
     return 0
+
+
+def has_interventions(
+    bags: Iterable[Survey], contract: Contract, reward: Reward | None, namespace: str | None = None
+) -> bool:
+    """Tell whether an operator could have had the robot in any of the bags."""
+    for bag in bags:
+        try:
+            roles = match_topics(contract, bag.topics, reward, namespace)
+        except BagError:
+            continue  # the conversion tells
+        if any(role.name == INTERVENTION for found in roles.values() for role in found):
+            return True
+    return False
 
 
 def _first_size(seen: Survey, topic: str, read: Reader) -> int:

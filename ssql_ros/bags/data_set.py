@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssql_ros.bags.conversion import Conversion, context_size, convert
+from ssql_ros.bags.conversion import Conversion, context_size, convert, has_interventions
 from ssql_ros.bags.definitions import BagError
 from ssql_ros.bags.reader import Survey, survey
 from ssql_ros.contract import Contract
@@ -58,8 +58,8 @@ class Source:
         }
 
 
-def read_bags(source: Source, make_sink: Callable[[int], Sink], show: bool = False) -> Conversion:
-    """Convert bags; `make_sink` returns what takes the rows, given how many numbers of context they have.
+def read_bags(source: Source, make_sink: Callable[[int, bool], Sink], show: bool = False) -> Conversion:
+    """Convert bags; `make_sink` returns what takes the rows, given what columns they have beside the others.
 
     Raises:
         BagError: none of the bags could be used; the text says why, of each.
@@ -67,10 +67,19 @@ def read_bags(source: Source, make_sink: Callable[[int], Sink], show: bool = Fal
     bags = [_surveyed(path) for path in source.bags]
     total = sum(topic.count for bag in bags for topic in bag.topics.values())
     n_context = context_size(bags, source.contract, source.reward, source.namespace)
-    sink = make_sink(n_context)
+    interventions = has_interventions(bags, source.contract, source.reward, source.namespace)
+    sink = make_sink(n_context, interventions)
     with tqdm(total=total, unit="message", unit_scale=True, disable=not show) as bar:
         return convert(
-            bags, source.contract, source.reward, sink, bar.update, source.namespace, n_context, source.recovery
+            bags,
+            source.contract,
+            source.reward,
+            sink,
+            bar.update,
+            source.namespace,
+            n_context,
+            source.recovery,
+            interventions,
         )
 
 
@@ -97,8 +106,9 @@ def make_data_set(source: Source, out: Path, facts: Mapping[str, Any], show: boo
     with ExitStack() as stack:
         writers: list[DataSetWriter] = []
 
-        def begin(n_context: int) -> Sink:
-            columns = transition_columns(contract.observation_size, contract.action_size, n_context)
+        def begin(n_context: int, interventions: bool) -> Sink:
+            sizes = contract.observation_size, contract.action_size, n_context
+            columns = transition_columns(*sizes, interventions)
             writers.append(stack.enter_context(DataSetWriter(out, columns)))
             return writers[0].add
 

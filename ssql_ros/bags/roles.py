@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,8 @@ from ssql_ros.bags.reader import TopicInfo
 from ssql_ros.contract import Contract, ContractError
 from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.messages import CommandReader, InputReader, field_reader, stamp_of
-from ssql_ros.contract.serialised import reader_of
-from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, PLACE, Reward
+from ssql_ros.contract.serialised import reader_of, taken_over
+from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, INTERVENTION, PLACE, Reward
 
 ACCOUNT_TOPIC, ACCOUNT = "shield_node/shielded_action", "ssql_ros/msg/ShieldedAction"
 PROPOSAL_TOPIC, PROPOSAL = "joint_proposals", "ssql_ros/msg/Proposal"
@@ -79,6 +80,9 @@ def match_topics(
         raise BagError(f"has no topic {missing}, which the contract needs; the bag has {_listed(topics)}")
     ((space, told),) = complete
     optional = [_Wanted(Role(CONTEXT, PROPOSAL), PROPOSAL_TOPIC), _Wanted(Role(ENDING, EPISODE), EPISODE_TOPIC)]
+    takeover = topics.get(_name(space, contract.commanded.takeover_topic))
+    if takeover is not None and takeover.count:  # without an operator, accounts need not be read
+        optional.append(_Wanted(Role(INTERVENTION, ACCOUNT), ACCOUNT_TOPIC))
     roles: dict[str, list[Role]] = {}
     for wanted in (*needed, told, *optional):
         name = _name(space, wanted.topic)
@@ -134,8 +138,11 @@ def reader_for(role: Role, contract: Contract, reward: Reward | None) -> Reader:
     """Return what reads the bytes of a message in its role: stamp in ns (0: not set), and values.
 
     The values of an input are its features, of COMMAND the action that was executed (n_action,), of PLACE the reward's
-    fields, of CONTEXT the context (n_context,), of ENDING nothing. The function raises ContractError.
+    fields, of CONTEXT the context (n_context,), of ENDING nothing, of INTERVENTION whether an operator had the robot.
+    The function raises ContractError.
     """
+    if role.name == INTERVENTION:
+        return _taken_over
     parse = reader_of(role.type, _refuse)
     values = _values_of(role, contract, reward)
 
@@ -191,7 +198,14 @@ def block_reader_for(role: Role, contract: Contract, reward: Reward | None) -> B
         return command_blocks(contract) if role.type == JOINT_STATE else None
     if role.name == PLACE:
         return place_blocks(reward.fields) if reward is not None else None
-    return None if role.name in (CONTEXT, ENDING) else input_blocks(contract, contract.inputs[role.name])
+    return None if role.name in (CONTEXT, ENDING, INTERVENTION) else input_blocks(contract, contract.inputs[role.name])
+
+
+def _taken_over(data: bytes) -> tuple[int, np.ndarray]:
+    try:
+        return stamp_of(reader_of(ACCOUNT, _refuse)(data)), np.array([taken_over(data)])
+    except struct.error as error:
+        raise ContractError(f"{ACCOUNT_TOPIC}: {len(data)} bytes are no whole {ACCOUNT}: {error}") from error
 
 
 def _refuse(data: bytes) -> Any:

@@ -158,7 +158,7 @@ def _status(outcome: Any) -> int:
 def _check(options: argparse.Namespace) -> int:
     from ssql_ros.bags.data_set import read_bags
 
-    outcome = read_bags(_source(options), lambda n_context: lambda row: None, show=not options.quiet)
+    outcome = read_bags(_source(options), lambda *_: lambda row: None, show=not options.quiet)
     _account(outcome, options)
     return _status(outcome)
 

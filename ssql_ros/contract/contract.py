@@ -152,6 +152,11 @@ class Commanded:
         """Return where a controller's plain commands are heard, before the shield."""
         return RAW_JOINT_COMMANDS if self.type == JOINT_STATE else f"{self.topic}_raw"
 
+    @property
+    def takeover_topic(self) -> str:
+        """Return where an operator's commands are heard, which come before the controller's."""
+        return f"{self.topic}_takeover"
+
 
 @dataclass(frozen=True)
 class Contract:

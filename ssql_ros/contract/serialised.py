@@ -20,6 +20,7 @@ PLAIN_CDR = b"\x00\x01"
 _HEADER = struct.Struct("<4xiII")  # stamp: s and ns; length of frame_id
 _COUNT = struct.Struct("<I")
 _FLAGS = struct.Struct("<B?")
+_TAKEN_OVER = struct.Struct("<32x12x?")  # after two scores, two thresholds and three counts
 _IMU = struct.Struct("<4d9d3d9d3d9d")
 _PLACE = struct.Struct("<7d")
 _POSE = struct.Struct("<7d36d")
@@ -281,6 +282,14 @@ def _shielded_action(data: bytes) -> ShieldedAction:
     proposal, end = _doubles(data, end + _FLAGS.size)
     action, _ = _doubles(data, end)
     return ShieldedAction(header, decision, enforced, proposal, action)
+
+
+def taken_over(data: bytes) -> bool:
+    """Return field `taken_over` of a ShieldedAction; raises struct.error for bytes that are no whole one."""
+    _, end = _header(data)
+    _, end = _doubles(data, end + _FLAGS.size)
+    _, end = _doubles(data, end)
+    return bool(_TAKEN_OVER.unpack_from(data, _at_8(end + 1))[0])  # after `rule`
 
 
 def _stamped(data: bytes) -> Stamped:

@@ -42,12 +42,15 @@ class Column:
     dtype: str = "float32"
 
 
-def transition_columns(n_observation: int, n_action: int, n_context: int = 0) -> dict[str, Column]:
+def transition_columns(
+    n_observation: int, n_action: int, n_context: int = 0, interventions: bool = False
+) -> dict[str, Column]:
     """Return the columns of transitions.
 
     observation, action, reward, next_observation: s_t, a_t executed, r of the step, s_(t+1); margin: l(s_t); incident:
     I(s_(t+1)); terminal: the episode ended for good in s_(t+1); episode: a number for all rows of one; stamp: ns, of
-    s_t; context, next_context: the behaviour policy's, where it was recorded.
+    s_t; context, next_context: the behaviour policy's, where it was recorded;
+    intervention: an operator had the robot, where one could.
     """
     columns = {
         "observation": Column(n_observation),
@@ -62,6 +65,8 @@ def transition_columns(n_observation: int, n_action: int, n_context: int = 0) ->
     }
     if n_context:
         columns |= {"context": Column(n_context), "next_context": Column(n_context)}
+    if interventions:
+        columns["intervention"] = Column(0, "bool")
     return columns
 
 

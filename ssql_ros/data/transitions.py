@@ -24,8 +24,9 @@ from ssql_ros.contract.leaps import place_leap
 from ssql_ros.contract.stamped import HORIZON, JUMP, NANOSECONDS, WINDOW, StampedBuffer
 
 # Beside the names of the contract's inputs: what was executed, what the reward reads, what the behaviour policy knew,
-# what the controller wanted, and where an episode was ended by whoever ran it.
+# what the controller wanted, where an episode was ended by whoever ran it, and whether an operator had the robot.
 COMMAND, PLACE, CONTEXT, PROPOSED, ENDING = "command", "place", "context", "proposed", "ending"
+INTERVENTION = "intervention"
 # Actions that a reward may look back on, the newest included.
 REMEMBERED = 3
 RECOVERY = 0.5  # s
@@ -82,6 +83,7 @@ class _Step:
     place: np.ndarray | None
     context: np.ndarray
     proposal: np.ndarray
+    intervention: bool
 
 
 class TransitionAssembler:
@@ -94,6 +96,7 @@ class TransitionAssembler:
         recovery: s, how long the state must be safe again after an incident before an episode begins.
         with_proposals: rows have "proposal" too: what the controller wanted, or what was executed where that is not
             known.
+        with_interventions: rows have "intervention" too.
 
     Attributes:
         counts: periods, which are rows and those of `LEFT_OUT`; `UNUSED`; episodes, incidents, clock_jumps,
@@ -109,6 +112,7 @@ class TransitionAssembler:
         n_context: int = 0,
         recovery: float = RECOVERY,
         with_proposals: bool = False,
+        with_interventions: bool = False,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.first_reset = ""
@@ -119,6 +123,7 @@ class TransitionAssembler:
         self._trigger = contract.observed.trigger
         self._place_age = 0 if reward is None else round(contract.inputs[reward.input].max_age * NANOSECONDS)
         self._no_context, self._with_proposals = np.full(n_context, np.nan), with_proposals
+        self._with_interventions = with_interventions
         self._recovery = round(recovery * NANOSECONDS)
         self._episode = -1
         self._restart()
@@ -127,7 +132,7 @@ class TransitionAssembler:
         """Forget everything: another beginning of time."""
         self._assembler = ObservationAssembler(self._contract, self.counts)
         self._held: dict[str, StampedBuffer[np.ndarray]] = {
-            role: StampedBuffer() for role in (PLACE, CONTEXT, PROPOSED, ENDING)
+            role: StampedBuffer() for role in (PLACE, CONTEXT, PROPOSED, ENDING, INTERVENTION)
         }
         self._newest: dict[str, int] = {}  # stamp, by role
         self._settled: int | None = None  # stamp of the newest frame that was decided on
@@ -278,7 +283,9 @@ class TransitionAssembler:
         else:
             proposal = self._near(PROPOSED, stamp)
             proposal = command[1] if proposal is None else proposal
-            self._before = _Step(stamp, observation, margin, command[1], place, context, proposal)
+            taken = self._near(INTERVENTION, stamp)
+            intervention = taken is not None and bool(taken[0])
+            self._before = _Step(stamp, observation, margin, command[1], place, context, proposal, intervention)
         if last:
             self._inside = None
 
@@ -347,6 +354,8 @@ class TransitionAssembler:
             row |= {"context": step.context, "next_context": context}
         if self._with_proposals:
             row["proposal"] = step.proposal
+        if self._with_interventions:
+            row["intervention"] = step.intervention
         self._sink(row)
 
 

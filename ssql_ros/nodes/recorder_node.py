@@ -50,7 +50,12 @@ TAKE_SECONDS = 0.005
 def contract_topics(contract: Contract) -> list[str]:
     """Return the relative names of the topics that a run by this contract is made of."""
     inputs = [source.topic for source in contract.inputs.values()]
-    commands = [contract.commanded.topic, contract.commanded.raw_topic, *COMMAND_TOPICS]
+    commands = [
+        contract.commanded.topic,
+        contract.commanded.raw_topic,
+        contract.commanded.takeover_topic,
+        *COMMAND_TOPICS,
+    ]
     return list(dict.fromkeys([*inputs, *commands, *SHIELD_TOPICS, *OTHER_TOPICS]))
 
 

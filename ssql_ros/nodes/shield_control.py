@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.msg import DecisionRecord, ShieldedAction
@@ -58,7 +58,10 @@ class ShieldControl(ShieldInputs):
         self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
         self._records = node.create_publisher(DecisionRecord, "~/decision_records", EVENT)
-        self._reset = node.create_service(Trigger, "~/reset_fault", guard.service("reset_fault", self._on_reset_fault))
+        offered = (Trigger, "reset_fault", self._on_reset_fault), (SetBool, "take_over", self._on_take_over)
+        self._services = [
+            node.create_service(kind, f"~/{name}", guard.service(name, serve)) for kind, name, serve in offered
+        ]
         super().__init__(node, loop, guard)
 
     def _on_reset_fault(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -71,6 +74,15 @@ class ShieldControl(ShieldInputs):
             return response
         response.success, response.message = True, f"released: {released}"
         self._node.get_logger().info(f"~/reset_fault: released: {released}")
+        return response
+
+    def _on_take_over(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        with self.lock:
+            self.loop.takeover.lock(request.data)
+        topic = self._node.resolve_topic_name(self.takeover_topic)
+        what = f"only commands on {topic} count" if request.data else "the controller has the robot"
+        response.success, response.message = True, what
+        self._node.get_logger().info(f"~/take_over: {what}")
         return response
 
     @property
@@ -117,7 +129,8 @@ class ShieldControl(ShieldInputs):
         super().disconnect()
         for publisher in (self._command, self._account, self._interventions, self._records):
             self._node.destroy_publisher(publisher)
-        self._node.destroy_service(self._reset)
+        for service in self._services:
+            self._node.destroy_service(service)
 
     # What goes out.
 
@@ -207,6 +220,7 @@ class ShieldControl(ShieldInputs):
             candidates_scored=verdict.scored,
             candidates_safe=verdict.safe,
             history_missing=tick.history_missing,
+            taken_over=tick.taken_over,
             decision_time=seconds,
             bundle_id=tick.bundle_id,
             reason=verdict.reason,

@@ -8,6 +8,8 @@ from typing import Any
 from ssql_ros.contract.health import fallen
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.nodes.shield_control import ShieldControl
+from ssql_ros.ros.graph_watch import GraphWatch
+from ssql_ros.ros.process import COMMAND, SENSOR
 from ssql_ros.shield.decision import Decision
 from ssql_ros.shield.loop import ShieldLoop
 
@@ -26,6 +28,7 @@ def supervised_fields(loop: ShieldLoop) -> dict[str, Any]:
         "latched": latched is not None,
         "fault_reason": "" if latched is None else latched.words,
         "incidents": supervision.incidents.incidents,
+        "taken_over": loop.taken_over,
         "margin": math.nan if judged is None else judged.margin,
         "margin_unit": "" if judged is None else judged.unit,
         "out_of_domain": domain.out,
@@ -46,6 +49,8 @@ def supervised_values(loop: ShieldLoop) -> dict[str, str]:
     supervision = loop.supervision
     judged = supervision.incidents.newest
     values = {
+        "taken_over": str(loop.taken_over).lower(),
+        "overridden_proposals": str(loop.takeover.overridden),
         "on_incident": loop.contract.on_incident,
         "incidents": str(supervision.incidents.incidents),
         "margin": "not known" if judged is None else f"{judged.margin:.4g} {judged.unit}",
@@ -60,6 +65,22 @@ def supervised_values(loop: ShieldLoop) -> dict[str, str]:
         ended = fault.ended or f"latched, {fault.response}"
         values[f"fault {i}"] = f"{fault.stamp / NANOSECONDS:.3f} {fault.words}; {ended}"
     return values
+
+
+def graph_watch(node: Any, control: ShieldControl) -> GraphWatch:
+    """Return what looks at the topics of a shield's control for others that must not be there."""
+    contract, loop = control.loop.contract, control.loop
+    inputs = {name: contract.inputs[name].topic for name in contract.observed_inputs}
+    return GraphWatch(
+        node,
+        contract.commanded.topic,
+        control.proposals,
+        inputs,
+        COMMAND,
+        SENSOR,
+        lambda name: loop.assembler.frames.told_apart(name),
+        control.takeover_topic,
+    )
 
 
 def fallen_at(control: ShieldControl) -> str:

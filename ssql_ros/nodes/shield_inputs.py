@@ -32,6 +32,7 @@ class ShieldInputs:
         lock: hold it to read or change the loop.
         inputs: names of the topics that observations come from.
         proposals: names of the topics that proposals come from.
+        takeover_topic: of the one that an operator's come from.
     """
 
     def __init__(self, node: Any, loop: ShieldLoop, guard: Guard) -> None:
@@ -54,6 +55,8 @@ class ShieldInputs:
             "forward_commands_raw": (Float64MultiArray, self._array_reader("forward_commands_raw")),
         }
         self.proposals = list(readers)
+        self.takeover_topic = takeover = contract.commanded.takeover_topic
+        readers[takeover] = message_type(contract.commanded.type), self._joint_command_reader(takeover, operator=True)
         subscribed = [
             *((message_type(source.type), source.topic, self._reader(source.name), SENSOR) for source in sources),
             *((kind, topic, receive, COMMAND) for topic, (kind, receive) in readers.items()),
@@ -106,7 +109,7 @@ class ShieldInputs:
 
         return receive
 
-    def _joint_command_reader(self, topic: str) -> Callable[[bytes], None]:
+    def _joint_command_reader(self, topic: str, operator: bool = False) -> Callable[[bytes], None]:
         parse, reader = parser_of(self._contract.commanded.type), CommandReader(self._contract, topic)
 
         def receive(data: bytes) -> None:
@@ -115,9 +118,9 @@ class ShieldInputs:
                 message = parse(data)
                 stamp = self._stamp_of(message, topic)
             except ContractError as error:
-                self._refuse(str(error), 0, arrival)
+                self._refuse(str(error), 0, arrival, operator)
                 return
-            self._propose(lambda: reader.joint_command(message), stamp, arrival)
+            self._propose(lambda: reader.joint_command(message), stamp, arrival, operator)
 
         return receive
 
@@ -140,23 +143,23 @@ class ShieldInputs:
             self._refuse(f"{topic}: {len(data)} bytes are not a whole {kind.__name__}: {error}", 0, arrival)
             return None
 
-    def _propose(self, read: Callable[[], np.ndarray], stamp: int, arrival: float) -> None:
+    def _propose(self, read: Callable[[], np.ndarray], stamp: int, arrival: float, operator: bool = False) -> None:
         try:
             joints = read()
             action = self._contract.action_of(joints)
         except ContractError as error:
-            self._refuse(str(error), stamp, arrival)
+            self._refuse(str(error), stamp, arrival, operator)
             return
-        self._take(action, joints, stamp, arrival)
+        self._take(action, joints, stamp, arrival, operator=operator)
 
-    def _take(self, action: np.ndarray, joints: np.ndarray, stamp: int, arrival: float, **distribution: Any) -> None:
+    def _take(self, action: np.ndarray, joints: np.ndarray, stamp: int, arrival: float, **told: Any) -> None:
         """Hand a proposal to the loop, and on to the robot where the loop only watches."""
         stamp = stamp if self._stamped else 0
         with self.lock:
             loop = self.loop
-            if stamp:
+            if stamp and not told.get("operator"):
                 loop.inputs.answers.hear(stamp, arrival, self._now())
-            taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **distribution)
+            taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **told)
             self._proposed(joints, stamp, arrival, taken)
 
     def _proposal_reader(self, topic: str) -> Callable[[bytes], None]:
@@ -191,10 +194,10 @@ class ShieldInputs:
             )
         return stamp
 
-    def _refuse(self, fault: str, stamp: int, arrival: float) -> None:
+    def _refuse(self, fault: str, stamp: int, arrival: float, operator: bool = False) -> None:
         self._log(fault)
         with self.lock:
-            self.loop.unreadable_proposal(fault, stamp)
+            self.loop.unreadable_proposal(fault, stamp, arrival, operator)
             self._answer(arrival)
 
     def _log(self, fault: str) -> None:

@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 from ssql_ros.contract import find_contract, load_contract
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.nodes.shield_control import ShieldControl
-from ssql_ros.nodes.shield_facts import fallen_at
+from ssql_ros.nodes.shield_facts import fallen_at, graph_watch
 from ssql_ros.nodes.shield_models import ShieldModels
 from ssql_ros.nodes.shield_parameters import PARAMETERS
 from ssql_ros.nodes.shield_report import ShieldReport
@@ -27,7 +27,7 @@ from ssql_ros.ros.graph_watch import GraphWatch
 from ssql_ros.ros.guard import Guard, GuardedLifecycle
 from ssql_ros.ros.model_receiver import Inspected, ModelReceiver, Served
 from ssql_ros.ros.parameters import declare
-from ssql_ros.ros.process import COMMAND, SENSOR, run_node
+from ssql_ros.ros.process import run_node
 from ssql_ros.shield.critic_limits import epsilon_of, in_words
 from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.scoring_time import SHARE, stage_sizes
@@ -66,20 +66,18 @@ class ShieldNode(GuardedLifecycle):
         settings, mode = models.settings(critic), self._mode()
         simulated = bool(self.get_parameter("use_sim_time").value)
         loop = ShieldLoop(
-            self.contract, critic, settings, mode, self.value_of("seed"), simulated=simulated, timer=time.monotonic
+            self.contract,
+            critic,
+            settings,
+            mode,
+            self.value_of("seed"),
+            simulated,
+            time.monotonic,
+            self.value_of("takeover_timeout"),
         )
         forward = self.value_of("command_type") == "forward"
         self._control = ShieldControl(self, loop, self.guard, forward, self._activate_once, self._said.decided)
-        inputs = {name: self.contract.inputs[name].topic for name in self.contract.observed_inputs}
-        self._watch = GraphWatch(
-            self,
-            self.contract.commanded.topic,
-            self._control.proposals,
-            inputs,
-            COMMAND,
-            SENSOR,
-            lambda name: loop.assembler.frames.told_apart(name),
-        )
+        self._watch = graph_watch(self, self._control)
         self._said.follow(self._control, self._watch)
         self._offered = [
             self.create_service(SetBool, "~/enable", self.guard.service("enable", self._on_enable)),

@@ -31,5 +31,13 @@ PARAMETERS = (
     Parameter(
         "realtime_priority", 0, "SCHED_FIFO priority of the threads that decide; 0: normal", low=0, high=99, fixed=True
     ),
+    Parameter(
+        "takeover_timeout",
+        0.5,
+        "s, how long an operator's command counts, and how long after the last one the controller is kept out",
+        low=0.02,
+        high=60.0,
+        fixed=True,
+    ),
     *model_receiver.PARAMETERS,
 )

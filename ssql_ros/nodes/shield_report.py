@@ -49,6 +49,7 @@ class ShieldReport:
         self._answered = self._unanswered = self._incidents = 0
         self._summary_at = self._reminded_at = 0.0
         self._reminded = ""  # what it waited for when that was last told, without its figures
+        self._taken_over = False
         self._waited = ""  # what it waited for at the last look
 
     def follow(self, control: ShieldControl | None, watch: GraphWatch | None) -> None:
@@ -60,6 +61,10 @@ class ShieldReport:
         self._answered += tick.fresh
         self._unanswered += not tick.fresh
         self._note_incident(tick)
+        if tick.taken_over is not self._taken_over:
+            self._taken_over = tick.taken_over
+            whose = "an operator's commands count" if tick.taken_over else "the controller's commands count again"
+            self.change(whose, bad=tick.taken_over)
         verdict = tick.verdict
         kind = verdict.decision.name if verdict.decision in NEWS else "deciding"
         key = f"{kind}: {kind_of(verdict.reason)}" if verdict.decision is Decision.HELD else kind

@@ -21,6 +21,7 @@ class GraphWatch:
         commanded: topic of the commands that it publishes; `proposals`: of those that it takes.
         inputs: topics of the sensors, by the name of the contract's input.
         command_qos, sensor_qos: what it offers and asks for there.
+        takeover: topic of an operator's commands; empty: there is none.
         publishers_allowed: how many publishers of an input can be told apart by what they publish; None: any number.
 
     Attributes:
@@ -36,6 +37,7 @@ class GraphWatch:
         command_qos: QoSProfile,
         sensor_qos: QoSProfile,
         publishers_allowed: Callable[[str], int | None],
+        takeover: str = "",
     ) -> None:
         self.problems: dict[str, str] = {}
         self._node, self._commanded, self._proposals = node, commanded, list(proposals)
@@ -45,6 +47,7 @@ class GraphWatch:
             (commanded, self._look_at_commands),
             *((topic, self._look_at_proposals(topic)) for topic in proposals),
             *((topic, self._look_at_input(name, topic)) for name, topic in inputs.items()),
+            *((topic, self._look_at_takeover(topic)) for topic in [takeover] if topic),
         ]
         self._turn = 0
 
@@ -106,6 +109,16 @@ class GraphWatch:
                     f"{', '.join(several)}; let one of them run"
                 )
             return self._incompatible(name, found, lambda other: (other, self._command_qos))
+
+        return look
+
+    def _look_at_takeover(self, topic: str) -> Callable[[], str]:
+        def look() -> str:
+            found = self._publishers(topic)
+            if len(found) > 1:
+                names = ", ".join(sorted(map(node_of, found)))
+                return f"{len(found)} operators command on {topic}: {names}; let one of them do so at a time"
+            return self._incompatible(topic, found, lambda other: (other, self._command_qos))
 
         return look
 

@@ -24,6 +24,7 @@ from ssql_ros.shield.command_source import CommandSource
 from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
 from ssql_ros.shield.judgement import Basis, Draws, Judge
 from ssql_ros.shield.supervision import Supervision
+from ssql_ros.shield.takeover import Takeover
 from ssql_ros.shield.tick import Mode, Tick
 
 # A proposal may come a quarter of a period late before the last one is used again: well inside the driver's time-out of
@@ -42,6 +43,7 @@ class ShieldLoop:
     Args:
         simulated: the node's clock is /clock.
         timer: s on the steady clock, for the deadline of a decision; None: it has none.
+        takeover_timeout: s, see `Takeover`.
 
     Attributes:
         counts: decisions so far, by `Decision`.
@@ -49,6 +51,7 @@ class ShieldLoop:
         dropped: proposals that came after a newer one.
         inputs: how the inputs come, and what is wrong with them.
         supervision: incidents and faults, beside the decisions.
+        takeover: whether an operator has the robot, and `taken_over`: whether the newest proposal was to be theirs.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ShieldLoop:
         seed: int = 0,
         simulated: bool = False,
         timer: Callable[[], float] | None = None,
+        takeover_timeout: float = 0.5,
     ) -> None:
         self.contract = contract
         self.critic = critic
@@ -74,6 +78,7 @@ class ShieldLoop:
         self.supervision = Supervision(contract, simulated)
         self._owner: Decision | None = None  # BACKUP or FAULT, while it has the robot
         self._timer = timer
+        self.takeover, self.taken_over = Takeover(takeover_timeout), False
         self._judge, self._draws = Judge(contract), Draws(seed)
         self._proposal: Proposal | None = None
         self._proposed_joints = np.empty(0)
@@ -135,15 +140,23 @@ class ShieldLoop:
         joint_command: np.ndarray,
         stamp: int,
         time: float,
+        operator: bool = False,
         **distribution: Any,
     ) -> bool:
-        """Take in a proposal; return False where a newer one was there, and this one is dropped.
+        """Take in a proposal; return False where it is dropped: a newer one was there, or another has the robot.
 
         Args:
             stamp: ns, of the observation that it answers; 0: not stamped.
             time: s on the steady clock, when it was made.
+            operator: an operator's, not the controller's.
             distribution: `mean`, `std`, `low`, `high`, `squashed` of `Proposal`, as far as they are known.
         """
+        if operator:
+            self.takeover.hear(time)
+        self._hand_over(time)
+        if operator is not self.taken_over:
+            self.takeover.overridden += not operator
+            return False
         if 0 < stamp < self._proposal_stamp and self._proposal_stamp - stamp < JUMP:
             self.dropped += 1
             return False
@@ -155,13 +168,29 @@ class ShieldLoop:
         self._heard = True
         return True
 
+    def _hand_over(self, now: float) -> None:
+        """Forget what was proposed and how it was judged where an operator has taken over, or given back."""
+        if self.taken_over is (has := self.takeover.has(now)):
+            return
+        self.taken_over = has
+        self._proposal, whom = None, "taken over: no command of the operator yet"
+        self._proposal_fault = whom if self.taken_over else "no new command of the controller"
+        self._proposal_stamp, self._fresh, self._lag = 0, False, 0
+        self.source.change()
+        self._judge.reset()
+
     def _note_lag(self, stamp: int) -> None:
         newest = self.assembler.newest
         before = self.assembler.before(newest) if newest is not None else None
         self._lag = self._lag + 1 if before is not None and stamp == before.stamp else 0
 
-    def unreadable_proposal(self, fault: str, stamp: int) -> None:
+    def unreadable_proposal(self, fault: str, stamp: int, time: float, operator: bool = False) -> None:
         """Note that a proposal came that could not be read: the safe action follows, until a readable one comes."""
+        if operator:
+            self.takeover.hear(time)
+        self._hand_over(time)
+        if operator is not self.taken_over:
+            return
         self._proposal, self._proposal_fault = None, fault
         self._proposal_stamp, self._fresh = stamp, True
 
@@ -211,8 +240,8 @@ class ShieldLoop:
             clock: ns on the node's clock; 0: it is not set.
             settle: False: the caller sends the command first, and then calls `settle`.
         """
-        complete = self.input_complete()
-        period = self.contract.control_period
+        self._hand_over(now)
+        complete, period = self.input_complete(), self.contract.control_period
         if now > self._deadline + 0.5 * period:
             self.missed_periods += 1
         # A tick without news keeps the rate of one a period; one that news caused allows the next the slack.
@@ -229,13 +258,15 @@ class ShieldLoop:
         proposal, joints = self._proposal, self._proposed_joints
         if not self.watching and not fault and proposal is not None:
             proposal, joints = self._approached(proposal, joints)
-        memory, supervision = self._judge.memory(self.critic, now), self.supervision
-        observation, draw, settings = self.observation(), self.ticks, self.settings
+        memory, supervision, settings = self._judge.memory(self.critic, now), self.supervision, self.settings
+        observation, draw = self.observation(), self.ticks
+        if self.taken_over:  # an operator's commands come more slowly than a controller's
+            settings = replace(settings, max_proposal_age=self.takeover.timeout)
         latched, outside = supervision.latched, supervision.outside
         basis = Basis(now, observation, proposal, settings, memory, draw, fault, disabled, latched, outside)
         verdict = self._judged(basis)
-        stamp = newest.stamp if newest is not None else 0
         self._decided_stamp = newest.stamp if newest is not None else None
+        stamp = self._decided_stamp or 0
         joint_command = None if self.watching else self._command(verdict, proposal, joints, clock or stamp)
         self.ticks += 1
         self._holding = verdict.decision is Decision.HELD
@@ -258,6 +289,7 @@ class ShieldLoop:
             missing,
             basis,
             self._draws.seed,
+            self.taken_over,
         )
 
     def settle(self) -> None:
@@ -308,10 +340,9 @@ class ShieldLoop:
             command = self.contract.joint_command(verdict.action)
         wanted = command if owner is Decision.BACKUP else self._proposed_joints
         # What was limited once is on its way, and is not to be braked for.
-        once = command is joints and joints is not self._proposed_joints
-        limited = command if once else self.source.limited(command)
-        self.source.sent(limited, arrived=self.source.limited(wanted) is wanted)
-        command = limited
+        if command is not joints or joints is self._proposed_joints:
+            command = self.source.limited(command)
+        self.source.sent(command, arrived=self.source.limited(wanted) is wanted)
         # As whoever hears the command has it, so that a bag and the policy have the same history to the last bit.
         self.assembler.executed(self.contract.clip(self.contract.nearest_action(command)))
         return command

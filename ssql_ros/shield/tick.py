@@ -33,6 +33,7 @@ class Tick:
         bundle_id: of the critic that judged; another may be in force when this is told.
         fresh: True when a proposal has come since the tick before.
         history_missing: how many entries of the observation's history stand in for what was not measured.
+        taken_over: an operator had the robot.
         basis, seed: what it was taken from, thresholds included (see `judgement`).
     """
 
@@ -47,3 +48,4 @@ class Tick:
     history_missing: int
     basis: Basis
     seed: int
+    taken_over: bool

@@ -68,6 +68,7 @@ def test_a_converted_bag_is_a_data_set_that_tells_where_it_comes_from(bag: Path,
     data = DataSet(out)
     assert len(data) == account["rows"] > 900
     assert data["observation"].shape == (len(data), 120)
+    assert "intervention" not in data.names  # nobody could have taken it over
     assert isinstance(data["observation"], np.memmap)
     episodes = data.episodes()
     assert len(episodes) == account["episodes"] >= 2
@@ -217,7 +218,7 @@ def test_where_no_command_was_recorded_the_shield_s_account_says_what_was_execut
             at = store.types["builtin_interfaces/msg/Time"](stamp // 10**9, stamp % 10**9)
             header = store.types["std_msgs/msg/Header"](at, "")
             pair = (other, action) if enforced else (action, other)
-            scores = (1, 0.1, 0.1, 0.2, math.nan, 1, 1, 0, 1e-5, "0" * 16, "")
+            scores = (1, 0.1, 0.1, 0.2, math.nan, 1, 1, 0, False, 1e-5, "0" * 16, "")
             account = store.types[SHIELDED](header, 0, enforced, *pair, *scores)
             writer.write("/shield_node/shielded_action", time, bytes(store.serialize_cdr(account, SHIELDED)))
     rows: list[dict] = []

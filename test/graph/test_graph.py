@@ -195,7 +195,7 @@ def test_demo_ends_with_a_bag_and_a_report_that_open(domain, tmp_path, capfd):
     # And each of the shield's decisions is the same when it is taken again.
     assert ssql(["replay", str(folder / "bag"), "--quiet", "--json"]) == 0
     figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
-    assert figures["decisions"] > 100 and figures["resampled"] > 0
+    assert min(figures["decisions"] - 100, figures["resampled"]) > 0
     assert (figures["different"], figures["without_bundle"], figures["unreadable"]) == (0, 0, 0)
     # A second run into the same folder would overwrite the first.
     assert ssql(["demo", "--out", str(folder)]) == 2

@@ -30,11 +30,15 @@ def test_ctrl_c_among_conversions_ends_a_client_in_order(domain, interrupting):
     with raising(), Client("hears") as client:
         client.node.create_subscription(Float64, "heard", lambda _: None, 10)
         publisher, message = client.node.create_publisher(Float64, "heard", 10), Float64(data=1.0)
-        with pytest.raises(Interrupted):
-            interrupting.append(True)
+
+        def heard_for_ever():
             while True:
                 publisher.publish(message)
                 client.spin(0.1)
+
+        interrupting.append(True)
+        with pytest.raises(Interrupted):
+            heard_for_ever()
         client.spin(0.0)
 
 
@@ -42,9 +46,14 @@ def test_a_second_ctrl_c_does_not_wait():
     from ssql_ros.processes.interrupts import deferred
 
     reached = []
-    with raising(), pytest.raises(Interrupted), deferred():
-        signal.raise_signal(signal.SIGINT)
-        reached.append(1)
-        signal.raise_signal(signal.SIGINT)
-        reached.append(2)
+
+    def twice():
+        with raising(), deferred():
+            signal.raise_signal(signal.SIGINT)
+            reached.append(1)
+            signal.raise_signal(signal.SIGINT)
+            reached.append(2)
+
+    with pytest.raises(Interrupted):
+        twice()
     assert reached == [1]

@@ -158,7 +158,7 @@ def test_whatever_comes_commands_never_stop_and_no_frame_is_answered_twice(event
             k += 1
             robot.observe(k)
         elif event == "garbage":
-            robot.loop.unreadable_proposal("garbage", stamp(k))
+            robot.loop.unreadable_proposal("garbage", stamp(k), robot.now)
         elif event in ("answer", "old", "unstamped"):
             robot.propose(0.5, {"answer": k, "old": k - 1, "unstamped": None}[event])
         ticks = [(robot.now, robot.tick())] if robot.due() else []
@@ -234,7 +234,7 @@ def test_unreadable_proposal_is_held_at_once_with_its_fault_until_a_good_one():
     robot = Robot()
     robot.step(1, 0.5)
     robot.observe(2)
-    robot.loop.unreadable_proposal("joint_commands_raw: joint0 is nan", stamp(2))
+    robot.loop.unreadable_proposal("joint_commands_raw: joint0 is nan", stamp(2), robot.now)
     assert robot.due()
     tick = robot.tick()
     assert (tick.complete, tick.verdict.decision) == (True, Decision.HELD)
@@ -370,7 +370,7 @@ def test_replacement_and_held_action_land_in_the_history():
     robot = Robot(safe_below=-0.5)
     replacement = robot.step(1, 0.9).verdict.action[0]
     robot.observe(2)
-    robot.loop.unreadable_proposal("garbage", stamp(2))
+    robot.loop.unreadable_proposal("garbage", stamp(2), robot.now)
     robot.tick()
     robot.observe(3)
     assert robot.loop.observation().vector[8:10].tolist() == pytest.approx([0.5 * 0.25, 0.5 * replacement])
@@ -393,7 +393,7 @@ def test_counts_reasons_and_ticks_add_up():
     robot = Robot(safe_below=0.0)
     for k, action in enumerate((-0.5, 0.9, -0.5, 0.8)):
         robot.step(k, action)
-    robot.loop.unreadable_proposal("garbage", 0)
+    robot.loop.unreadable_proposal("garbage", 0, robot.now)
     robot.tick()
     assert dict(robot.loop.counts) == {Decision.PASSED: 2, Decision.RESAMPLED: 2, Decision.HELD: 1}
     assert (robot.loop.ticks, robot.loop.last_reason) == (5, "garbage")
@@ -551,7 +551,7 @@ def test_command_moves_no_faster_than_the_contract_says_where_its_source_changes
     for k in range(60):
         if k in range(20, 30):
             robot.observe(k)
-            robot.loop.unreadable_proposal("garbage", stamp(k))
+            robot.loop.unreadable_proposal("garbage", stamp(k), robot.now)
             tick = robot.tick()
             robot.now += PERIOD
         else:
@@ -571,6 +571,91 @@ def test_held_pose_is_the_measured_one():
     assert robot.run(0.1)[-1][1].joint_command is None  # not known yet
     robot.loop.read("imu", stamp(1), robot.now, 0, np.array([0.0]))
     robot.loop.read("joints", stamp(1), robot.now, 0, np.array([0.321]))
-    robot.loop.unreadable_proposal("garbage", stamp(1))
+    robot.loop.unreadable_proposal("garbage", stamp(1), robot.now)
     commands = [tick.joint_command.tolist() for _, tick in robot.run(0.1)]
     assert commands == [[0.321]] * len(commands)
+
+
+# An operator
+
+
+def operate(robot: Robot, action: float, k: int | None = None) -> bool:
+    command = CONTRACT.joint_command(np.array([action]))
+    return robot.loop.propose(np.array([action]), command, 0 if k is None else stamp(k), robot.now, operator=True)
+
+
+def test_an_operators_commands_come_first_while_they_come_and_are_judged_too():
+    robot = Robot(safe_below=0.5)
+    robot.step(1, 0.2)
+    robot.observe(2)
+    assert operate(robot, 0.4)
+    robot.propose(0.3, 2)
+    tick = robot.tick()
+    assert (tick.taken_over, tick.proposal.tolist(), robot.loop.takeover.overridden) == (True, [0.4], 1)
+    # Slower than the robot's period, and unsafe now: another is drawn near what the operator wants.
+    robot.now += PERIOD
+    robot.observe(3)
+    operate(robot, 0.6)
+    assert robot.tick().verdict.decision is Decision.RESAMPLED
+    for k in range(4, 20):
+        robot.now += PERIOD
+        robot.observe(k)
+        robot.propose(0.3, k)
+        tick = robot.tick()
+        assert (tick.taken_over, tick.verdict.decision) == (True, Decision.RESAMPLED)
+
+
+def test_the_controller_has_the_robot_again_once_the_operator_lets_go():
+    robot = Robot()
+    robot.step(1, 0.2)
+    robot.observe(2)
+    operate(robot, 0.4)
+    robot.tick()
+    robot.now += robot.loop.takeover.timeout + 0.001
+    robot.observe(40)
+    held = robot.tick()
+    assert (held.taken_over, held.verdict.decision) == (False, Decision.HELD)
+    assert held.verdict.reason == "no new command of the controller"
+    robot.now += PERIOD
+    assert robot.step(41, 0.3).verdict.decision is Decision.PASSED
+    # A message that was long on its way does not hand it back to the operator.
+    assert robot.loop.propose(np.array([0.1]), SAFE_COMMAND, 0, robot.now - 0.3)
+    assert not robot.loop.taken_over
+
+
+def test_a_lock_keeps_the_controller_out_also_while_the_operator_says_nothing():
+    robot = Robot()
+    robot.step(1, 0.2)
+    robot.loop.takeover.lock(True)
+    for k in range(2, 60):
+        robot.observe(k)
+        robot.propose(0.3, k)
+        tick = robot.tick()
+        assert (tick.taken_over, tick.verdict.decision) == (True, Decision.HELD)
+        assert tick.verdict.reason == "taken over: no command of the operator yet"
+        robot.now += PERIOD
+    robot.observe(60)
+    operate(robot, 0.4)
+    assert robot.tick().verdict.decision is Decision.PASSED
+    robot.loop.takeover.lock(False)
+    robot.now += PERIOD
+    tick = robot.step(61, 0.3)
+    assert (tick.taken_over, tick.proposal.tolist()) == (False, [0.3])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 0.4), st.sampled_from([None, True, False])), max_size=60))
+def test_whoever_has_the_robot_is_who_was_decided_on(events):
+    """Operator's actions are negative, the controller's positive: no decision ever is on the other's."""
+    robot = Robot()
+    for k, (operator, pause, lock) in enumerate(events, 1):
+        robot.now += PERIOD + pause
+        if lock is not None:
+            robot.loop.takeover.lock(lock)
+        robot.observe(k)
+        if operator:
+            operate(robot, -0.3)
+        else:
+            robot.propose(0.3, k)
+        tick = robot.tick()
+        if tick.proposal.size:
+            assert bool(tick.proposal[0] < 0.0) is tick.taken_over
