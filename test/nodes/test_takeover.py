@@ -67,8 +67,9 @@ def test_an_operator_takes_over_and_gives_back_and_the_data_set_says_when(robot,
         # He falls silent, and the controller has the robot again; then he locks it, and nothing is done without him.
         robot.hear(lambda a: not a.taken_over and a.decision == ShieldedAction.PASSED, send)
         assert robot.call(SetBool, "shield_node/take_over", data=True).success
-        held = robot.hear(lambda a: a.taken_over, send)
-        assert (held.decision, held.reason) == (ShieldedAction.HELD, "taken over: no command of the operator yet")
+        why = "taken over: no command of the operator yet"
+        held = robot.hear(lambda a: a.taken_over and a.reason == why, send)
+        assert held.decision == ShieldedAction.HELD
         answer = robot.call(SetBool, "shield_node/take_over", data=False)
         assert answer.message == "the controller has the robot"
         robot.hear(lambda a: not a.taken_over and a.decision == ShieldedAction.PASSED, send)
