@@ -283,8 +283,7 @@ class TransitionAssembler:
         else:
             proposal = self._near(PROPOSED, stamp)
             proposal = command[1] if proposal is None else proposal
-            taken = self._near(INTERVENTION, stamp)
-            intervention = taken is not None and bool(taken[0])
+            intervention = self._has_intervened(stamp)
             self._before = _Step(stamp, observation, margin, command[1], place, context, proposal, intervention)
         if last:
             self._inside = None
@@ -317,6 +316,11 @@ class TransitionAssembler:
         """Return what was said in a role within half a period of a frame."""
         found = self._held[role].until(stamp + self._period // 2)
         return None if found is None or stamp - found[0] > self._period // 2 else found[1]
+
+    def _has_intervened(self, stamp: int) -> bool:
+        """Tell whether an operator had the robot at a frame: by its account, or by the one before where that was lost."""
+        found = self._held[INTERVENTION].until(stamp)
+        return found is not None and stamp - found[0] < 1.5 * self._period and bool(found[1][0])
 
     def _context(self, stamp: int) -> np.ndarray:
         """Return the context of the proposal that answers the frame; NaN where there is none."""
