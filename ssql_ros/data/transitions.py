@@ -318,7 +318,7 @@ class TransitionAssembler:
         return None if found is None or stamp - found[0] > self._period // 2 else found[1]
 
     def _has_intervened(self, stamp: int) -> bool:
-        """Tell whether an operator had the robot at a frame: by its account, or by the one before where that was lost."""
+        """Tell whether an operator had the robot at a frame: by its account, or else by the one before."""
         found = self._held[INTERVENTION].until(stamp)
         return found is not None and stamp - found[0] < 1.5 * self._period and bool(found[1][0])
 
