@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ssql_ros.contract.fields import JOINT_STATE, RAW_JOINT_COMMANDS, UNITS
+from ssql_ros.contract.fields import BY_JOINT, JOINT_STATE, RAW_JOINT_COMMANDS, UNITS
 from ssql_ros.contract.incident import Ball, Box, Judged, Limit
 from ssql_ros.contract.reward import RewardRule
 from ssql_ros.contract.schema import ContractError
@@ -375,7 +375,7 @@ class Contract:
         }
         if functions := [[f.name, f.function] for f in seen.frame if f.function]:
             meaning["functions"] = functions
-        if told.type != JOINT_STATE:
+        if told.type not in BY_JOINT:  # how joints are told does not change what an action means
             meaning["command"] = told.type
         if self.boxes:  # only then: a contract without any keeps the id of before there were boxes
             meaning["incident_boxes"] = [

@@ -13,6 +13,7 @@ import numpy as np
 from ssql_ros.contract import keys
 from ssql_ros.contract.contract import Block, Commanded, Contract, Feature, Input, Observed
 from ssql_ros.contract.fields import (
+    BY_JOINT,
     COMMAND_TYPES,
     FLOAT,
     FLOATS,
@@ -217,7 +218,7 @@ def _read_commanded(top: Section) -> Commanded:
     command = _section(section.raw("command"), section.place("command"), keys.COMMAND)
     kind = command.text("type", COMMAND_TYPES)
     field, to_si = _read_command_unit(command, kind)
-    own, other = ("joints", "parts") if kind == JOINT_STATE else ("parts", "joints")
+    own, other = ("joints", "parts") if kind in BY_JOINT else ("parts", "joints")
     if section.has(other) or not section.has(own):
         raise section.error(other if section.has(other) else own, f"a command of type {kind} has {own}, and no {other}")
     joints = _entries(section, own, keys.JOINT)
@@ -285,12 +286,12 @@ def _check_joint_limits(joints: list[Section], told: Commanded, to_si: float) ->
 
 def _read_command_unit(command: Section, kind: str) -> tuple[str, float]:
     """Return which field is commanded, and what offsets and weights are multiplied by to be in SI units."""
-    if kind == JOINT_STATE:
+    if kind in BY_JOINT:
         field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
         return field, 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
     for key in ("field", "unit") if kind in (TWIST, TWIST_STAMPED) else ("field",):
         if command.has(key):
-            fixed = "its parts are in m/s and rad/s" if key == "unit" else f"only {JOINT_STATE} has fields"
+            fixed = "its parts are in m/s and rad/s" if key == "unit" else f"only {' and '.join(BY_JOINT)} have"
             raise command.error(key, f"is not for a {kind}: {fixed}")
     if command.has("unit"):
         _unit(command, ANY)

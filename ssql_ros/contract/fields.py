@@ -33,7 +33,9 @@ POSE = "geometry_msgs/msg/PoseStamped"
 # What a driver may take, and the parts of a message that are commanded there, in the place of joints, with their units.
 TWIST, TWIST_STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
 FLOAT, FLOATS = "std_msgs/msg/Float64", "std_msgs/msg/Float64MultiArray"
-COMMAND_TYPES = (JOINT_STATE, TWIST, TWIST_STAMPED, FLOAT, FLOATS)
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"  # streamed, a point a message
+COMMAND_TYPES = (JOINT_STATE, TRAJECTORY, TWIST, TWIST_STAMPED, FLOAT, FLOATS)
+BY_JOINT = (JOINT_STATE, TRAJECTORY)  # commands that name the joints
 TWIST_PARTS = MESSAGE_FIELDS[TWIST]
 RAW_JOINT_COMMANDS = "joint_commands_raw"
 

@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssql_ros.contract.contract import Contract, Feature, Input
-from ssql_ros.contract.fields import FLOAT, FLOATS, FUNCTIONS, JOINT_STATE, TWIST_STAMPED
+from ssql_ros.contract.fields import BY_JOINT, FLOAT, FLOATS, FUNCTIONS, JOINT_STATE, TRAJECTORY, TWIST_STAMPED
 from ssql_ros.contract.header import check_stamp as check_stamp
 from ssql_ros.contract.header import set_stamp as set_stamp
 from ssql_ros.contract.header import stamp_of as stamp_of
 from ssql_ros.contract.message_kinds import kinds
 from ssql_ros.contract.schema import ContractError
 from ssql_ros.contract.sensor_values import FIELD_VALUES, ODOMETRY, check_measured, measured, turned
+from ssql_ros.contract.serialised import POINT_FIELDS
+from ssql_ros.contract.stamped import NANOSECONDS
 
 
 class JointReader:
@@ -178,13 +180,13 @@ class Proposed(NamedTuple):
 
 
 class CommandReader:
-    """Reads an action vector from what controllers send: JointState by name, Proposal, or Float64MultiArray."""
+    """Reads an action vector from what controllers send: joints by name, parts of a Twist, numbers, or a Proposal."""
 
     def __init__(self, contract: Contract, what: str) -> None:
         self._contract, self._what = contract, what
         told = contract.commanded
         self._parts: Callable[[Any], list[float]] | None = None
-        if told.type != JOINT_STATE:
+        if told.type not in BY_JOINT:
             whole = {FLOAT: ["data"], FLOATS: [f"data[{i}]" for i in range(len(told.joint_names))]}
             self._parts = kinds()[told.type].reader(whole.get(told.type, told.joint_names), what)
         self._joints = JointReader(told.joint_names, [told.field] * len(told.joint_names), what, contract.path)
@@ -254,6 +256,13 @@ def fill_joint_command(message: Any, contract: Contract, joint_command: np.ndarr
     if told.type == JOINT_STATE:
         message.name = list(told.joint_names)
         setattr(message, told.field, values)
+    elif told.type == TRAJECTORY:
+        # Stamp 0: it begins when it comes. Reached a period later, when the next point is there.
+        message.joint_names = list(told.joint_names)
+        (point,) = message.points
+        setattr(point, POINT_FIELDS[told.field], values)
+        sec, nanosec = divmod(round(contract.control_period * NANOSECONDS), NANOSECONDS)
+        point.time_from_start.sec, point.time_from_start.nanosec = sec, nanosec
     elif told.type in (FLOAT, FLOATS):
         message.data = values[0] if told.type == FLOAT else values
     else:

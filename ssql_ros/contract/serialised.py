@@ -54,6 +54,10 @@ class JointState(NamedTuple):
     effort: tuple[float, ...]
 
 
+# What a point of a trajectory calls a JointState's fields.
+POINT_FIELDS = {"position": "positions", "velocity": "velocities", "effort": "effort"}
+
+
 class Imu(NamedTuple):
     """sensor_msgs/msg/Imu."""
 
@@ -198,6 +202,25 @@ class _JointStateReader:
         return JointState(header, self._names, position, velocity, effort)
 
 
+def _trajectory(data: bytes) -> JointState:
+    """Read a JointTrajectory of one point as the JointState that it asks for."""
+    _, end = _header(data)
+    names, end = _strings(data, _at_4(end))
+    start = _at_4(end)
+    (count,) = _COUNT.unpack_from(data, start)
+    if count != 1:
+        raise ContractError(
+            f"a JointTrajectory: expected one point, as a controller streams them, got {count}; a whole trajectory "
+            "must be sampled before the shield"
+        )
+    positions, end = _doubles(data, start + _COUNT.size)
+    velocities, end = _doubles(data, end)
+    _, end = _doubles(data, end)
+    effort, _ = _doubles(data, end)
+    # Its stamp says when to begin, not which observation it answers.
+    return JointState(Header(Stamp(0, 0)), names, positions, velocities, effort)
+
+
 def _strings(data: bytes, start: int) -> tuple[list[str], int]:
     """Return a sequence of strings and where it ends."""
     (count,) = _COUNT.unpack_from(data, start)
@@ -298,6 +321,7 @@ def _stamped(data: bytes) -> Stamped:
 
 _READERS: dict[str, Callable[[], Callable[[bytes], Any]]] = {
     "sensor_msgs/msg/JointState": _JointStateReader,
+    "trajectory_msgs/msg/JointTrajectory": lambda: _trajectory,
     "sensor_msgs/msg/Imu": lambda: _imu,
     "nav_msgs/msg/Odometry": lambda: _odometry,
     "geometry_msgs/msg/PoseStamped": lambda: _pose_stamped,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract import ContractError
-from ssql_ros.contract.fields import JOINT_STATE, MESSAGE_FIELDS
+from ssql_ros.contract.fields import BY_JOINT, COMMAND_TYPES, MESSAGE_FIELDS
 from ssql_ros.contract.message_kinds import kinds
 from ssql_ros.contract.sensor_values import FIELD_VALUES, turned
 from ssql_ros.contract.serialised import reader_of
@@ -77,7 +77,7 @@ def signals_of(messages: Iterable[tuple[str, str, int, bytes]]) -> dict[str, Sig
     found: dict[str, Signal] = {}
     takers: dict[str, Callable[[bytes], None]] = {}
     for topic, kind, time, data in messages:
-        if kind not in MESSAGE_FIELDS:
+        if kind not in MESSAGE_FIELDS and kind not in COMMAND_TYPES:
             continue
         if topic not in found:
             found[topic] = Signal(topic, kind)
@@ -101,7 +101,7 @@ def _refuse(data: bytes) -> Any:
 
 def _taker(signal: Signal) -> Callable[[bytes], None]:
     parse = reader_of(signal.kind, _refuse)
-    values_of = _joints if signal.kind == JOINT_STATE else _numbers(signal)
+    values_of = _joints if signal.kind in BY_JOINT else _numbers(signal)
 
     def take(data: bytes) -> None:
         message = parse(data)
@@ -111,7 +111,7 @@ def _taker(signal: Signal) -> Callable[[bytes], None]:
         for key, value in found.items():
             if np.isfinite(value):
                 signal.values.setdefault(key, []).append(value)
-        if signal.kind == JOINT_STATE:
+        if signal.kind in BY_JOINT:
             signal.joints += [name for name in message.name if name not in signal.joints]
         if signal.kind == SCAN:
             told = message.values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssql_ros.contract.fields import JOINT_STATE
+from ssql_ros.contract.fields import BY_JOINT
 from ssql_ros.drafting.draft import Draft, DraftFeature, DraftPart
 from ssql_ros.drafting.rules import Rule
 
@@ -37,7 +37,7 @@ def contract_text(made: Draft, rules: Sequence[Rule], source: str) -> str:
         "  elements:",
         *(f"    - {{name: {part.element}, low: -1.0, high: 1.0}}" for part in made.parts),
         _command(made),
-        f"  {'joints' if made.command.kind == JOINT_STATE else 'parts'}:   # what is commanded: offset + sum",
+        f"  {'joints' if made.command.kind in BY_JOINT else 'parts'}:   # what is commanded: offset + sum",
         *(_part(part) for part in made.parts),
         "",
         "# What must not happen. I(s) = l(s) > 0, where the margin l(s) is the largest excess over a limit.",

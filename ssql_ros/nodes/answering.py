@@ -26,7 +26,7 @@ from ssql_ros.msg import Proposal
 from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.guard import Guard
-from ssql_ros.ros.inputs import message_type, parser_of
+from ssql_ros.ros.inputs import empty_command, message_type, parser_of
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, SENSOR
 
@@ -60,8 +60,8 @@ class AnsweringNode(Node):
         self._follows = False  # commands are heard, so that it makes sense to wait for one
         self._answers = self._unfollowed = 0
         self._fault = ""
-        self._command_type = message_type(self.contract.commanded.type)
-        self._commands = self.create_publisher(self._command_type, self.contract.commanded.raw_topic, COMMAND)
+        kind = message_type(self.contract.commanded.type)
+        self._commands = self.create_publisher(kind, self.contract.commanded.raw_topic, COMMAND)
         self._proposals = self.create_publisher(Proposal, "joint_proposals", COMMAND)
         self.guard = Guard(self.get_logger())
         for name in self.contract.observed_inputs:
@@ -71,7 +71,7 @@ class AnsweringNode(Node):
         topic = self.contract.commanded.topic
         # Not only the newest: every command is part of the history.
         receive = self.guard(topic, self._command_reader(topic))
-        self.create_subscription(self._command_type, topic, receive, EVENT, raw=True)
+        self.create_subscription(kind, topic, receive, EVENT, raw=True)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         patience = self.guard("patience", self._on_patience_ended)
         self._patience = self.create_timer(self._limit, patience, clock=steady)
@@ -184,7 +184,7 @@ class AnsweringNode(Node):
     def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Any:
         if self.value_of("output") == "command":
             command = self.contract.joint_command(draw.action)
-            return fill_joint_command(self._command_type(), self.contract, command, stamp)
+            return fill_joint_command(empty_command(self.contract.commanded.type), self.contract, command, stamp)
         said = {name: getattr(draw, name) for name in ("mean", "std", "low", "high")}
         proposal = fill(
             Proposal(),

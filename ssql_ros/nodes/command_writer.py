@@ -13,7 +13,7 @@ from ssql_ros.contract import Contract
 from ssql_ros.contract.fields import JOINT_STATE, TWIST_STAMPED
 from ssql_ros.contract.messages import fill, fill_joint_command
 from ssql_ros.contract.stamped import NANOSECONDS
-from ssql_ros.ros.inputs import message_type
+from ssql_ros.ros.inputs import empty_command, message_type
 
 STAMP = 4  # of a message that begins with a header, after the four bytes that say how it is laid out
 LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say
@@ -37,7 +37,7 @@ class CommandWriter:
         if forward:
             message = fill(Float64MultiArray(), data=marks)
         else:
-            message = fill_joint_command(self.type(), contract, marks, 0)
+            message = fill_joint_command(empty_command(own), contract, marks, 0)
         self._stamped = not forward and own in (JOINT_STATE, TWIST_STAMPED)
         data = bytearray(serialize_message(message))
         order = "<" if data[1] == 1 else ">"

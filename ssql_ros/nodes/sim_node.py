@@ -19,7 +19,6 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
@@ -31,7 +30,7 @@ from ssql_ros.nodes.sensors import MESSAGES
 from ssql_ros.robots import DEFAULT
 from ssql_ros.robots.tasks import Task, find_task
 from ssql_ros.ros.executor import executor_for
-from ssql_ros.ros.inputs import message_type
+from ssql_ros.ros.inputs import message_type, parser_of
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
 
@@ -78,7 +77,9 @@ class SimNode(Node):
         self._episode = self.create_publisher(Episode, "episode", LATCHED)
         self._read = CommandReader(self.contract, self.contract.commanded.topic)
         self._read_forward = CommandReader(self.contract, "forward_commands")
-        self.create_subscription(JointState, self.contract.commanded.topic, self._on_command, COMMAND)
+        told = self.contract.commanded
+        self._parse = parser_of(told.type)
+        self.create_subscription(message_type(told.type), told.topic, self._on_command, COMMAND, raw=True)
         self.create_subscription(Float64MultiArray, "forward_commands", self._on_forward_command, COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._episodes = 0
@@ -97,21 +98,21 @@ class SimNode(Node):
 
     # Commands, and the driver's time-out.
 
-    def _on_command(self, message: JointState) -> None:
-        stamp = stamp_of(message)
-        # An answer to an earlier observation is not one to this. Unstamped commands count as they come.
-        self._take(lambda: self._read.joint_command(message), stamp == 0 or stamp >= self._now)
+    def _on_command(self, data: bytes) -> None:
+        self._take(lambda: self._parse(data), self._read.joint_command)
 
     def _on_forward_command(self, message: Float64MultiArray) -> None:
-        self._take(lambda: self._read_forward.array_command(message), True)
+        self._take(lambda: message, self._read_forward.array_command)
 
-    def _take(self, read: Any, answers: bool) -> None:
+    def _take(self, parse: Any, read: Any) -> None:
         try:
-            command = read()
+            message = parse()
+            command, stamp = read(message), stamp_of(message) if hasattr(message, "header") else 0
         except ContractError as error:
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
-        if answers or self.value_of("real_time"):
+        # An answer to an earlier observation is not one to this. Unstamped commands count as they come.
+        if stamp == 0 or stamp >= self._now or self.value_of("real_time"):
             self._command, self._command_time, self._answered, self._driven = command, self._now, True, True
 
     def _target(self) -> np.ndarray:

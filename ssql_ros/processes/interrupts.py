@@ -74,7 +74,7 @@ def deferred() -> Iterator[None]:
     def note(number: int, frame: Any) -> None:
         nonlocal came
         if came:
-            handlers[signal.Signals(number)](number, frame)  # type: ignore[operator]
+            handlers[signal.Signals(number)](number, frame)  # type: ignore[misc, operator]
         came = number
 
     ours = threading.current_thread() is threading.main_thread()
@@ -87,7 +87,7 @@ def deferred() -> Iterator[None]:
         for number in changed:
             signal.signal(number, handlers[number])
     if came:
-        handlers[signal.Signals(came)](came, None)  # type: ignore[operator]
+        handlers[signal.Signals(came)](came, None)  # type: ignore[misc, operator]
 
 
 class Stop:
