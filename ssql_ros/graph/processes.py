@@ -18,10 +18,12 @@ from typing import Any
 from ssql_ros.processes import lifeline
 from ssql_ros.processes.missing import HOW
 
-# A recorder that only keeps the last seconds has a name of its own: it may run beside one that writes everything.
-RECORDER, FLIGHT = "recorder_node", "flight_recorder"
+RECORDER = "recorder_node"
 # In the order in which they end: who commands the robot sends its safe action while a driver is there to hear it.
-NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "driver_node", RECORDER, FLIGHT)
+NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "driver_node", RECORDER)
+# A recorder that only keeps the last seconds has a name of its own: it may run beside one that writes everything.
+FLIGHT = "flight_recorder"
+NAMES = (*NODES, FLIGHT)
 COMMANDING = ("shield_node", "behaviour_node", "policy_node")
 LAST = ("sim_node", "driver_node", RECORDER, FLIGHT)
 # 101 is the highest domain whose ports lie below Linux' ephemeral range; 0 is everybody's.
@@ -183,8 +185,8 @@ class Graph:
         del self.processes[node]
 
     def stop_all(self, seconds: float = 10.0) -> None:
-        """End all nodes in the order of `NODES`: the shield first, driver and recorder last."""
-        for node in sorted(self.processes, key=[*NODES, *self.processes].index):
+        """End all nodes in the order of `NAMES`: the shield first, driver and recorder last."""
+        for node in sorted(self.processes, key=[*NAMES, *self.processes].index):
             self.stop(node, seconds)
 
     def __enter__(self) -> Graph:
