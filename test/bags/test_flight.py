@@ -271,12 +271,13 @@ class Kept:
 
 STEPS = st.lists(
     st.tuples(
-        st.integers(0, 500),  # ms since the step before
-        st.integers(0, 50),  # ms by which the message comes late
+        st.sampled_from([0, 10, 50, 100, 250, 299, 300, 301, 700, 1000]),  # ms since the step before
+        st.sampled_from([0, 0, 10, 50]),  # ms by which the message comes late
         st.integers(0, 2000),  # bytes
         st.sampled_from(["message", "message", "message", "event", "both"]),
     ),
-    max_size=40,
+    min_size=10,
+    max_size=60,
 )
 
 
