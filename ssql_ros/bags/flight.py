@@ -87,7 +87,7 @@ class FlightFile:
         latest: ns of the steady clock, beyond which it does not go on.
         events: that it is written for.
         problem: why it cannot be made, in words; empty: it is.
-        missing: messages of its time that memory did not hold when it was begun.
+        missing: messages of its time that memory did not hold any more when they were to be written.
         carried: messages of latched topics from before it.
         tried: ns of the steady clock, when it was tried to make it.
     """
@@ -195,6 +195,8 @@ class FlightRecorder:
         newest = self._open[-1] if self._open else None
         if newest is not None and newest.begin <= time <= newest.end and time + self._after <= newest.latest:
             newest.events.append(event)
+            if len(newest.events) <= NAMED:
+                self._tell(f"{event.words}; in {newest.path} too")
             self._go_on(newest, time + self._after)
             return newest
         if fault := self.full(event.kind):
@@ -212,7 +214,9 @@ class FlightRecorder:
             return
         before, file.end = file.end, end
         if file.recording is not None:
-            for message in self._ring.window(before + 1, end):  # what came out of order
+            # What came out of order, before the event that it follows.
+            file.missing += self._ring.missing(before + 1, end)
+            for message in self._ring.window(before + 1, end):
                 self._put(file, message)
 
     def _begin(self, file: FlightFile) -> None:
@@ -237,7 +241,7 @@ class FlightRecorder:
             self._put(file, message._replace(received=first))
         for message in self._ring.window(file.begin, file.end):
             self._put(file, message)
-        file.missing = self._ring.missing(file.begin)
+        file.missing = self._ring.missing(file.begin, file.end)
         self._tell(f"{file.events[0].words}; writing {file.path}")
 
     def _put(self, file: FlightFile, message: Message) -> None:
@@ -264,7 +268,7 @@ class FlightRecorder:
 
     def _look_at_memory(self, now: int) -> None:
         """Say once when memory does not hold as much as is asked for."""
-        short = self._ring.missing(now - self._before) > 0
+        short = self._ring.short(now - self._before)
         if short and not self._short:
             self._report(self.shortage())
         self._short = short

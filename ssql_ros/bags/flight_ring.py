@@ -79,9 +79,13 @@ class Ring:
                 last[message.topic].append(message)
         return [message for kept in last.values() for message in kept]
 
-    def missing(self, begin: int) -> int:
-        """Return how many messages from `begin` on went for lack of memory."""
-        return sum(time >= begin for time in self._dropped_times)
+    def short(self, begin: int) -> bool:
+        """Tell whether messages from `begin` on went for lack of memory."""
+        return bool(self._dropped_times) and self._dropped_times[-1] >= begin
+
+    def missing(self, begin: int, end: int) -> int:
+        """Return how many messages from `begin` to `end`, both included, went for lack of memory."""
+        return sum(begin <= time <= end for time in self._dropped_times)
 
     def _forget_oldest(self) -> None:
         message = self._messages.popleft()

@@ -71,7 +71,11 @@ class FlightWatch:
 
     def _snapshot(self, _request: Any, response: Any) -> Any:
         self._take_all()
-        file = self.recorder.event(Event(SNAPSHOT, time.time_ns(), "snapshot: asked for by ~/snapshot"))
+        try:
+            file = self.recorder.event(Event(SNAPSHOT, time.time_ns(), "snapshot: asked for by ~/snapshot"))
+        except BagError as error:
+            response.success, response.message = False, str(error)
+            return response
         response.success, response.message = not file.problem, file.problem or str(file.path)
         return response
 

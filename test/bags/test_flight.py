@@ -284,7 +284,18 @@ STEPS = st.lists(
 @given(steps=STEPS, max_bytes=st.sampled_from([3000, 10_000, 10**9]), orderly=st.booleans())
 def test_every_message_around_an_event_that_memory_holds_is_in_its_file_once(steps, max_bytes, orderly):
     flight = Flight(FOLDER, lambda path: Kept(), max_bytes=max_bytes)
-    now, came, files, size = 0, [], [], lambda data: len(data) + MESSAGE_BYTES
+    now, came, files = 0, [], []
+
+    def in_memory(begin, end):
+        """What of a time still is in memory: the newest that fit."""
+        held, room = [], max_bytes
+        for at, data in reversed(came):
+            room -= len(data) + MESSAGE_BYTES
+            if room < 0:
+                break
+            held.append((at, data))
+        return [m for m in reversed(held) if begin <= m[0] <= end]
+
     for i, (later, late, length, what) in enumerate(steps):
         now += later
         at = now - (0 if orderly else late)
@@ -292,27 +303,28 @@ def test_every_message_around_an_event_that_memory_holds_is_in_its_file_once(ste
             data = f"{i}:".encode().ljust(length, b".")
             flight.recorder.put("/a", (START + at) * MS, data)
             came.append((at, data))
+            for file in files:
+                if file["first"] - BEFORE <= at <= file["end"]:
+                    file["expected"].append((at, data))
         if what != "message":
             file = flight.event(at)
             if files and files[-1]["file"] is file:
                 assert at <= files[-1]["end"]
-                files[-1]["end"] = max(files[-1]["end"], at + AFTER)
+                before, files[-1]["end"] = files[-1]["end"], max(files[-1]["end"], at + AFTER)
+                files[-1]["expected"] += in_memory(before + 1, files[-1]["end"])
                 assert files[-1]["end"] <= files[-1]["first"] + LONGEST * AFTER
             else:
                 # Nothing is begun that an open file could have held.
                 if files and files[-1]["end"] >= now:
                     assert at < files[-1]["first"] - BEFORE or at + AFTER > files[-1]["first"] + LONGEST * AFTER
-                held, room = len(came), max_bytes
-                while held and size(came[held - 1][1]) <= room:
-                    held, room = held - 1, room - size(came[held - 1][1])
-                files.append({"file": file, "first": at, "end": at + AFTER, "held": held})
+                expected = in_memory(at - BEFORE, at + AFTER)
+                files.append({"file": file, "first": at, "end": at + AFTER, "expected": expected})
         # The node takes everything before it says how late it is.
         flight.recorder.advance((START + now - 50) * MS)
     flight.recorder.advance((START + now + 10**6) * MS)
     for file in files:
         within = [m for m in came if file["first"] - BEFORE <= m[0] <= file["end"]]
-        expected = [m for m in came[file["held"] :] if m in within]
-        kept = file["file"].recording
+        expected, kept = file["expected"], file["file"].recording
         assert kept.messages == expected if orderly else sorted(kept.messages) == sorted(expected)
         missing = kept.notes.get("flight_missing", "0").split()[0]
         assert int(missing) == len(within) - len(expected)

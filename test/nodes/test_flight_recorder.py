@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_two_events_10_ms_apart_are_in_one_file_and_a_snapshot_in_another(graph)
 
 
 def test_full_disk_is_loud_and_the_next_event_is_written(graph):
-    recorder = record(graph, after=0.1)
+    recorder = record(graph, "-p", "most_files:=2", after=0.1)
     joints = graph.publisher(JointState, "joint_states", RELIABLE)
     client = graph.node.create_client(Trigger, "recorder_node/snapshot")
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
@@ -124,7 +125,12 @@ def test_full_disk_is_loud_and_the_next_event_is_written(graph):
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     joints.publish(joint_state(7))
     written = snapshot(graph, client)
-    graph.report(lambda s: s.level == DiagnosticStatus.OK, "it can be written again")
+    graph.wait(lambda: (Path(written.message) / "metadata.yaml").exists(), "the file has ended")
+    refused = snapshot(graph, client)
+    assert (refused.success, refused.message.partition("; ")[0]) == (
+        False,
+        f"{graph.folder / 'flight'} holds 2 files, most_files is 2",
+    )
     output = stop(recorder)
     assert f"{lost.message}: 1 messages are not in it" in output
     assert [m.position[0] for topic, _, m in read_messages(written.message) if topic == "/joint_states"][-1] == 7
