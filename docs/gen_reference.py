@@ -233,6 +233,7 @@ def _looped(tree: ast.Module, call: ast.Call) -> list[str]:
 
 def _owners(modules: list[str]) -> str:
     said = {
+        "flight_watch": "recorder_node",
         "shield_control": "shield_node",
         "shield_report": "shield_node",
         "model_receiver": "shield_node, policy_node",

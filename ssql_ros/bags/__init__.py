@@ -5,6 +5,8 @@ its recorder could not close (killed, power lost, disk full) can be read as far 
 """
 
 from ssql_ros.bags.definitions import BagError
+from ssql_ros.bags.flight import FlightRecorder, FlightSettings
+from ssql_ros.bags.flight_events import Event, EventRules
 from ssql_ros.bags.reader import (
     Bag,
     Survey,
@@ -22,6 +24,10 @@ __all__ = [
     "Bag",
     "BagError",
     "BagWriter",
+    "Event",
+    "EventRules",
+    "FlightRecorder",
+    "FlightSettings",
     "Recording",
     "Recovery",
     "Survey",

@@ -20,7 +20,7 @@ FLUSH_BYTES = 1 << 20
 class Recording:
     """A bag that a thread writes from a bounded queue.
 
-    `add_topic`, `put` and `close` are for one thread; the figures may be read from any.
+    `add_topic`, `put`, `stop` and `close` are for one thread; the figures may be read from any.
 
     Args:
         writer: of a new bag; from here on the recording's own.
@@ -44,6 +44,7 @@ class Recording:
         self._queue: deque[tuple] = deque()
         self._put_bytes = self._taken_bytes = 0
         self._safe_messages = 0
+        self._notes: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
         self._thread.start()
@@ -78,10 +79,39 @@ class Recording:
         """Return, once closed, how many messages did not reach the bag, the dropped ones included."""
         return sum(self.received.values()) - self._safe_messages
 
+    @property
+    def finished(self) -> bool:
+        """Tell whether the bag is closed, or given up."""
+        return not self._thread.is_alive()
+
+    def stop(self, notes: dict[str, str] | None = None) -> None:
+        """Have what was handed over written and the bag closed, without waiting for it.
+
+        Args:
+            notes: texts for the bag's metadata.
+        """
+        self._notes.update(notes or {})
+        self._stop.set()
+
     def close(self) -> None:
         """Write everything that was handed over and close the bag; `problem` and `lost` tell how that went."""
-        self._stop.set()
+        self.stop()
         self._thread.join()
+
+    @property
+    def state(self) -> str:
+        """Return in words what it does."""
+        return "recording"
+
+    def values(self) -> dict[str, str]:
+        """Return figures, by name."""
+        dropped = str(sum(self.dropped.values()))
+        return {"bag": str(self.path), "queued_bytes": str(self.queued_bytes), "dropped_messages": dropped}
+
+    def summary(self) -> str:
+        """Return, once closed, what is in the bag."""
+        counts = ", ".join(f"{topic} {count - self.dropped[topic]}" for topic, count in self.received.items())
+        return f"bag {self.path}: {sum(self.received.values()) - self.lost} messages ({counts})"
 
     def _run(self) -> None:
         try:
@@ -93,6 +123,7 @@ class Recording:
             # Whatever it is must not end the thread silently: the operator believes that a recording is running.
             self._trouble(f"{self.path}: recording stopped: {type(error).__name__}: {error}")
         try:
+            self._writer.note(self._notes)
             self._writer.close()
             self._safe_messages = sum(self._writer.counts.values())
         except BagError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -54,14 +55,14 @@ class BagWriter:
         self._topics: dict[str, Any] = {}
         try:
             self._writer = Writer(self.path, version=9, storage_plugin=StoragePlugin.MCAP)
-            for key, value in (custom or {}).items():
-                self._writer.set_custom_data(key, value)
+            self.note(custom or {})
             self._writer.open()
             self._storage: Any = self._writer.storage
             self._take_over_file()
         except WriterError as error:
             raise BagError(f"{self.path}: exists already; a recording never overwrites another") from error
         except OSError as error:
+            self._remove()
             raise BagError(f"{self.path}: the bag cannot be made: {error.strerror or error}") from error
 
     def _take_over_file(self) -> None:
@@ -72,6 +73,18 @@ class BagWriter:
         self._storage.bio = CommittedFile(self._storage.path)
         self._storage.bio.write(head)
         self._storage.bio.commit()
+
+    def _remove(self) -> None:
+        """Remove the beginning of a bag that cannot be made; whoever tries again must not find it there."""
+        with contextlib.suppress(OSError):
+            for file in self.path.iterdir():
+                file.unlink()
+            self.path.rmdir()
+
+    def note(self, custom: dict[str, str]) -> None:
+        """Put texts into the bag's metadata, which `close` writes."""
+        for key, value in custom.items():
+            self._writer.set_custom_data(key, value)
 
     @property
     def file(self) -> Path:

@@ -42,6 +42,12 @@ def add_parser(verbs: Any) -> None:
     add_seed(parser, "of the first episode")
     parser.add_argument("--lock-step", action="store_true", help="simulate as fast as possible, not in real time")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="record a bag into FOLDER")
+    parser.add_argument(
+        "--flight",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the last 30 s in memory, and write them into FOLDER with 5 s after whenever something happens",
+    )
     parser.add_argument("--no-simulator", action="store_true", help="a driver publishes the sensors")
     parser.add_argument("--no-controller", action="store_true", help="yours publishes joint_commands_raw")
     parser.set_defaults(run=_run)
@@ -102,6 +108,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Namespace) -> None:
     from ssql_ros.contract import find_nodes_file
+    from ssql_ros.graph.processes import FLIGHT, RECORDER
 
     def given(*names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -109,7 +116,9 @@ def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Nam
     sim_time, config = not options.no_simulator, find_nodes_file(task.robot)
     common = {"contract": task.robot, "use_sim_time": sim_time}
     if options.record:
-        graph.start("recorder_node", config, output=str(options.record), **common)
+        graph.start(RECORDER, config, output=str(options.record), **common)
+    if options.flight:
+        graph.start(RECORDER, config, {"__node": FLIGHT}, output=str(options.flight), flight=True, **common)
     if not options.no_simulator:
         graph.start("sim_node", config, task=task.name, real_time=not options.lock_step, seed=options.seed)
         # Before anybody drives it: the first episode is told too.

@@ -21,6 +21,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from launch import Action, LaunchContext, LaunchDescription
 from ssql_ros.contract import Contract, find_contract, find_nodes_file, load_contract
 from ssql_ros.graph.params_file import ParamsFile
+from ssql_ros.graph.processes import FLIGHT, RECORDER
 from ssql_ros.model.bundle import load_bundle
 from ssql_ros.model.critic import shielding_critic
 from ssql_ros.model.shipped import find_shipped_bundle
@@ -59,6 +60,7 @@ SHIELD = (
     Parameter("epsilon", "", "threshold on q_safe, above 0 and below 1; empty: the bundle's own"),
     Parameter("record", False, "true: record everything into a bag"),
     Parameter("output", "", "folder of the bag; empty: bags/ROBOT_TIME"),
+    Parameter("flight", "", "folder for the last seconds before and after whatever happens; empty: they are not kept"),
 )
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -115,18 +117,21 @@ def required(executable: str, values: dict[str, Any], remap: dict[str, str] | No
     return _node(executable, values, remap, parameters, on_exit=[OpaqueFunction(function=on_exit)])
 
 
-def _node(executable: str, values: dict[str, Any], remap: Any, parameters: dict[str, Any], **options: Any) -> Node:
+def _node(
+    executable: str, values: dict[str, Any], remap: Any, parameters: dict[str, Any], name: str = "", **options: Any
+) -> Node:
+    name = name or executable
     sim_time = {"use_sim_time": values["use_sim_time"]} if executable != "sim_node" else {}
     given = {name: value for name, value in {**parameters, **sim_time}.items() if value is not None}
     return Node(
         package="ssql_ros",
         executable=executable,
-        name=executable,
+        name=name,
         namespace=values["namespace"],
         output="screen",
         remappings=list((remap or {}).items()),
         # One set of values: of two files rcl may prefer the one of a wildcard to the one of the node's name.
-        parameters=[{**_from_file(values, executable), **given}],
+        parameters=[{**_from_file(values, name), **given}],
         **options,
     )
 
@@ -163,7 +168,7 @@ def check_topics(values: dict[str, Any], *names: str) -> None:
 
 
 def shield(values: dict[str, Any], remap: dict[str, str] | None = None) -> list[Node]:
-    """Return the shield, and the recorder where one is asked for; raise LaunchArgumentError before either starts."""
+    """Return the shield, and the recorders that are asked for; raise LaunchArgumentError before any of them starts."""
     contract = contract_of(values)
     given = values["bundle"] or str(_from_file(values, "shield_node").get("bundle", ""))
     path = _named("bundle", given, lambda: Path(given) if given else find_shipped_bundle(contract.robot))
@@ -178,7 +183,10 @@ def shield(values: dict[str, Any], remap: dict[str, str] | None = None) -> list[
         if values["output"] and Path(values["output"]).exists():
             raise LaunchArgumentError(f"argument output: {values['output']} is there already; name a folder to be made")
         # Not required: a full disk must not take the shield away.
-        nodes.append(_node("recorder_node", values, remap, output))
+        nodes.append(_node(RECORDER, values, remap, output))
+    if values["flight"]:
+        settings = {"contract": values["contract"], "output": values["flight"], "flight": True}
+        nodes.append(_node(RECORDER, values, remap, settings, name=FLIGHT))
     return nodes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ssql_ros.graph.processes import NODES
+from ssql_ros.graph.processes import NAMES
 
 _VALUES = "ros__parameters"
 
@@ -38,9 +38,9 @@ class ParamsFile:
             raise ParamsFileError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
         self._sections = list(_sections(tree, "", str(path)))
         names = [name.rpartition("/")[2] for name, _ in self._sections]
-        if not any("*" in name or name in NODES for name in names):
-            close = [match for name in names for match in difflib.get_close_matches(name, NODES, 1)]
-            advice = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(NODES)}, or /**"
+        if not any("*" in name or name in NAMES for name in names):
+            close = [match for name in names for match in difflib.get_close_matches(name, NAMES, 1)]
+            advice = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(NAMES)}, or /**"
             raise ParamsFileError(
                 f"{path}: is for no node of this package: it has {', '.join(names) or 'none'}; {advice}"
             )

@@ -18,10 +18,14 @@ from typing import Any
 from ssql_ros.processes import lifeline
 from ssql_ros.processes.missing import HOW
 
+RECORDER = "recorder_node"
 # In the order in which they end: who commands the robot sends its safe action while a driver is there to hear it.
-NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "driver_node", "recorder_node")
+NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "driver_node", RECORDER)
+# A recorder that only keeps the last seconds has a name of its own: it may run beside one that writes everything.
+FLIGHT = "flight_recorder"
+NAMES = (*NODES, FLIGHT)
 COMMANDING = ("shield_node", "behaviour_node", "policy_node")
-LAST = ("sim_node", "driver_node", "recorder_node")
+LAST = ("sim_node", "driver_node", RECORDER, FLIGHT)
 # 101 is the highest domain whose ports lie below Linux' ephemeral range; 0 is everybody's.
 DOMAINS = range(1, 102)
 # Of DDS: the port on which the first participant of a domain listens.
@@ -140,12 +144,12 @@ class Graph:
 
         Args:
             config: file of parameters, which those that are given here stand above.
-            remap: topic names, from and to.
+            remap: topic names, from and to; `__node`: the node's own name.
         """
         settings = ["--params-file", str(config)] if config else []
         settings += [item for names in (remap or {}).items() for item in ("-r", ":=".join(names))]
         settings += [item for name, value in parameters.items() for item in ("-p", f"{name}:={parameter_text(value)}")]
-        self.run(node, [str(executable(node)), "--ros-args", *settings])
+        self.run((remap or {}).get("__node", node), [str(executable(node)), "--ros-args", *settings])
 
     def run(self, name: str, command: Sequence[str], **options: Any) -> None:
         """Start a process that ends with the others; `options`: of Popen."""
@@ -181,8 +185,8 @@ class Graph:
         del self.processes[node]
 
     def stop_all(self, seconds: float = 10.0) -> None:
-        """End all nodes in the order of `NODES`: the shield first, driver and recorder last."""
-        for node in sorted(self.processes, key=[*NODES, *self.processes].index):
+        """End all nodes in the order of `NAMES`: the shield first, driver and recorder last."""
+        for node in sorted(self.processes, key=[*NAMES, *self.processes].index):
             self.stop(node, seconds)
 
     def __enter__(self) -> Graph:

@@ -1,5 +1,7 @@
 """The recorder: writes the graph's topics to a rosbag2 bag (MCAP), as raw CDR, and says loudly when it cannot.
 
+With `flight` it keeps the last seconds in memory, and writes them, with what follows, whenever something happens.
+
 It listens at the side and never stands in the way of the robot. Messages are taken in bunches, every few
 milliseconds, with the middleware's account of each: when it came, and its number at its publisher, so that messages
 lost on the way are counted. A thread of its own writes them.
@@ -20,20 +22,28 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from ssql_ros.bags import BagWriter, Recording
+from ssql_ros.bags import BagWriter, FlightRecorder, Recording
 from ssql_ros.contract import Contract, find_contract, load_contract
+from ssql_ros.nodes.flight_watch import EVENT_TOPICS, FlightWatch, flight_recorder
+from ssql_ros.nodes.flight_watch import PARAMETERS as FLIGHT_PARAMETERS
 from ssql_ros.robots import DEFAULT
 from ssql_ros.ros.diagnostics import Description, Diagnostics
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import run_node
 from ssql_ros.ros.recorded_topic import Topic, bag_qos, matching_qos, message_type
 
+OUTPUT = (
+    "folder of the bag, must not exist; empty: bags/<robot>_<UTC time>. With flight: of the bags, may exist; empty: "
+    "bags/<robot>_flight"
+)
+QUEUE = "MB that may wait for the disk before messages drop; with flight: MB of messages in memory"
 PARAMETERS = (
     Parameter("contract", DEFAULT, "robot name or path of its contract: which topics to record", fixed=True),
-    Parameter("output", "", "folder of the bag, must not exist; empty: bags/<robot>_<UTC time>", fixed=True),
+    Parameter("output", "", OUTPUT, fixed=True),
+    *FLIGHT_PARAMETERS,
     # An empty list has no type that rcl could check an override against, hence the empty text.
     Parameter("topics", [""], "topics to record; empty: inputs, commands and the shield's, by contract", fixed=True),
-    Parameter("queue_megabytes", 256, "MB that may wait for the disk before messages drop", 1, 65536, fixed=True),
+    Parameter("queue_megabytes", 256, QUEUE, 1, 65536, fixed=True),
 )
 SHIELD_TOPICS = (
     "shield_node/shielded_action",
@@ -67,20 +77,29 @@ class RecorderNode(Node):
         value_of = declare(self, PARAMETERS)
         contract = load_contract(find_contract(value_of("contract")))
         names = [name for name in value_of("topics") if name] or contract_topics(contract)
+        flight = value_of("flight")
         # By full name: two names may mean one topic.
-        resolved = {self.resolve_topic_name(name): name for name in names}
+        resolved = {self.resolve_topic_name(name): name for name in [*names, *(EVENT_TOPICS if flight else ())]}
         self._topics = [Topic(name, full_name) for full_name, name in resolved.items()]
-        now = datetime.now(UTC)
-        output = value_of("output") or f"bags/{contract.robot}_{now:%Y%m%dT%H%M%SZ}"
-        writer = BagWriter(Path(output).expanduser().absolute(), {"robot": contract.robot, "contract_id": contract.id})
-        self._recording = Recording(writer, value_of("queue_megabytes") * 1_000_000, self._report)
+        default = f"{contract.robot}_flight" if flight else f"{contract.robot}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        output = Path(value_of("output") or f"bags/{default}").expanduser().absolute()
+        custom = {"robot": contract.robot, "contract_id": contract.id}
+        self._flight: FlightWatch | None = None
+        self._recording: Recording | FlightRecorder
+        if flight:
+            self._recording = flight_recorder(self, value_of, output, custom)
+            self._flight = FlightWatch(self, self._recording, self.take_all)
+        else:
+            megabytes = value_of("queue_megabytes")
+            self._recording = Recording(BagWriter(output, custom), megabytes * 1_000_000, self._report)
         self._dropped_reported = 0
         self._diagnostics = Diagnostics(self, "recording", self._describe)
         # The steady clock: the recorder must not stop with /clock.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DISCOVERY_SECONDS, self._discover, clock=steady)
         self.create_timer(1.0, self._tell, clock=steady)
-        self.get_logger().info(f"recording to {self._recording.path}: {', '.join(t.resolved for t in self._topics)}")
+        doing, listed = "keeping for" if flight else "recording to", ", ".join(t.resolved for t in self._topics)
+        self.get_logger().info(f"{doing} {self._recording.path}: {listed}")
 
     def _report(self, text: str) -> None:
         self.get_logger().error(text)
@@ -133,10 +152,13 @@ class RecorderNode(Node):
         # A bag is sorted by time: a system clock that is set back must not turn the order of messages round.
         topic.last_time = max(topic.last_time, info.get("received_timestamp") or time.time_ns())
         self._recording.put(topic.resolved, topic.last_time, data)
+        if self._flight is not None:
+            kind = topic.subscription.msg_type
+            self._flight.take(topic.name, kind, data, topic.last_time, info.get("source_timestamp") or 0)
 
     def take_all(self) -> None:
         """Take every message that has come, of all topics, in the order in which they came."""
-        taken = []
+        taken, now = [], time.monotonic_ns()
         for topic in self._topics:
             subscription = topic.subscription
             if subscription is None:
@@ -147,6 +169,8 @@ class RecorderNode(Node):
         taken.sort(key=lambda entry: entry[2].get("received_timestamp") or 0)
         for entry in taken:
             self._take(*entry)
+        if self._flight is not None:
+            self._flight.recorder.advance(now)
 
     def _tell(self) -> None:
         dropped = sum(self._recording.dropped.values())
@@ -164,14 +188,11 @@ class RecorderNode(Node):
         elif faulty or missed:
             level = DiagnosticStatus.WARN
             message = f"{len(faulty)} topics not recorded, {missed} messages lost on the way"
+        elif self._flight is not None and (warning := self._flight.recorder.warning):
+            level, message = DiagnosticStatus.WARN, warning
         else:
-            level, message = DiagnosticStatus.OK, "recording"
-        values = {
-            "bag": str(recording.path),
-            "queued_bytes": str(recording.queued_bytes),
-            "dropped_messages": str(dropped),
-            "missed_messages": str(missed),
-        }
+            level, message = DiagnosticStatus.OK, recording.state
+        values = {**recording.values(), "missed_messages": str(missed)}
         for topic in self._topics:
             count = str(recording.received.get(topic.resolved, "no publisher yet"))
             values[topic.resolved] = topic.fault or count
@@ -191,8 +212,7 @@ class RecorderNode(Node):
             logger.info(f"never published: {', '.join(never)}")
         if recording.lost:
             logger.error(f"{recording.lost} messages are not in the bag; {recording.problem or 'the queue was full'}")
-        counts = ", ".join(f"{topic} {count - recording.dropped[topic]}" for topic, count in recording.received.items())
-        logger.info(f"bag {recording.path}: {sum(recording.received.values()) - recording.lost} messages ({counts})")
+        logger.info(recording.summary())
 
 
 def serve(node: RecorderNode, stopped: Callable[[], bool]) -> None:

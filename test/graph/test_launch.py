@@ -21,11 +21,14 @@ ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("shield", {"contract", "bundle", "mode", "epsilon", "record", "output", "commands_in", "commands_out"}),
+        (
+            "shield",
+            {"contract", "bundle", "mode", "epsilon", "record", "output", "flight", "commands_in", "commands_out"},
+        ),
         ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "commands_out"}),
         (
             "robot",
-            {"task", "bundle", "mode", "epsilon", "record", "output", "simulator", "real_time", "controller"},
+            {"task", "bundle", "mode", "epsilon", "record", "output", "flight", "simulator", "real_time", "controller"},
         ),
         ("learn", {"contract", "bundle", "folder", "goal", "announce", "settings"}),
     ],

@@ -13,6 +13,8 @@ shield_node:
   ros__parameters: {candidates: 60}
 /**:
   ros__parameters: {candidates: 10, seed: 3}
+flight_recorder:
+  ros__parameters: {flight_seconds: 60.0}
 /two/**:
   ros__parameters: {seed: 4}
 three:
@@ -35,6 +37,7 @@ def two_robots(tmp_path):
         ("shield_node", "/one", {"mode": "monitor", "candidates": 50, "seed": 3}),
         ("shield_node", "two", {"mode": "monitor", "candidates": 60, "seed": 4}),
         ("recorder_node", "", {"candidates": 10, "seed": 3}),
+        ("flight_recorder", "", {"candidates": 10, "seed": 3, "flight_seconds": 60.0}),
         ("recorder_node", "/two/arm", {"candidates": 10, "seed": 4}),
         ("policy_node", "/three", {"candidates": 10, "seed": 3, "best": True, "nested": {"deep": [1, 2]}}),
         ("policy_node", "/four", {"candidates": 10, "seed": 3}),
