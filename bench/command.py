@@ -43,6 +43,14 @@ def add_parser(verbs: Any) -> None:
     swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
     swap.set_defaults(run=_figures_of("task", "swaps", "seed", "priority"))
 
+    soak = subjects.add_parser(
+        "soak", help="the graph under random faults: commands, memory, bags, decisions taken again"
+    )
+    add_task(soak, "whose bundle", default="minitaur")
+    soak.add_argument("--minutes", type=float, default=20.0, help="(default: %(default)s)")
+    soak.add_argument("--out", type=Path, help="keep bags, bundles and logs in this folder")
+    soak.set_defaults(run=_figures_of("task", "minutes", "seed", "out"))
+
     bag = subjects.add_parser("bag", help="conversion of a bag against a bare loop of `rosbags`; its memory")
     add_task(bag, "whose contract", default="minitaur")
     bag.add_argument("--megabytes", type=float, default=100.0, help="size of the bag (default: %(default)s)")
@@ -84,7 +92,7 @@ def add_parser(verbs: Any) -> None:
     policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
     policy.set_defaults(run=_policy)
 
-    for subject in (sim, shield, ros, swap, bag, alignment, train, offline, policy):
+    for subject in (sim, shield, ros, swap, soak, bag, alignment, train, offline, policy):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
