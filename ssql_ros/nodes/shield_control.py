@@ -12,6 +12,7 @@ import numpy as np
 from std_srvs.srv import Trigger
 
 from ssql_ros.contract.messages import fill, set_stamp
+from ssql_ros.contract.topics import OWN_ACCOUNT, OWN_INTERVENTIONS
 from ssql_ros.msg import ShieldedAction
 from ssql_ros.nodes.command_writer import LATEST, CommandWriter
 from ssql_ros.nodes.shield_inputs import ShieldInputs
@@ -54,8 +55,8 @@ class ShieldControl(ShieldInputs):
         self._accounts: list[tuple[Tick, float]] = []
         self._write = CommandWriter(loop.contract, forward)
         self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
-        self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
-        self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
+        self._account = node.create_publisher(ShieldedAction, OWN_ACCOUNT, EVENT)
+        self._interventions = node.create_publisher(ShieldedAction, OWN_INTERVENTIONS, EVENT)
         self._reset = node.create_service(Trigger, "~/reset_fault", guard.service("reset_fault", self._on_reset_fault))
         super().__init__(node, loop, guard)
 
