@@ -50,7 +50,8 @@ class Inspector:
 
     Args:
         settings: node, namespace, enclave, topic, contract (path), network ("critic" or "policy"), folder, keys,
-            max_bytes, max_age (s), newest (stamp by signer), sizes (candidates that a decision scores at once), limit (s).
+            max_bytes, max_age (s), newest (stamp by signer), sizes (candidates that a decision scores at once), limit
+            (s).
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:

@@ -1,0 +1,537 @@
+"""What is given wrong inputs: each target makes one of random numbers, and reads it as the package does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from bench.fuzz_mutations import FLOATS, TEXTS, any_value, mutated_bytes, mutated_tree, mutated_yaml
+from ssql_ros.bags.definitions import BagError
+from ssql_ros.contract import Contract, ContractError, ObservationAssembler, find_contract
+from ssql_ros.contract.contract_file import read_contract
+from ssql_ros.contract.fields import JOINT_STATE, MESSAGE_FIELDS, UNITS, field_unit
+from ssql_ros.contract.message_kinds import ANY
+from ssql_ros.contract.schema import parse_yaml, read_yaml
+from ssql_ros.model.bundle import BundleError
+
+_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+ROBOT = "boat"  # the smallest of those that are shipped, with a critic and a policy
+
+
+class Target:
+    """One thing that is read from outside.
+
+    Attributes:
+        errors: what it raises for what it refuses; a text, and no other way to end.
+    """
+
+    errors: tuple[type[Exception], ...] = (ContractError,)
+
+    def make(self, rng: Random) -> Any:
+        """Return a wrong input."""
+        raise NotImplementedError
+
+    def run(self, given: Any) -> bool:
+        """Read it; return whether it was accepted. Raises one of `errors` where it says what is wrong."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Remove what was made on disk."""
+
+
+def everything() -> dict[str, Any]:
+    """Return the document of a contract with an input of every type of message."""
+    inputs: dict[str, Any] = {}
+    frame: list[dict[str, Any]] = []
+    for i, kind in enumerate(MESSAGE_FIELDS):
+        inputs[f"input_{i}"] = {"topic": f"topic_{i}", "type": kind, "max_age": 1.0}
+        for k, field in enumerate(list(MESSAGE_FIELDS[kind])[:3]):
+            named = field.replace("[i]", "[0]").replace("(from, to)", "(-30, 30)")
+            unit = field_unit(kind, named) or ANY
+            entry = {"name": f"f{i}_{k}", "input": f"input_{i}", "field": named}
+            entry["unit"] = "m" if unit == ANY else next(name for name, (si, _) in UNITS.items() if si == unit)
+            frame.append(entry | ({"joint": "hip"} if kind == JOINT_STATE else {}))
+    return {
+        "robot": "anything",
+        "control_period": 0.02,
+        "inputs": inputs,
+        "observation": {"trigger": "input_0", "frame": frame},
+        "action": {
+            "elements": [{"name": "x", "low": -1.0, "high": 1.0}],
+            "command": {"topic": "joint_commands", "type": JOINT_STATE, "field": "position", "unit": "rad"},
+            "joints": [{"name": "hip", "sum": {"x": 1.0}}],
+        },
+        "incident": [{"feature": frame[0]["name"], "above": 1e6, "unit": frame[0]["unit"]}],
+        "safe_action": [0.0],
+    }
+
+
+def _documents() -> list[dict[str, Any]]:
+    # Read by PyYAML itself: what is mutated is the document, not the contract.
+    return [everything(), *(read_yaml(find_contract(name)) for name in (ROBOT, "minitaur", "spider"))]
+
+
+class Documents(Target):
+    """Contracts as plain values, and the assembler of observations that follows from what is accepted."""
+
+    def __init__(self) -> None:
+        self._documents = _documents()
+
+    def make(self, rng: Random) -> Any:
+        return mutated_tree(rng, rng.choice(self._documents))
+
+    def run(self, given: Any) -> bool:
+        if not isinstance(given, dict):
+            return False
+        contract = read_contract(given, "fuzz.yaml")
+        assert len(contract.id) > 8
+        ObservationAssembler(contract)
+        return True
+
+
+class Contracts(Documents):
+    """Contracts as the text of their file."""
+
+    def __init__(self) -> None:
+        self._documents = [everything(), read_yaml(find_contract(ROBOT))]
+
+    def make(self, rng: Random) -> Any:
+        return mutated_yaml(rng, rng.choice(self._documents))
+
+    def run(self, given: bytes) -> bool:
+        return super().run(parse_yaml(given, Path("fuzz.yaml")))
+
+
+class Messages(Target):
+    """Serialised messages of every type that a contract, a shield, a learner or a bag's reader takes, to numbers."""
+
+    def __init__(self) -> None:
+        from rclpy.serialization import serialize_message
+
+        from ssql_ros.bags.roles import ACCOUNT, EPISODE, PROPOSAL, Role, reader_for
+        from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command
+        from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING
+        from ssql_ros.drivers.scripted import ScriptedRobot
+        from ssql_ros.msg import Episode, Proposal, ShieldedAction
+        from ssql_ros.nodes.sensors import sensor_message
+        from ssql_ros.ros.inputs import message_type, parser_of
+
+        contract = read_contract(everything(), "fuzz.yaml")
+        self._valid: list[tuple[Callable[[bytes], Any], bytes]] = []
+        readings = ScriptedRobot(contract).readings()
+        for name, source in contract.inputs.items():
+            message = sensor_message(source.type, readings[name], 10**9)
+            self._valid.append(
+                (_both(parser_of(source.type), InputReader(contract, source), check_stamp), _cdr(message))
+            )
+        reader, command = CommandReader(contract, "fuzz"), message_type(JOINT_STATE)()
+        fill_joint_command(command, contract, np.zeros(1), 10**9)
+        self._valid.append((_both(parser_of(JOINT_STATE), reader.joint_command, check_stamp), _cdr(command)))
+        proposal = fill(Proposal(), action=[0.1], mean=[0.0], std=[0.2], context=[1.0, 2.0])
+        told = serialize_message(proposal)
+        self._valid.append((_ros(Proposal, reader.proposal), told))
+        array = message_type("std_msgs/msg/Float64MultiArray")()
+        self._valid.append((_ros(type(array), reader.array_command), serialize_message(fill(array, data=np.ones(1)))))
+        account = serialize_message(fill(ShieldedAction(), proposal=[0.1], action=[0.1]))
+        for role, data in (
+            (Role(COMMAND, ACCOUNT), account),
+            (Role(CONTEXT, PROPOSAL), told),
+            (Role(ENDING, EPISODE), serialize_message(Episode())),
+        ):
+            self._valid.append((reader_for(role, contract, None), data))
+
+    def make(self, rng: Random) -> Any:
+        read, data = rng.choice(self._valid)
+        return read, mutated_bytes(rng, data)
+
+    def run(self, given: Any) -> bool:
+        read, data = given
+        read(data)
+        return True
+
+
+def _cdr(message: Any) -> bytes:
+    from rclpy.serialization import serialize_message
+
+    return bytes(serialize_message(message))
+
+
+def _both(parse: Callable[[bytes], Any], read: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
+    """Return what a shield does with the bytes of a topic."""
+
+    def reading(data: bytes) -> None:
+        message = parse(data)
+        read(message)
+        check(message, "fuzz")
+
+    return reading
+
+
+def _ros(kind: Any, read: Callable[[Any], Any]) -> Any:
+    """Return what a shield does with the bytes of a proposal: what rclpy makes of them, read."""
+    from rclpy.serialization import deserialize_message
+
+    def reading(data: bytes) -> None:
+        try:
+            message = deserialize_message(data, kind)
+        except Exception as error:  # as ShieldInputs does: rclpy says only that it cannot
+            raise ContractError(str(error)) from error
+        read(message)
+
+    return reading
+
+
+class Bundles(Target):
+    """Bundle files: as bytes, and sealed anew with a document or arrays that are wrong."""
+
+    errors = (BundleError,)
+
+    def __init__(self) -> None:
+        from ssql_ros.model.bundle_file import opened
+        from ssql_ros.robots.tasks import find_task
+
+        task = find_task(ROBOT)
+        self._contract: Contract = task.contract()
+        self._data = task.bundle_path().read_bytes()
+        self._document, self._arrays = opened(self._data, Path("fuzz"))
+
+    def make(self, rng: Random) -> bytes:
+        from ssql_ros.model.bundle_file import sealed
+
+        kind = rng.randrange(4)
+        if kind == 0:
+            return mutated_bytes(rng, self._data)
+        if kind == 1:
+            return self._with_header(rng)
+        document = mutated_tree(rng, self._document) if kind == 2 else self._document
+        arrays = dict(self._arrays) if kind == 2 else _mutated_arrays(rng, self._arrays)
+        try:
+            return sealed(document if isinstance(document, dict) else {}, arrays)
+        except (BundleError, UnicodeEncodeError, TypeError):  # no such document can be saved
+            return mutated_bytes(rng, self._data)
+
+    def _with_header(self, rng: Random) -> bytes:
+        """Return the file with another header of safetensors: shapes, types and offsets that are wrong."""
+        length = int.from_bytes(self._data[:8], "little")
+        header = mutated_tree(rng, json.loads(self._data[8 : 8 + length]))
+        text = json.dumps(header).encode("utf-8", "surrogatepass")
+        if rng.random() < 0.2:
+            text = rng.choice((b"[" * 100_000, b'{"a":' * 5000, text + b" " * 2**20, b'{"a": 1, "a": 2}', text[:-1]))
+        return len(text).to_bytes(8, "little") + text + self._data[8 + length :]
+
+    def run(self, given: bytes) -> bool:
+        from ssql_ros.model.bundle import parse_bundle
+
+        return self._served(parse_bundle(given, self._contract, "fuzz"))
+
+    @staticmethod
+    def _served(bundle: Any) -> bool:
+        from ssql_ros.model.critic import shielding_critic
+        from ssql_ros.model.policy import make_policy
+        from ssql_ros.model.probes import check_critic, check_policy
+
+        # As the inspector does: what is wrong with what is served is a ValueError.
+        try:
+            if "critic" in bundle.serves():
+                check_critic(shielding_critic(bundle))
+            if "policy" in bundle.serves():
+                check_policy(make_policy(bundle), bundle)
+        except ValueError:
+            return False
+        return True
+
+
+def _mutated_arrays(rng: Random, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    changed, name = dict(arrays), rng.choice(list(arrays))
+    array = changed.pop(name)
+    kind = rng.randrange(7)
+    if kind == 0:
+        return changed
+    if kind == 1:
+        changed[rng.choice(("x", name + ".0", "critic.99.0.weight"))] = array
+    elif kind == 2:
+        changed[name] = array.reshape(-1) if rng.random() < 0.5 else array[..., None]
+    elif kind == 3:
+        changed[name] = array.astype(rng.choice((np.float64, np.int8, np.float16, np.bool_)))
+    elif kind == 4:
+        changed[name] = array[: rng.randrange(len(array) + 1)]
+    else:
+        spoilt = array.copy().reshape(-1)
+        spoilt[rng.randrange(spoilt.size)] = rng.choice(FLOATS)
+        changed[name] = spoilt.reshape(array.shape)
+    return changed
+
+
+class Announcements(Bundles):
+    """Serialised ModelAnnouncements, from the message to the bundle in it, as the inspector takes them."""
+
+    errors = (ValueError,)  # Refused and BundleError are; what is no message is told by Refused
+
+    def __init__(self) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        from ssql_ros.model.announcement import Trust, Turns
+        from ssql_ros.model.signing import key_id
+
+        super().__init__()
+        # Any 32 bytes are a key: the same in every run.
+        self._key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+        self._folder = Path(tempfile.mkdtemp(prefix="ssql_fuzz_", dir=_MEMORY))
+        shutil.copy(self._path(), self._folder / "there.safetensors")
+        self._trust = Trust(self._folder, {key_id(self._key.public_key()): self._key.public_key()})
+        self._turns = Turns({}, 1e9)
+
+    @staticmethod
+    def _path() -> Path:
+        from ssql_ros.robots.tasks import find_task
+
+        return find_task(ROBOT).bundle_path()
+
+    def make(self, rng: Random) -> bytes:
+        from dataclasses import replace
+
+        from ssql_ros.model.announcement import Offer
+
+        inside, path = super().make(rng), self._folder / "there.safetensors"
+        offer = Offer.of_file(path, self._contract.id, 10**18, rng.random() < 0.5)
+        kind = rng.randrange(4)
+        if kind == 0:  # signed by somebody who is trusted: what is in it has to be looked at
+            from hashlib import sha256
+
+            digest = sha256(inside).hexdigest()
+            offer = replace(offer, sha256=digest, bundle_id=digest[:16], data=inside).signed(self._key)
+        elif kind == 1:
+            field = rng.choice(("bundle_id", "sha256", "contract_id", "path", "source", "summary", "key_id"))
+            text = rng.choice((*TEXTS, "/dev/stdin", str(self._folder), str(self._folder / "../x"), "0" * 64))
+            offer = replace(offer, **{field: text.encode("utf-8", "replace").decode()})
+        elif kind == 2:
+            offer = replace(offer, stamp=rng.choice((0, -(2**40), 2**60)), purpose=rng.randrange(256)).signed(self._key)
+        data = _announced(offer)
+        return mutated_bytes(rng, data) if rng.random() < 0.5 else data
+
+    def run(self, given: bytes) -> bool:
+        from ssql_ros.model.announcement import bundle_of
+        from ssql_ros.model.announcement_message import read_offer
+
+        offer = read_offer(given)
+        self._turns.check(offer, self._trust.signer_of(offer), 10**18)
+        return self._served(bundle_of(offer, self._contract, 2**22, self._trust))
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+def _announced(offer: Any) -> bytes:
+    """Return the message of an announcement in CDR."""
+    seconds, rest = divmod(offer.stamp, 10**9)
+    data = bytearray(b"\0\1\0\0" + struct.pack("<iI", max(-(2**31), min(seconds, 2**31 - 1)), rest))
+
+    def put(content: bytes) -> None:
+        data.extend(bytes(-len(data) % 4) + len(content).to_bytes(4, "little") + content)
+
+    for text in ("", offer.bundle_id, offer.sha256, offer.contract_id):
+        put(text.encode() + b"\0")
+    data.append(offer.purpose % 256)
+    put(offer.key_id.encode() + b"\0")
+    put(offer.signature)
+    for text in (offer.path, offer.source, offer.summary):
+        put(text.encode() + b"\0")
+    put(bytes(offer.data))
+    return bytes(data)
+
+
+class Bags(Target):
+    """Bags of MCAP, plain and by chunks of zstd and lz4, and of SQLite: the file, its metadata, its definitions."""
+
+    errors = (BagError,)
+
+    def __init__(self) -> None:
+        from bench.fuzz_bags import valid_bags
+
+        self._folder = Path(tempfile.mkdtemp(prefix="ssql_fuzz_", dir=_MEMORY))
+        self._bags = valid_bags(self._folder / "valid")
+        self._bag = self._folder / "bag"
+        self._bag.mkdir()
+
+    def make(self, rng: Random) -> Any:
+        from bench.fuzz_bags import with_definition
+
+        name, data, metadata = rng.choice(self._bags)
+        kind = rng.randrange(5)
+        if kind == 0 and name.endswith(".mcap"):
+            return name, with_definition(rng), b""
+        if kind == 1 and metadata:
+            return name, data, mutated_bytes(rng, metadata) if rng.random() < 0.7 else mutated_yaml(rng, {"a": 1})
+        return name, mutated_bytes(rng, data), metadata
+
+    def run(self, given: Any) -> bool:
+        from ssql_ros.bags.reader import open_bag, read_messages
+
+        name, data, metadata = given
+        for file in self._bag.iterdir():
+            file.unlink()
+        (self._bag / name).write_bytes(data)
+        if metadata:
+            (self._bag / "metadata.yaml").write_bytes(metadata)
+        for _ in read_messages(self._bag):
+            pass
+        open_bag(self._bag)
+        return True
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+class Keys(Target):
+    """Key files in PEM."""
+
+    errors = (ValueError,)  # that is what they raise
+
+    def __init__(self) -> None:
+        from ssql_ros.model.signing import write_keys
+
+        self._path = Path(tempfile.mkdtemp(prefix="ssql_fuzz_", dir=_MEMORY)) / "key"
+        write_keys(self._path)
+        self._valid = (self._path.read_bytes(), self._path.with_name("key.pub").read_bytes())
+
+    def make(self, rng: Random) -> bytes:
+        return mutated_bytes(rng, rng.choice(self._valid))
+
+    def run(self, given: bytes) -> bool:
+        from ssql_ros.model.signing import read_private_key, read_public_key
+
+        self._path.write_bytes(given)
+        (read_private_key if b"PRIVATE" in given else read_public_key)(self._path)
+        return True
+
+    def close(self) -> None:
+        shutil.rmtree(self._path.parent)
+
+
+class Checkpoints(Target):
+    """Checkpoints of learners."""
+
+    def __init__(self) -> None:
+        import torch
+
+        from ssql_ros.nn.checkpoint import CheckpointError, save_checkpoint
+
+        self.errors = (CheckpointError,)
+        self._path = Path(tempfile.mkdtemp(prefix="ssql_fuzz_", dir=_MEMORY)) / "checkpoint.safetensors"
+        state = {"step": 3, "networks": [{"weight": torch.ones(3, 2), "bias": torch.zeros(2)}], "rng": [1, 2, 3]}
+        save_checkpoint(self._path, {"state": state, "moments": {"0": torch.ones(2, dtype=torch.float64)}})
+        self._data = self._path.read_bytes()
+
+    def make(self, rng: Random) -> bytes:
+        if rng.random() < 0.5:
+            return mutated_bytes(rng, self._data)
+        length = int.from_bytes(self._data[:8], "little")
+        header = json.loads(self._data[8 : 8 + length])
+        inner = header["__metadata__"]
+        if rng.random() < 0.5:
+            inner["ssql_ros_checkpoint"] = json.dumps(mutated_tree(rng, json.loads(inner["ssql_ros_checkpoint"])))
+        else:
+            header = mutated_tree(rng, header)
+        text = json.dumps(header).encode("utf-8", "surrogatepass")
+        return len(text).to_bytes(8, "little") + text + self._data[8 + length :]
+
+    def run(self, given: bytes) -> bool:
+        from ssql_ros.nn.checkpoint import load_checkpoint
+
+        self._path.write_bytes(given)
+        load_checkpoint(self._path)
+        return True
+
+    def close(self) -> None:
+        shutil.rmtree(self._path.parent)
+
+
+class Requests(Target):
+    """Parameters that are set, and services that are called, of a shield, through the callbacks of rclpy's own."""
+
+    errors = ()
+
+    def __init__(self) -> None:
+        import rclpy
+
+        from ssql_ros.graph.processes import isolate
+        from ssql_ros.nodes.shield_node import PARAMETERS, ShieldNode
+
+        isolate()
+        rclpy.init(args=["fuzz", "--ros-args", "--log-level", "fatal", "-p", f"contract:={ROBOT}"])
+        self._node = ShieldNode()
+        self._node.trigger_configure()
+        self._names = [*(parameter.name for parameter in PARAMETERS), "use_sim_time", "unknown", ""]
+
+    def make(self, rng: Random) -> Any:
+        if rng.random() < 0.1:
+            return rng.choice(("enable", "reload", "rollback", "reset_fault")), rng.random() < 0.5
+        return rng.choice(self._names), self._value(rng)
+
+    @staticmethod
+    def _value(rng: Random) -> Any:
+        value = any_value(rng, 3)
+        kind = rng.randrange(6)
+        if kind == 0:
+            return rng.choice(("enforce", "monitor", "disabled", "", "0.2", "nan", "1e999"))
+        if kind == 1:
+            return [rng.choice(FLOATS) for _ in range(3)]
+        if kind == 2:
+            return rng.choice((2**63 - 1, -(2**63), 0, -1, 10**9))
+        return value
+
+    def run(self, given: Any) -> bool:
+        from rcl_interfaces.msg import ParameterValue
+        from rcl_interfaces.srv import SetParameters
+        from rclpy.parameter import Parameter
+        from rclpy.serialization import deserialize_message, serialize_message
+        from std_srvs.srv import SetBool, Trigger
+
+        name, value = given
+        services = {service.srv_name.rpartition("/")[2]: service for service in self._node.services}
+        if name in ("enable", "reload", "rollback", "reset_fault"):
+            kind: Any = SetBool if name == "enable" else Trigger
+            request = kind.Request(**({"data": value} if name == "enable" else {}))
+            return bool(services[name].callback(request, kind.Response()).success)
+        try:
+            message = Parameter(name, value=value).to_parameter_msg()
+        except (ValueError, TypeError, OverflowError, AssertionError, UnicodeError, AttributeError):
+            return False  # what no message can say
+        message.value = message.value or ParameterValue()
+        try:
+            # Only what comes over the wire.
+            wire = serialize_message(SetParameters.Request(parameters=[message]))
+            request = deserialize_message(wire, SetParameters.Request)
+        except Exception:
+            return False
+        answer = services["set_parameters"].callback(request, SetParameters.Response())
+        return all(result.successful for result in answer.results)
+
+    def close(self) -> None:
+        import rclpy
+
+        self._node.close()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "contract": Documents,
+    "contract_text": Contracts,
+    "message": Messages,
+    "bundle": Bundles,
+    "announcement": Announcements,
+    "bag": Bags,
+    "key": Keys,
+    "checkpoint": Checkpoints,
+    "request": Requests,
+}
