@@ -21,7 +21,7 @@ from typing import Any
 from bench.fuzz_targets import TARGETS
 
 HANG = 10  # s, after which an input is given up
-SLOW, HEAVY = 1.0, 200.0  # s, MB: more than an input may take
+SLOW, HEAVY = 1.0, 200.0  # s of the processor, MB: more than an input may take
 SPACE = 4 * 2**30  # bytes of address space beyond what is there at start: the machine is others' too
 KEPT = 20  # faults that are told in full
 
@@ -41,9 +41,9 @@ def try_inputs(name: str, seed: int, first: int, stop: int, note: Any = lambda i
     for index in range(first, stop):
         note(index)
         given = target.make(random.Random(f"{name}:{seed}:{index}"))
-        begun = time.perf_counter()
+        begun = time.process_time()  # others' load is not the input's
         outcome, fault = _outcome(target, given)
-        seconds, memory = time.perf_counter() - begun, _memory("VmHWM")
+        seconds, memory = time.process_time() - begun, _memory("VmHWM")
         counts[outcome] += 1
         if memory - peak > HEAVY:
             fault = fault or f"{memory - peak:.0f} MB more memory"
