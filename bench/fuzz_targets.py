@@ -14,65 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.fuzz_mutations import FLOATS, TEXTS, any_value, mutated_bytes, mutated_tree, mutated_yaml
+from bench.fuzz_base import ROBOT, Target, everything
+from bench.fuzz_mutations import FLOATS, TEXTS, mutated_bytes, mutated_tree, mutated_yaml
 from ssql_ros.bags.definitions import BagError
-from ssql_ros.contract import Contract, ContractError, ObservationAssembler, find_contract
+from ssql_ros.contract import Contract, ObservationAssembler, find_contract
 from ssql_ros.contract.contract_file import read_contract
-from ssql_ros.contract.fields import JOINT_STATE, MESSAGE_FIELDS, UNITS, field_unit
-from ssql_ros.contract.message_kinds import ANY
 from ssql_ros.contract.schema import parse_yaml, read_yaml
 from ssql_ros.model.bundle import BundleError
 
 _MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-ROBOT = "boat"  # the smallest of those that are shipped, with a critic and a policy
-
-
-class Target:
-    """One thing that is read from outside.
-
-    Attributes:
-        errors: what it raises for what it refuses; a text, and no other way to end.
-    """
-
-    errors: tuple[type[Exception], ...] = (ContractError,)
-
-    def make(self, rng: Random) -> Any:
-        """Return a wrong input."""
-        raise NotImplementedError
-
-    def run(self, given: Any) -> bool:
-        """Read it; return whether it was accepted. Raises one of `errors` where it says what is wrong."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Remove what was made on disk."""
-
-
-def everything() -> dict[str, Any]:
-    """Return the document of a contract with an input of every type of message."""
-    inputs: dict[str, Any] = {}
-    frame: list[dict[str, Any]] = []
-    for i, kind in enumerate(MESSAGE_FIELDS):
-        inputs[f"input_{i}"] = {"topic": f"topic_{i}", "type": kind, "max_age": 1.0}
-        for k, field in enumerate(list(MESSAGE_FIELDS[kind])[:3]):
-            named = field.replace("[i]", "[0]").replace("(from, to)", "(-30, 30)")
-            unit = field_unit(kind, named) or ANY
-            entry = {"name": f"f{i}_{k}", "input": f"input_{i}", "field": named}
-            entry["unit"] = "m" if unit == ANY else next(name for name, (si, _) in UNITS.items() if si == unit)
-            frame.append(entry | ({"joint": "hip"} if kind == JOINT_STATE else {}))
-    return {
-        "robot": "anything",
-        "control_period": 0.02,
-        "inputs": inputs,
-        "observation": {"trigger": "input_0", "frame": frame},
-        "action": {
-            "elements": [{"name": "x", "low": -1.0, "high": 1.0}],
-            "command": {"topic": "joint_commands", "type": JOINT_STATE, "field": "position", "unit": "rad"},
-            "joints": [{"name": "hip", "sum": {"x": 1.0}}],
-        },
-        "incident": [{"feature": frame[0]["name"], "above": 1e6, "unit": frame[0]["unit"]}],
-        "safe_action": [0.0],
-    }
 
 
 def _documents() -> list[dict[str, Any]]:
@@ -109,85 +59,6 @@ class Contracts(Documents):
 
     def run(self, given: bytes) -> bool:
         return super().run(parse_yaml(given, Path("fuzz.yaml")))
-
-
-class Messages(Target):
-    """Serialised messages of every type that a contract, a shield, a learner or a bag's reader takes, to numbers."""
-
-    def __init__(self) -> None:
-        from rclpy.serialization import serialize_message
-
-        from ssql_ros.bags.roles import ACCOUNT, EPISODE, PROPOSAL, Role, reader_for
-        from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command
-        from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING
-        from ssql_ros.drivers.scripted import ScriptedRobot
-        from ssql_ros.msg import Episode, Proposal, ShieldedAction
-        from ssql_ros.nodes.sensors import sensor_message
-        from ssql_ros.ros.inputs import message_type, parser_of
-
-        contract = read_contract(everything(), "fuzz.yaml")
-        self._valid: list[tuple[Callable[[bytes], Any], bytes]] = []
-        readings = ScriptedRobot(contract).readings()
-        for name, source in contract.inputs.items():
-            message = sensor_message(source.type, readings[name], 10**9)
-            self._valid.append(
-                (_both(parser_of(source.type), InputReader(contract, source), check_stamp), _cdr(message))
-            )
-        reader, command = CommandReader(contract, "fuzz"), message_type(JOINT_STATE)()
-        fill_joint_command(command, contract, np.zeros(1), 10**9)
-        self._valid.append((_both(parser_of(JOINT_STATE), reader.joint_command, check_stamp), _cdr(command)))
-        proposal = fill(Proposal(), action=[0.1], mean=[0.0], std=[0.2], context=[1.0, 2.0])
-        told = serialize_message(proposal)
-        self._valid.append((_ros(Proposal, reader.proposal), told))
-        array = message_type("std_msgs/msg/Float64MultiArray")()
-        self._valid.append((_ros(type(array), reader.array_command), serialize_message(fill(array, data=np.ones(1)))))
-        account = serialize_message(fill(ShieldedAction(), proposal=[0.1], action=[0.1]))
-        for role, data in (
-            (Role(COMMAND, ACCOUNT), account),
-            (Role(CONTEXT, PROPOSAL), told),
-            (Role(ENDING, EPISODE), serialize_message(Episode())),
-        ):
-            self._valid.append((reader_for(role, contract, None), data))
-
-    def make(self, rng: Random) -> Any:
-        read, data = rng.choice(self._valid)
-        return read, mutated_bytes(rng, data)
-
-    def run(self, given: Any) -> bool:
-        read, data = given
-        read(data)
-        return True
-
-
-def _cdr(message: Any) -> bytes:
-    from rclpy.serialization import serialize_message
-
-    return bytes(serialize_message(message))
-
-
-def _both(parse: Callable[[bytes], Any], read: Callable[[Any], Any], check: Callable[..., Any]) -> Any:
-    """Return what a shield does with the bytes of a topic."""
-
-    def reading(data: bytes) -> None:
-        message = parse(data)
-        read(message)
-        check(message, "fuzz")
-
-    return reading
-
-
-def _ros(kind: Any, read: Callable[[Any], Any]) -> Any:
-    """Return what a shield does with the bytes of a proposal: what rclpy makes of them, read."""
-    from rclpy.serialization import deserialize_message
-
-    def reading(data: bytes) -> None:
-        try:
-            message = deserialize_message(data, kind)
-        except Exception as error:  # as ShieldInputs does: rclpy says only that it cannot
-            raise ContractError(str(error)) from error
-        read(message)
-
-    return reading
 
 
 class Bundles(Target):
@@ -455,83 +326,25 @@ class Checkpoints(Target):
         shutil.rmtree(self._path.parent)
 
 
-class Requests(Target):
-    """Parameters that are set, and services that are called, of a shield, through the callbacks of rclpy's own."""
+def _of_ros(name: str) -> Callable[[], Target]:
+    """Return what makes a target that needs ROS, which is not loaded before."""
 
-    errors = ()
+    def make() -> Target:
+        from bench import fuzz_ros
 
-    def __init__(self) -> None:
-        import rclpy
+        return getattr(fuzz_ros, name)()
 
-        from ssql_ros.graph.processes import isolate
-        from ssql_ros.nodes.shield_node import PARAMETERS, ShieldNode
-
-        isolate()
-        rclpy.init(args=["fuzz", "--ros-args", "--log-level", "fatal", "-p", f"contract:={ROBOT}"])
-        self._node = ShieldNode()
-        self._node.trigger_configure()
-        self._names = [*(parameter.name for parameter in PARAMETERS), "use_sim_time", "unknown", ""]
-
-    def make(self, rng: Random) -> Any:
-        if rng.random() < 0.1:
-            return rng.choice(("enable", "reload", "rollback", "reset_fault")), rng.random() < 0.5
-        return rng.choice(self._names), self._value(rng)
-
-    @staticmethod
-    def _value(rng: Random) -> Any:
-        value = any_value(rng, 3)
-        kind = rng.randrange(6)
-        if kind == 0:
-            return rng.choice(("enforce", "monitor", "disabled", "", "0.2", "nan", "1e999"))
-        if kind == 1:
-            return [rng.choice(FLOATS) for _ in range(3)]
-        if kind == 2:
-            return rng.choice((2**63 - 1, -(2**63), 0, -1, 10**9))
-        return value
-
-    def run(self, given: Any) -> bool:
-        from rcl_interfaces.msg import ParameterValue
-        from rcl_interfaces.srv import SetParameters
-        from rclpy.parameter import Parameter
-        from rclpy.serialization import deserialize_message, serialize_message
-        from std_srvs.srv import SetBool, Trigger
-
-        name, value = given
-        services = {service.srv_name.rpartition("/")[2]: service for service in self._node.services}
-        if name in ("enable", "reload", "rollback", "reset_fault"):
-            kind: Any = SetBool if name == "enable" else Trigger
-            request = kind.Request(**({"data": value} if name == "enable" else {}))
-            return bool(services[name].callback(request, kind.Response()).success)
-        try:
-            message = Parameter(name, value=value).to_parameter_msg()
-        except (ValueError, TypeError, OverflowError, AssertionError, UnicodeError, AttributeError):
-            return False  # what no message can say
-        message.value = message.value or ParameterValue()
-        try:
-            # Only what comes over the wire.
-            wire = serialize_message(SetParameters.Request(parameters=[message]))
-            request = deserialize_message(wire, SetParameters.Request)
-        except Exception:
-            return False
-        answer = services["set_parameters"].callback(request, SetParameters.Response())
-        return all(result.successful for result in answer.results)
-
-    def close(self) -> None:
-        import rclpy
-
-        self._node.close()
-        self._node.destroy_node()
-        rclpy.try_shutdown()
+    return make
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "contract": Documents,
     "contract_text": Contracts,
-    "message": Messages,
+    "message": _of_ros("Messages"),
     "bundle": Bundles,
     "announcement": Announcements,
     "bag": Bags,
     "key": Keys,
     "checkpoint": Checkpoints,
-    "request": Requests,
+    "request": _of_ros("Requests"),
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.fuzz_targets import everything
+from bench.fuzz_base import everything
 from ssql_ros.contract import ContractError
 from ssql_ros.contract.contract_file import read_contract
 from ssql_ros.contract.schema import MAX_BYTES, parse_yaml, read_yaml
