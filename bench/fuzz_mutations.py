@@ -200,7 +200,10 @@ YAML_PARTS = (
 def mutated_yaml(rng: Random, tree: Any) -> bytes:
     """Return the text of a document, made wrong as values, as text, or by what YAML can do."""
     kind = rng.randrange(4)
-    text = yaml.dump(mutated_tree(rng, tree) if kind == 0 else tree, Dumper=yaml.CSafeDumper, allow_unicode=True)
+    try:
+        text = yaml.dump(mutated_tree(rng, tree) if kind == 0 else tree, Dumper=yaml.CSafeDumper, allow_unicode=True)
+    except UnicodeEncodeError:  # half a character: no text can say it
+        text = yaml.dump(tree, Dumper=yaml.CSafeDumper, allow_unicode=True)
     if kind == 1:
         lines = text.splitlines(keepends=True)
         lines.insert(rng.randrange(len(lines) + 1), rng.choice(YAML_PARTS))

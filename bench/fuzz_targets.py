@@ -268,11 +268,16 @@ class Keys(Target):
     errors = (ValueError,)  # that is what they raise
 
     def __init__(self) -> None:
-        from ssql_ros.model.signing import write_keys
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         self._path = Path(tempfile.mkdtemp(prefix="ssql_fuzz_", dir=_MEMORY)) / "key"
-        write_keys(self._path)
-        self._valid = (self._path.read_bytes(), self._path.with_name("key.pub").read_bytes())
+        # Any 32 bytes are a key: the same in every run.
+        key, pem = Ed25519PrivateKey.from_private_bytes(bytes(range(32))), serialization.Encoding.PEM
+        self._valid = (
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+            key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo),
+        )
 
     def make(self, rng: Random) -> bytes:
         return mutated_bytes(rng, rng.choice(self._valid))
