@@ -92,7 +92,21 @@ def add_parser(verbs: Any) -> None:
     policy.add_argument("--repeats", type=int, default=2000, help="decisions timed of each (default: %(default)s)")
     policy.set_defaults(run=_policy)
 
-    for subject in (sim, shield, ros, swap, soak, bag, alignment, train, offline, policy):
+    fuzz = subjects.add_parser(
+        "fuzz",
+        help="wrong inputs of everything that is read from outside: crashes, slowest, memory",
+        description="Valid contracts, messages, bundles, announcements, bags, keys, checkpoints and requests, with a "
+        "few changes that know their structure. Each must be refused with an error that says what is wrong, or be "
+        "accepted. "
+        "Exit status 1: something else happened, or took more than 1 s or 200 MB.",
+    )
+    fuzz.add_argument("--targets", nargs="+", metavar="TARGET", help="which of them (default: all)")
+    fuzz.add_argument("--inputs", type=int, default=1000, help="of each target (default: %(default)s)")
+    fuzz.add_argument("--first", type=int, default=0, metavar="INDEX", help="to try one input again, with --inputs 1")
+    fuzz.add_argument("--quiet", action="store_true", help="no progress bars")
+    fuzz.set_defaults(run=_fuzz)
+
+    for subject in (sim, shield, ros, swap, soak, bag, alignment, train, offline, policy, fuzz):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 
@@ -106,6 +120,14 @@ def _figures_of(*names: str) -> Callable[[argparse.Namespace], int]:
         return 0
 
     return run
+
+
+def _fuzz(options: argparse.Namespace) -> int:
+    from bench.fuzz import bench_fuzz
+
+    figures, faults = bench_fuzz(options.targets, options.inputs, options.first, options.seed, options.quiet)
+    report(figures, options.seed, options.json, notes=faults)
+    return int(bool(faults))
 
 
 def _policy(options: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from sensor_msgs.msg import Imu, JointState
 
 from bench.round_trip import Driver, Step
 from ssql_ros.contract.messages import set_stamp
+from ssql_ros.contract.topics import ANNOUNCEMENTS, STATUS
 from ssql_ros.msg import ModelStatus, Proposal, ShieldedAction, ShieldState
-from ssql_ros.ros.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.ros.process import ANSWERS, EVENT, LATCHED, raise_priority
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
+
+from ssql_ros.bags.bounds import check_types
 
 SEPARATOR = "=" * 80 + "\n"
 
@@ -81,6 +83,7 @@ def store_of(definitions: Iterable[tuple[str, str]], source: Path) -> Typestore:
         BagError: a definition cannot be read, or a type is unknown.
     """
     parsed: dict[str, Any] = {}
+    definitions = list(definitions)
     for name, text in definitions:
         try:
             if text:
@@ -88,13 +91,31 @@ def store_of(definitions: Iterable[tuple[str, str]], source: Path) -> Typestore:
             else:
                 installed = Definitions()
                 installed.add(name)
-                parsed = {**installed.store.fielddefs, **parsed}
-        except (BagError, TypesysError) as error:
+                parsed = {**_with_parts(name, installed.store.fielddefs), **parsed}
+        except (BagError, TypesysError, ValueError, RecursionError) as error:
             what = "cannot be read" if text else "is not in the bag"
-            raise BagError(f"{source}: the definition of the type {name} {what}: {error}") from error
+            raise BagError(f"{source}: the definition of the type {name[:80]} {what}: {str(error)[:500]}") from error
     store = get_typestore(Stores.EMPTY)
-    store.register(parsed)
+    try:
+        check_types(parsed)
+        store.register(parsed)
+        # Code is made of each when it is first used: what cannot be is said here.
+        for name, _ in definitions:
+            store.get_msgdef(name)
+    except Exception as error:  # what Python says of code that cannot be made is of many kinds
+        raise BagError(f"{source}: its definitions of types cannot be used: {str(error)[:500]}") from error
     return store
+
+
+def _with_parts(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a type and the types that it is made of: code is made for each, so no others."""
+    found: dict[str, Any] = {}
+    wanted = [name]
+    while wanted:
+        if (each := wanted.pop()) not in found:
+            found[each] = known[each]
+            wanted += _parts(known[each][1])
+    return found
 
 
 def _parts(fields: Iterable[tuple[str, Any]]) -> Iterator[str]:

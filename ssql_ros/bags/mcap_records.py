@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from mcap.reader import SeekingReader
 from mcap.records import Channel, Metadata, Schema, Statistics
 
+from ssql_ros.bags.bounds import bounded_yaml
 from ssql_ros.bags.mcap_scan import (
     CHANNEL,
     CHUNK,
@@ -245,7 +245,7 @@ class McapFile(Scanner):
             elif record.opcode == METADATA:
                 told = Metadata.read(record.stream())
                 if told.name == "rosbag2":
-                    document: dict = yaml.safe_load(told.metadata.get("serialized_metadata", "")) or {}
+                    document: dict = bounded_yaml(told.metadata.get("serialized_metadata", "")) or {}
                     document = document.get("rosbag2_bagfile_information", document)
                     self.custom = dict(document.get("custom_data") or {})
             elif record.opcode == DATA_END:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from mcap.data_stream import ReadDataStream
 from mcap.records import Channel
 
+from ssql_ros.bags.bounds import unpacked
+
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
 ATTACHMENT, STATISTICS, METADATA, DATA_END = 0x09, 0x0B, 0x0C, 0x0F
@@ -203,10 +205,8 @@ class Scanner:
         self.compression, at, stop = found
         buffer: Buffer = chunk.buffer
         if self.compression or checksum:
-            from rosbags.rosbag2.storage_mcap import decompress
-
             try:
-                plain = decompress(buffer[at:stop], self.compression, size, checksum)
+                plain = unpacked(buffer[at:stop], self.compression, size, checksum)
             except Exception as error:  # what a decompressor raises on damage is its own
                 raise ValueError(str(error) or repr(error)) from error
             if self.compression:

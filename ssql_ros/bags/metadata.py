@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from ssql_ros.bags.bounds import bounded_yaml
+
 METADATA = "metadata.yaml"
 INFORMATION = "rosbag2_bagfile_information"
 
@@ -38,7 +40,7 @@ def read_metadata(folder: Path) -> Metadata:
         return Metadata(problem=f"{path}: is missing: the recorder did not close this bag")
     try:
         # Some recorders leave !!opt and the like.
-        information = yaml.safe_load(path.read_text(encoding="utf-8"))[INFORMATION]
+        information = bounded_yaml(path.read_text(encoding="utf-8"))[INFORMATION]
         counts: Counter[str] = Counter()
         for topic in information["topics_with_message_count"]:
             counts[topic["topic_metadata"]["name"]] += int(topic["message_count"])
@@ -47,7 +49,7 @@ def read_metadata(folder: Path) -> Metadata:
             counts,
             {str(key): str(value) for key, value in (information.get("custom_data") or {}).items()},
         )
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = " ".join(str(error).split())
         return Metadata(problem=f"{path}: cannot be used: {type(error).__name__}: {text[:200]}")
 

@@ -27,6 +27,7 @@ from mcap.records import Attachment, Header, Metadata
 from mcap.writer import CompressionType, Writer
 from rosbags.typesys import TypesysError
 
+from ssql_ros.bags.bounds import bounded_yaml
 from ssql_ros.bags.definitions import BagError, store_of
 from ssql_ros.bags.mcap_records import McapFile
 from ssql_ros.bags.mcap_scan import ATTACHMENT, HEADER, MESSAGE, MESSAGE_START, METADATA, RECORD_HEADER
@@ -272,7 +273,7 @@ def _hash(source: McapFile, number: int) -> str:
 def _profiles(text: str) -> Any:
     """Return QoS profiles as metadata.yaml has them: a list since version 9, a text before."""
     try:
-        return yaml.safe_load(text) or []
+        return bounded_yaml(text) or []
     except yaml.YAMLError:
         return []
 

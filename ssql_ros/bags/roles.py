@@ -16,11 +16,12 @@ from ssql_ros.contract import Contract, ContractError
 from ssql_ros.contract.fields import JOINT_STATE
 from ssql_ros.contract.messages import CommandReader, InputReader, field_reader, stamp_of
 from ssql_ros.contract.serialised import reader_of, taken_over
+from ssql_ros.contract.topics import ACCOUNT_TOPIC, EPISODE_TOPIC, PROPOSAL_TOPIC
 from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, INTERVENTION, PLACE, Reward
 
-ACCOUNT_TOPIC, ACCOUNT = "shield_node/shielded_action", "ssql_ros/msg/ShieldedAction"
-PROPOSAL_TOPIC, PROPOSAL = "joint_proposals", "ssql_ros/msg/Proposal"
-EPISODE_TOPIC, EPISODE = "episode", "ssql_ros/msg/Episode"
+ACCOUNT = "ssql_ros/msg/ShieldedAction"  # on ACCOUNT_TOPIC, and so on
+PROPOSAL = "ssql_ros/msg/Proposal"
+EPISODE = "ssql_ros/msg/Episode"
 
 Reader = Callable[[bytes], tuple[int, np.ndarray]]
 

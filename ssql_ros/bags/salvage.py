@@ -14,6 +14,7 @@ from typing import Any
 
 from backports import zstd
 
+from ssql_ros.bags.bounds import unpacked_message
 from ssql_ros.bags.mcap_records import McapFile
 from ssql_ros.bags.mcap_scan import MAGIC
 from ssql_ros.bags.ordering import Raw, TimedRaw
@@ -103,8 +104,8 @@ class StorageFile:
             time, (topic, kind, _, data) = timed
             if data.startswith(ZSTD_MAGIC):
                 try:
-                    yield time, (topic, kind, time, zstd.decompress(data))
-                except zstd.ZstdError as error:
+                    yield time, (topic, kind, time, unpacked_message(data))
+                except (zstd.ZstdError, ValueError) as error:
                     self._tell(f"a message of {topic} cannot be decompressed: {error}", None)
                 continue
             yield timed
@@ -171,6 +172,7 @@ def _topics_of(database: sqlite3.Connection) -> dict[int, Kind]:
     return {
         number: (topic, kind if encoding == "cdr" else f"{kind} as {encoding}")
         for number, topic, kind, encoding in database.execute("SELECT id, name, type, serialization_format FROM topics")
+        if isinstance(topic, str) and isinstance(kind, str)
     }
 
 

@@ -1,4 +1,4 @@
-"""`ssql contract`: what a robot's contract says, whether it can be read, and a draft of one."""
+"""`ssql contract`: what a robot's contract says, whether it can be read, a draft of one, and who may publish what."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssql_ros.cli import contract_init
+from ssql_ros.cli import contract_init, contract_policy
 from ssql_ros.cli.figures import add_json, report
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
     add_json(check)
     check.set_defaults(run=_check)
     contract_init.add_parsers(kinds)
+    contract_policy.add_parser(kinds)
 
 
 def _check(options: argparse.Namespace) -> int:

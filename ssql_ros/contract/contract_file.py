@@ -30,9 +30,10 @@ from ssql_ros.contract.fields import (
 from ssql_ros.contract.incident_file import read_incident
 from ssql_ros.contract.message_kinds import ANY, kinds
 from ssql_ros.contract.reward import DISTANCE, FORWARD_VELOCITY, KINDS, DistanceRule, ForwardVelocityRule, RewardRule
-from ssql_ros.contract.schema import Section, read_yaml
+from ssql_ros.contract.schema import Section, read_yaml, shown
 
 STAMPS = ("header", "arrival")
+LARGEST = 2**18  # numbers of an observation, and of the table of sums of actions or features
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
 
 
@@ -51,11 +52,11 @@ def load_contract(path: str | os.PathLike[str]) -> Contract:
 def read_contract(document: dict[str, Any], path: str) -> Contract:
     """Return the contract that a document says; `path`: where it is from. Raises ContractError, as `load_contract`."""
     top = _section(document, f"{path}: ", keys.TOP)
-    control_period = top.number("control_period", positive=True)
+    control_period = top.seconds("control_period")
     inputs = _read_inputs(top, control_period)
     observed = _read_observed(top, inputs, control_period)
     commanded = _read_commanded(top)
-    command_timeout = top.number("command_timeout", 2 * control_period, positive=True)
+    command_timeout = top.seconds("command_timeout", 2 * control_period)
     if command_timeout < control_period:
         raise top.error("command_timeout", f"expected at least control_period ({control_period:g} s)")
     limits, boxes, balls = read_incident(top, observed)
@@ -76,6 +77,8 @@ def read_contract(document: dict[str, Any], path: str) -> Contract:
         on_incident=top.text("on_incident", keys.ON_INCIDENT, "continue"),
         on_out_of_domain=top.text("on_out_of_domain", keys.ON_OUT_OF_DOMAIN, "warn"),
     )
+    if contract.observation_size > LARGEST:
+        raise top.error("observation", f"has {contract.observation_size} numbers, at most {LARGEST} are observed")
     if contract.on_incident == "damp":
         _check_damping(top, contract)
     return contract
@@ -98,6 +101,8 @@ def _section(mapping: Any, where: str, known: keys.Keys) -> Section:
 def _read_inputs(top: Section, control_period: float) -> dict[str, Input]:
     raw = top.raw("inputs")
     names = list(raw) if isinstance(raw, dict) else []
+    if wrong := [name for name in names if not isinstance(name, str) or not name]:
+        raise top.error("inputs", f"expected names of inputs, got {shown(wrong[0])}")
     section, inputs = Section(raw, top.place("inputs"), names), {}
     for name in names:
         entry = _section(section.raw(name), section.place(name), keys.INPUT)
@@ -106,7 +111,7 @@ def _read_inputs(top: Section, control_period: float) -> dict[str, Input]:
         stamps = entry.text("stamps", STAMPS) if entry.has("stamps") else STAMPS[not stamped]
         if not stamped and stamps != "arrival":
             raise entry.error("stamps", f"a {kind} has no header: expected arrival, got {stamps!r}")
-        max_age = entry.number("max_age", 2 * control_period, positive=True)
+        max_age = entry.seconds("max_age", 2 * control_period)
         fastest = entry.number("max_speed", positive=True) if entry.has("max_speed") else None
         frame_id = entry.text("frame_id") if entry.has("frame_id") else ""
         if frame_id and kind != POSE:
@@ -144,6 +149,8 @@ def _unit(entry: Section, si_unit: str) -> str:
 
 def _sums(entries: list[Section], sources: tuple[str, ...]) -> np.ndarray:
     """Return the weighted sums of `entries` over `sources`, one row an entry."""
+    if len(entries) * len(sources) > LARGEST:
+        raise entries[0].error("sum", f"{len(entries)} sums of {len(sources)} numbers, at most {LARGEST} in all")
     matrix = np.zeros((len(entries), len(sources)))
     for row, entry in enumerate(entries):
         for name, weight in entry.weights("sum", sources).items():
@@ -191,8 +198,8 @@ def _read_observed(top: Section, inputs: dict[str, Input], control_period: float
     derived = _entries(section, "derived", keys.DERIVED) if section.has("derived") else []
     return Observed(
         trigger=section.text("trigger", sorted({feature.input for feature in frame})),
-        max_skew=section.number("max_skew", control_period / 4, positive=True),
-        episode_gap=section.number("episode_gap", 5 * control_period, positive=True),
+        max_skew=section.seconds("max_skew", control_period / 4),
+        episode_gap=section.seconds("episode_gap", 5 * control_period),
         frame=frame,
         derived_names=_names_once(derived, taken=frame_names),
         derived=_sums(derived, frame_names),
@@ -260,7 +267,7 @@ def _read_coupled(joints: list[Section], taken: tuple[str, ...]) -> dict[str, tu
             continue
         parts = entry.items("couples")
         if len(parts) < 2 or not all(isinstance(part, str) and part for part in parts):
-            raise entry.error("couples", f"expected a list of at least 2 names of joints, got {parts!r}")
+            raise entry.error("couples", f"expected a list of at least 2 names of joints, got {shown(parts)}")
         for part in parts:
             if part in moved:
                 raise entry.error("couples", f"{part!r} is moved by two commands")

@@ -17,6 +17,7 @@ from typing import Any
 
 from ssql_ros.bags import BagError, Survey, survey
 from ssql_ros.contract import Contract, ContractError, find_contract, load_contract
+from ssql_ros.contract.topics import RECORDS_TOPIC as TOPIC
 from ssql_ros.model.announcement import ID_DIGITS
 from ssql_ros.model.bundle import BundleError, load_bundle
 from ssql_ros.model.critic import SafetyCritic
@@ -24,7 +25,7 @@ from ssql_ros.model.shipped import bundle_folder
 from ssql_ros.shield.judgement import judged_again
 from ssql_ros.shield.record import Recorded, differences, recorded
 
-TOPIC, TYPE = "shield_node/decision_records", "ssql_ros/msg/DecisionRecord"
+TYPE = "ssql_ros/msg/DecisionRecord"
 TOLD = 10  # differences that are told one by one
 
 

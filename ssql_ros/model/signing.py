@@ -11,13 +11,15 @@ import os
 import struct
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 DOMAIN = b"ssql_ros model announcement, version 1\0"
 KEY_DIGITS = 16
 MAX_KEY_BYTES = 10_000
+# The last: what OpenSSL itself says of a key of another algorithm that is too short for it.
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
 
 
 def statement(stamp: int, sha256: str, contract_id: str, purpose: int) -> bytes:
@@ -69,7 +71,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     """Return a private key. Raises ValueError: the file cannot be read, or is no Ed25519 private key in PEM."""
     try:
         key = serialization.load_pem_private_key(_content(path), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: expected an Ed25519 private key in PEM without a password ({error})") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError(f"{path}: expected an Ed25519 private key, got {type(key).__name__}")
@@ -80,7 +82,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     """Return a public key. Raises ValueError: the file cannot be read, or is no Ed25519 public key in PEM."""
     try:
         key = serialization.load_pem_public_key(_content(path))
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: expected an Ed25519 public key in PEM ({error})") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError(f"{path}: expected an Ed25519 public key, got {type(key).__name__}")

@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract
 from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
+from ssql_ros.contract.topics import PROPOSAL_TOPIC
 from ssql_ros.model.policy import ServedPolicy
 from ssql_ros.model.proposal import Proposal as Draw
 from ssql_ros.msg import Proposal
@@ -62,7 +63,7 @@ class AnsweringNode(Node):
         self._fault = ""
         kind = message_type(self.contract.commanded.type)
         self._commands = self.create_publisher(kind, self.contract.commanded.raw_topic, COMMAND)
-        self._proposals = self.create_publisher(Proposal, "joint_proposals", COMMAND)
+        self._proposals = self.create_publisher(Proposal, PROPOSAL_TOPIC, COMMAND)
         self.guard = Guard(self.get_logger())
         for name in self.contract.observed_inputs:
             source = self.contract.inputs[name]

@@ -18,6 +18,7 @@ from std_msgs.msg import Float64MultiArray
 
 from ssql_ros.contract import Contract, ContractError, find_contract, load_contract
 from ssql_ros.contract.messages import CommandReader
+from ssql_ros.contract.topics import FORWARD_TOPIC
 from ssql_ros.drivers.faults import Faults, read_renames
 from ssql_ros.drivers.scripted import ScriptedRobot
 from ssql_ros.nodes.sensors import sensor_message
@@ -109,7 +110,7 @@ class DriverNode(Node):
             kept = DurabilityPolicy.TRANSIENT_LOCAL
             qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=kept)
         parse, read = parser_of(told.type), CommandReader(self.contract, told.topic)
-        forwarded = CommandReader(self.contract, "forward_commands")
+        forwarded = CommandReader(self.contract, FORWARD_TOPIC)
         self.create_subscription(
             message_type(told.type),
             told.topic,
@@ -119,8 +120,8 @@ class DriverNode(Node):
         )
         self.create_subscription(
             Float64MultiArray,
-            "forward_commands",
-            self.guard("forward_commands", lambda message: self._take(lambda: forwarded.array_command(message))),
+            FORWARD_TOPIC,
+            self.guard(FORWARD_TOPIC, lambda message: self._take(lambda: forwarded.array_command(message))),
             qos,
         )
 

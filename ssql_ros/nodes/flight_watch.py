@@ -12,6 +12,7 @@ from std_srvs.srv import Trigger
 
 from ssql_ros.bags import BagError, Event, EventRules, FlightRecorder, FlightSettings
 from ssql_ros.bags.flight_events import SNAPSHOT
+from ssql_ros.contract.topics import ACCOUNT_TOPIC, INCIDENT_TOPIC, STATE_TOPIC
 from ssql_ros.msg import Incident, ShieldedAction, ShieldState
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.parameters import Parameter
@@ -23,11 +24,7 @@ PARAMETERS = (
     Parameter("most_files", 100, "files in the folder, from which on no more is written", 1, 100_000, fixed=True),
 )
 # By their names before any remapping: heard and recorded whatever else is.
-EVENT_TOPICS = {
-    "shield_node/shielded_action": ShieldedAction,
-    "shield_node/state": ShieldState,
-    "incident": Incident,
-}
+EVENT_TOPICS = {ACCOUNT_TOPIC: ShieldedAction, STATE_TOPIC: ShieldState, INCIDENT_TOPIC: Incident}
 
 
 class FlightWatch:

@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from ssql_ros.bags.roles import (
-    EPISODE,
-    EPISODE_TOPIC,
-    PROPOSAL,
-    PROPOSAL_TOPIC,
-    Reader,
-    Role,
-    reader_for,
-)
+from ssql_ros.bags.roles import EPISODE, PROPOSAL, Reader, Role, reader_for
 from ssql_ros.contract import Contract, ContractError
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.contract.serialised import reader_of
+from ssql_ros.contract.topics import EPISODE_TOPIC, PROPOSAL_TOPIC
 from ssql_ros.data.transitions import COMMAND, CONTEXT, ENDING, PLACE, PROPOSED, Reward, TransitionAssembler
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.recorded_topic import message_type

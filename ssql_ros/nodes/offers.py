@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssql_ros.contract.topics import PROPOSAL_TOPIC
 from ssql_ros.live.offers import answers_path
 from ssql_ros.model.announcement import Offer
 from ssql_ros.msg import ModelStatus
@@ -116,7 +117,7 @@ class Offers:
         """Write down whether whoever serves policies has refused a round: then it does not act, and is no measure."""
         proposing = {
             f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("joint_proposals"))
+            for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(PROPOSAL_TOPIC))
         }
         answers = announced.answers
         refused = {name for name, (what, _) in answers.items() if what == "refused"}

@@ -23,7 +23,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from ssql_ros.bags import BagWriter, FlightRecorder, Recording
-from ssql_ros.contract import Contract, find_contract, load_contract
+from ssql_ros.contract import find_contract, load_contract
+from ssql_ros.contract.topics import recorded_topics
 from ssql_ros.nodes.flight_watch import EVENT_TOPICS, FlightWatch, flight_recorder
 from ssql_ros.nodes.flight_watch import PARAMETERS as FLIGHT_PARAMETERS
 from ssql_ros.robots import DEFAULT
@@ -45,28 +46,8 @@ PARAMETERS = (
     Parameter("topics", [""], "topics to record; empty: inputs, commands and the shield's, by contract", fixed=True),
     Parameter("queue_megabytes", 256, QUEUE, 1, 65536, fixed=True),
 )
-SHIELD_TOPICS = (
-    "shield_node/shielded_action",
-    "shield_node/state",
-    "shield_node/interventions",
-    "shield_node/decision_records",
-)
-COMMAND_TOPICS = ("joint_commands_raw", "joint_proposals", "forward_commands_raw", "forward_commands")
-OTHER_TOPICS = ("incident", "episode", "/clock")
 DISCOVERY_SECONDS = 0.1
 TAKE_SECONDS = 0.005
-
-
-def contract_topics(contract: Contract) -> list[str]:
-    """Return the relative names of the topics that a run by this contract is made of."""
-    inputs = [source.topic for source in contract.inputs.values()]
-    commands = [
-        contract.commanded.topic,
-        contract.commanded.raw_topic,
-        contract.commanded.takeover_topic,
-        *COMMAND_TOPICS,
-    ]
-    return list(dict.fromkeys([*inputs, *commands, *SHIELD_TOPICS, *OTHER_TOPICS]))
 
 
 class RecorderNode(Node):
@@ -76,7 +57,7 @@ class RecorderNode(Node):
         super().__init__("recorder_node")
         value_of = declare(self, PARAMETERS)
         contract = load_contract(find_contract(value_of("contract")))
-        names = [name for name in value_of("topics") if name] or contract_topics(contract)
+        names = [name for name in value_of("topics") if name] or recorded_topics(contract)
         flight = value_of("flight")
         # By full name: two names may mean one topic.
         resolved = {self.resolve_topic_name(name): name for name in [*names, *(EVENT_TOPICS if flight else ())]}

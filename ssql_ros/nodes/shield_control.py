@@ -12,6 +12,7 @@ import numpy as np
 from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.contract.messages import fill, set_stamp
+from ssql_ros.contract.topics import OWN_ACCOUNT, OWN_INTERVENTIONS, OWN_RECORDS
 from ssql_ros.msg import DecisionRecord, ShieldedAction
 from ssql_ros.nodes.command_writer import LATEST, CommandWriter
 from ssql_ros.nodes.shield_inputs import ShieldInputs
@@ -55,9 +56,9 @@ class ShieldControl(ShieldInputs):
         self._accounts: list[tuple[Tick, float]] = []
         self._write = CommandWriter(loop.contract, forward)
         self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
-        self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
-        self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
-        self._records = node.create_publisher(DecisionRecord, "~/decision_records", EVENT)
+        self._account = node.create_publisher(ShieldedAction, OWN_ACCOUNT, EVENT)
+        self._interventions = node.create_publisher(ShieldedAction, OWN_INTERVENTIONS, EVENT)
+        self._records = node.create_publisher(DecisionRecord, OWN_RECORDS, EVENT)
         offered = (Trigger, "reset_fault", self._on_reset_fault), (SetBool, "take_over", self._on_take_over)
         self._services = [
             node.create_service(kind, f"~/{name}", guard.service(name, serve)) for kind, name, serve in offered

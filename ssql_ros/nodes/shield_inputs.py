@@ -14,6 +14,7 @@ from std_msgs.msg import Float64MultiArray
 from ssql_ros.contract import ContractError
 from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp
 from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.contract.topics import PROPOSAL_TOPIC, RAW_FORWARD_TOPIC
 from ssql_ros.msg import Proposal
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.inputs import message_type, parser_of
@@ -51,8 +52,8 @@ class ShieldInputs:
         # that are no message raise here, where they are counted, and not in the executor.
         readers: dict[str, tuple[Any, Callable[[bytes], None]]] = {
             raw: (message_type(contract.commanded.type), self._joint_command_reader(raw)),
-            "joint_proposals": (Proposal, self._proposal_reader("joint_proposals")),
-            "forward_commands_raw": (Float64MultiArray, self._array_reader("forward_commands_raw")),
+            PROPOSAL_TOPIC: (Proposal, self._proposal_reader(PROPOSAL_TOPIC)),
+            RAW_FORWARD_TOPIC: (Float64MultiArray, self._array_reader(RAW_FORWARD_TOPIC)),
         }
         self.proposals = list(readers)
         self.takeover_topic = takeover = contract.commanded.takeover_topic

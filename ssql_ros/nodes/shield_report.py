@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.contract.topics import OWN_STATE
 from ssql_ros.model.bundle import MarginCritic
 from ssql_ros.msg import ShieldState
 from ssql_ros.nodes.shield_control import ShieldControl, threshold_fields
@@ -38,7 +39,7 @@ class ShieldReport:
 
     def __init__(self, node: Any, contract_id: str, guard: Guard) -> None:
         self._node, self._contract_id, self._guard = node, contract_id, guard
-        self._state = node.create_publisher(ShieldState, "~/state", LATCHED)
+        self._state = node.create_publisher(ShieldState, OWN_STATE, LATCHED)
         self._diagnostics = Diagnostics(node, "shield", self._describe)
         self._control: ShieldControl | None = None
         self._watch: GraphWatch | None = None

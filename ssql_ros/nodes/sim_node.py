@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger
 from ssql_ros.contract import ContractError
 from ssql_ros.contract.messages import CommandReader, fill, set_stamp, stamp_of
 from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.contract.topics import CLOCK_TOPIC, EPISODE_TOPIC, FORWARD_TOPIC, INCIDENT_TOPIC
 from ssql_ros.msg import Episode, Incident
 from ssql_ros.nodes.sensors import MESSAGES
 from ssql_ros.robots import DEFAULT
@@ -72,15 +73,14 @@ class SimNode(Node):
         self._answered = False  # a command for the current observation is there
         self._driven = False  # somebody has commanded this robot at all
         self._reset_asked = threading.Event()
-        self._clock_out = self.create_publisher(ClockMessage, "/clock", EVENT)
-        self._incident = self.create_publisher(Incident, "incident", LATCHED)
-        self._episode = self.create_publisher(Episode, "episode", LATCHED)
-        self._read = CommandReader(self.contract, self.contract.commanded.topic)
-        self._read_forward = CommandReader(self.contract, "forward_commands")
+        self._clock_out = self.create_publisher(ClockMessage, CLOCK_TOPIC, EVENT)
+        self._incident = self.create_publisher(Incident, INCIDENT_TOPIC, LATCHED)
+        self._episode = self.create_publisher(Episode, EPISODE_TOPIC, LATCHED)
         told = self.contract.commanded
-        self._parse = parser_of(told.type)
+        self._parse, self._read = parser_of(told.type), CommandReader(self.contract, told.topic)
+        self._read_forward = CommandReader(self.contract, FORWARD_TOPIC)
         self.create_subscription(message_type(told.type), told.topic, self._on_command, COMMAND, raw=True)
-        self.create_subscription(Float64MultiArray, "forward_commands", self._on_forward_command, COMMAND)
+        self.create_subscription(Float64MultiArray, FORWARD_TOPIC, self._on_forward_command, COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._episodes = 0
         self._begin()

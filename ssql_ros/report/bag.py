@@ -14,6 +14,7 @@ from ssql_ros.bags import BagError, read_messages
 from ssql_ros.contract import Contract, ContractError, ObservationAssembler
 from ssql_ros.contract.messages import InputReader, stamp_of
 from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.contract.topics import ACCOUNT_TOPIC, EPISODE_TOPIC
 from ssql_ros.model.bundle import Rule
 from ssql_ros.report.records import NOT_DECIDED, EpisodeRecord, RunRecord
 
@@ -70,7 +71,7 @@ def records_from_bag(path: str | os.PathLike[str], contract: Contract, namespace
 
 
 def _read(path: str | os.PathLike[str], contract: Contract, prefix: str) -> _Recorded:
-    account, end = f"{prefix}shield_node/shielded_action", f"{prefix}episode"
+    account, end = f"{prefix}{ACCOUNT_TOPIC}", f"{prefix}{EPISODE_TOPIC}"
     inputs = {f"{prefix}{contract.inputs[name].topic}": name for name in contract.observed_inputs}
     readers = {name: InputReader(contract, contract.inputs[name]) for name in contract.observed_inputs}
     assembler = ObservationAssembler(contract)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ssql_ros.contract.messages import fill, set_stamp, stamp_of
+from ssql_ros.contract.topics import ANNOUNCEMENTS, STATUS
 from ssql_ros.model.announcement import Offer, Purpose
 from ssql_ros.model.signing import read_private_key
 from ssql_ros.msg import ModelAnnouncement, ModelStatus
 from ssql_ros.ros.client import Client
-from ssql_ros.ros.model_receiver import ANNOUNCEMENTS, STATUS
 from ssql_ros.ros.process import ANSWERS, LATCHED
 
 

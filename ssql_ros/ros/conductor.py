@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from ssql_ros.contract.messages import stamp_of
+from ssql_ros.contract.topics import ACCOUNT_TOPIC, EPISODE_TOPIC
 from ssql_ros.msg import Episode, ShieldedAction
 from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import EVENT, LATCHED
@@ -51,8 +52,8 @@ class Conductor(Client):
         super().__init__("conductor", signal_handler_options=SignalHandlerOptions.NO)
         self._ended: list[Episode] = []
         self._heard, self._stamp, self._active = EpisodeHeard(), 0, False
-        self.node.create_subscription(Episode, "episode", self._ended.append, LATCHED)
-        self.node.create_subscription(ShieldedAction, "shield_node/shielded_action", self._on_account, EVENT)
+        self.node.create_subscription(Episode, EPISODE_TOPIC, self._ended.append, LATCHED)
+        self.node.create_subscription(ShieldedAction, ACCOUNT_TOPIC, self._on_account, EVENT)
 
     def _on_account(self, message: ShieldedAction) -> None:
         # Between episodes the shield goes on holding, for an observation that it has decided on before.

@@ -8,6 +8,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from ssql_ros.contract.messages import set_stamp
+from ssql_ros.contract.topics import DIAGNOSTICS_TOPIC
 
 Description = tuple[bytes, str, dict[str, str]]
 
@@ -24,7 +25,7 @@ class Diagnostics:
     def __init__(self, node: Any, component: str, describe: Callable[[], Description]) -> None:
         self._node, self._describe = node, describe
         self._name = f"{node.get_fully_qualified_name().lstrip('/')}: {component}"
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = node.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
 
     def publish(self) -> None:
         """Describe the component now and publish it."""

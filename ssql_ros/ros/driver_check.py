@@ -13,17 +13,17 @@ from ssql_ros.contract import Contract
 from ssql_ros.contract.contract import Input
 from ssql_ros.contract.fields import FLOATS
 from ssql_ros.contract.stamped import NANOSECONDS
+from ssql_ros.contract.topics import CLOCK_TOPIC, proposal_topics
 from ssql_ros.drivers.check import DriverCheck, Message, check_messages
 from ssql_ros.drivers.findings import Finding, Level, ordered, said
 from ssql_ros.ros.graph_watch import GraphWatch, node_of, several
 from ssql_ros.ros.listening import listen
 from ssql_ros.ros.process import COMMAND, SENSOR
 
-CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
+CLOCK_TYPE = "rosgraph_msgs/msg/Clock"
 SHIELD_STATE = "ssql_ros/msg/ShieldState"
 _TIME = struct.Struct("<4xiI")
 FOUND = 5.0  # s, within which a driver is found by who listens
-PROPOSALS = ("joint_proposals", "forward_commands_raw")
 
 
 def check_driver(
@@ -49,7 +49,7 @@ def check_driver(
         raise ValueError(f"--namespace: expected a ROS namespace, got {namespace!r}: {why}") from error
     clock, messages = 0, []
     for topic, kind, came, data in heard:
-        if topic == CLOCK:
+        if topic == CLOCK_TOPIC:
             seconds_, nanoseconds = _TIME.unpack_from(data)
             clock = seconds_ * NANOSECONDS + nanoseconds
         else:
@@ -80,14 +80,14 @@ class _Graph:
         """Return the topics to listen to, with namespace."""
         sources = self._contract.inputs.values()
         self.relative = {node.resolve_topic_name(source.topic): source.topic for source in sources}
-        return {*self.relative, CLOCK}
+        return {*self.relative, CLOCK_TOPIC}
 
     def look(self, node: Any) -> None:
         """Look at everything; what was there last counts, as discovery takes a while."""
         contract = self._contract
         if self._watch is None:
             inputs = {name: source.topic for name, source in contract.inputs.items()}
-            raw = (contract.commanded.raw_topic, *PROPOSALS)
+            raw = proposal_topics(contract)
             self._watch = GraphWatch(node, contract.commanded.topic, raw, inputs, COMMAND, SENSOR, lambda _name: None)
         self._problems = dict(self._watch.look_at_all())
         self._types = dict(node.get_topic_names_and_types())
@@ -188,7 +188,7 @@ class _Graph:
         return found
 
     def _of_controllers(self) -> list[Finding]:
-        names = (self._contract.commanded.raw_topic, *PROPOSALS)
+        names = proposal_topics(self._contract)
         texts = {name: self._problems[name] for name in names if name in self._problems}
         return [
             said(Level.WARNING, "controllers", name, text, "let the controller offer reliable, volatile")

@@ -28,6 +28,9 @@ def parser_of(kind: str) -> Callable[[bytes], Any]:
     def otherwise(data: bytes) -> Any:
         if kind in kinds() or kind == TRAJECTORY:
             raise ContractError(f"a {kind}: expected little-endian CDR, got the header {data[:4].hex()}")
-        return deserialize_message(data, message_type(kind))
+        try:
+            return deserialize_message(data, message_type(kind))
+        except Exception as error:  # of rmw's own kind; it says only that it cannot
+            raise ContractError(f"a {kind} of {len(data)} bytes is not a whole message: {error}") from error
 
     return reader_of(kind, otherwise)

@@ -49,8 +49,9 @@ class Inspector:
     """Judges one announcement after the other, and tells the node.
 
     Args:
-        settings: node, namespace, topic, contract (path), network ("critic" or "policy"), folder, keys, max_bytes,
-            max_age (s), newest (stamp by signer), sizes (candidates that a decision scores at once), limit (s).
+        settings: node, namespace, enclave, topic, contract (path), network ("critic" or "policy"), folder, keys,
+            max_bytes, max_age (s), newest (stamp by signer), sizes (candidates that a decision scores at once), limit
+            (s).
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -173,7 +174,9 @@ def main() -> int:
     os.nice(NICE)
     settings = json.loads(sys.stdin.readline())
     inspector = Inspector(settings)
-    rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    # In the node's own enclave: where SROS 2 is in force, another one has no keys.
+    enclave = ["--ros-args", "--enclave", settings["enclave"]]
+    rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     node = Node(
         f"{settings['node']}_inspector",
         namespace=settings["namespace"],

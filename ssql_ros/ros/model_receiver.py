@@ -22,6 +22,7 @@ from std_srvs.srv import Trigger
 
 from ssql_ros.contract import Contract
 from ssql_ros.contract.messages import fill, set_stamp
+from ssql_ros.contract.topics import ANNOUNCEMENTS, STATUS
 from ssql_ros.model.announcement import Refused, Trust
 from ssql_ros.model.bundle import Bundle, parse_bundle
 from ssql_ros.msg import ModelStatus
@@ -29,7 +30,6 @@ from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.parameters import Parameter
 from ssql_ros.ros.process import ANSWERS, raise_priority
 
-ANNOUNCEMENTS, STATUS = "model_announcements", "model_status"
 HISTORY = 8  # models kept to roll back to
 REST = 0.002  # s, between two steps of verifying
 RESTART_PAUSE = 2.0  # s, before an inspector that has ended is started again
@@ -173,6 +173,7 @@ class ModelReceiver:
         settings = {
             "node": self._node.get_name(),
             "namespace": self._node.get_namespace(),
+            "enclave": _enclave_of(self._node),
             "topic": self._node.resolve_topic_name(ANNOUNCEMENTS),
             "contract": str(self._contract.path),
             "network": self._inspected.network,
@@ -308,6 +309,13 @@ class ModelReceiver:
             return DiagnosticStatus.OK, CLOSED, values
         level = DiagnosticStatus.WARN if self._last_bad else DiagnosticStatus.OK
         return level, self._last or "nothing announced yet", values
+
+
+def _enclave_of(node: Any) -> str:
+    """Return the enclave of SROS 2 that a node runs in, `/` where it was given none."""
+    own = (node.get_name(), node.get_namespace())
+    found = [enclave for *names, enclave in node.get_node_names_and_namespaces_with_enclaves() if tuple(names) == own]
+    return found[0] if found else "/"
 
 
 def rest() -> None:

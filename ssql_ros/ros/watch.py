@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rclpy.signals import SignalHandlerOptions
 
 from ssql_ros.contract.messages import stamp_of
+from ssql_ros.contract.topics import EPISODE_TOPIC, INTERVENTIONS_TOPIC, STATE_TOPIC
 from ssql_ros.msg import Episode, ShieldedAction, ShieldState
 from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import EVENT, LATCHED
@@ -39,9 +40,9 @@ class Watch(Client):
         self._say, self._account, self._stamp, self._before = say, Account(), 0, 0
         self._state, self._told, self._told_at = ShieldState(mode=ShieldState.INACTIVE), ShieldState(), time.monotonic()
         super().__init__("watch", signal_handler_options=SignalHandlerOptions.NO)
-        self.node.create_subscription(Episode, "episode", self._on_episode, LATCHED)
-        self.node.create_subscription(ShieldState, "shield_node/state", self._on_state, LATCHED)
-        self.node.create_subscription(ShieldedAction, "shield_node/interventions", self._on_intervention, EVENT)
+        self.node.create_subscription(Episode, EPISODE_TOPIC, self._on_episode, LATCHED)
+        self.node.create_subscription(ShieldState, STATE_TOPIC, self._on_state, LATCHED)
+        self.node.create_subscription(ShieldedAction, INTERVENTIONS_TOPIC, self._on_intervention, EVENT)
 
     def spin(self, seconds: float) -> None:
         """Hear what comes within `seconds`, or the first of it."""
