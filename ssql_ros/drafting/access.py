@@ -58,6 +58,7 @@ OPERATOR, ANNOUNCER = "operator", "announcer"
 ROLES = (
     SHIELD,
     "recorder_node",
+    "flight_recorder",
     "policy_node",
     "behaviour_node",
     "learner_node",
@@ -167,10 +168,9 @@ def _of_role(role: str, name: str, contract: Contract) -> tuple[Access, ...]:
             heard = [*observed, *place, told.topic, told.raw_topic, PROPOSAL_TOPIC, EPISODE_TOPIC, STATUS]
             services = ("~/pause", "~/resume", "~/train", "~/export")
             return (_node(name, publish=(ANNOUNCEMENTS, DIAGNOSTICS_TOPIC), subscribe=heard, reply=services),)
-        case "recorder_node":
-            return (
-                _node(name, publish=(DIAGNOSTICS_TOPIC,), subscribe=recorded_topics(contract), reply=("~/snapshot",)),
-            )
+        case "recorder_node" | "flight_recorder":
+            services = ("~/snapshot",) if role == "flight_recorder" else ()
+            return (_node(name, publish=(DIAGNOSTICS_TOPIC,), subscribe=recorded_topics(contract), reply=services),)
         case "driver_node":
             return (_node(name, publish=inputs, subscribe=(told.topic, FORWARD_TOPIC)),)
         case "sim_node":

@@ -34,8 +34,8 @@ def test_an_operator_takes_over_and_gives_back_and_the_data_set_says_when(robot,
     told, send, frames = {}, robot.command(CONTROLLER), 0
 
     def tell(account):
-        # A second decision on one observation is no other one.
-        told.setdefault(stamp_of(account), account.taken_over)
+        # Of one observation there may be two decisions, and the robot may be handed over between them.
+        told.setdefault(stamp_of(account), set()).add(account.taken_over)
 
     robot.node.create_subscription(ShieldedAction, "shield_node/shielded_action", tell, EVENT)
 
@@ -79,7 +79,7 @@ def test_an_operator_takes_over_and_gives_back_and_the_data_set_says_when(robot,
     data = DataSet(tmp_path / "set")
     flags = dict(zip(data["stamp"].tolist(), data["intervention"].tolist(), strict=True))
     assert 40 < sum(flags.values()) < len(flags)
-    assert all(flags[stamp] == taken for stamp, taken in told.items() if stamp in flags)
+    assert {stamp: flag for stamp, flag in flags.items() if flag not in told.get(stamp, {flag})} == {}
     again = replay(tmp_path / "bag")
     assert sum(again.decisions.values()) > 50
     assert (again.different, again.told) == (0, [])
