@@ -43,6 +43,12 @@ def add_parser(verbs: Any) -> None:
     swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
     swap.set_defaults(run=_figures_of("task", "swaps", "seed", "priority"))
 
+    faults = subjects.add_parser("faults", help="from a fault of sensors or controller to the safe action, and back")
+    add_task(faults, "whose bundle", default="minitaur")
+    faults.add_argument("--rate", type=float, default=50.0, help="Hz, of the control loop (default: %(default)s)")
+    faults.add_argument("--trials", type=int, default=50, help="of each fault (default: %(default)s)")
+    faults.set_defaults(run=_figures_of("task", "rate", "trials", "seed"))
+
     soak = subjects.add_parser(
         "soak", help="the graph under random faults: commands, memory, bags, decisions taken again"
     )
@@ -106,7 +112,7 @@ def add_parser(verbs: Any) -> None:
     fuzz.add_argument("--quiet", action="store_true", help="no progress bars")
     fuzz.set_defaults(run=_fuzz)
 
-    for subject in (sim, shield, ros, swap, soak, bag, alignment, train, offline, policy, fuzz):
+    for subject in (sim, shield, ros, swap, faults, soak, bag, alignment, train, offline, policy, fuzz):
         subject.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
         add_json(subject)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ class SoakDriver(Driver):
         unsafe: commands that no driver may be sent, by what is wrong with them.
         late: commands that came over two periods after the one before, though this process was in time.
         worst: s, the longest such gap.
+        heard: the newest decisions, and when their accounts came.
     """
 
     SENSORS: ClassVar = (
@@ -63,10 +64,10 @@ class SoakDriver(Driver):
         self.sensors = self.controller = self.operator = ""
         self.excused = True
         self.unsafe: Counter[str] = Counter()
-        self.decisions: Counter[str] = Counter()
         self.late = self.commands = 0
         self.worst = 0.0
         self.states: list[ShieldState] = []
+        self.heard: deque[tuple[float, Decision]] = deque(maxlen=1000)
         self._contract, self._steps, self._rng = contract, steps, rng
         self._period, self._count, self._due = contract.control_period, 0, time.monotonic()
         self._names = list(contract.commanded.joint_names)
@@ -83,6 +84,11 @@ class SoakDriver(Driver):
             (ShieldState, "shield_node/state", self.states.append, LATCHED),
         ):
             self.node.create_subscription(kind, topic, receive, qos)
+
+    @property
+    def due(self) -> float:
+        """Return when the next period's messages are sent, s on the steady clock."""
+        return self._due
 
     def step(self) -> None:
         """Send one period's messages when they are due, and take in what comes until then."""
@@ -171,7 +177,7 @@ class SoakDriver(Driver):
 
     def _on_account(self, message: ShieldedAction) -> None:
         decision = Decision(message.decision)
-        self.decisions[decision.name.lower()] += 1
+        self.heard.append((time.monotonic(), decision))
         judged = (
             decision in (Decision.PASSED, Decision.RESAMPLED) and message.enforced and not math.isnan(message.epsilon)
         )

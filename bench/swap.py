@@ -65,7 +65,7 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
     if swaps < 1:
         raise ValueError(f"expected at least one swap, got {swaps}")
     with tempfile.TemporaryDirectory() as folder, Processes() as processes:
-        contract = _contract(chosen.robot, Path(folder))
+        contract = contract_at(chosen.robot, Path(folder), PERIOD)
         bundles = [
             save_bundle(bundle, Path(folder) / f"{i}.safetensors")
             for i, bundle in enumerate(_bundles(load_bundle(chosen.bundle_path(), chosen.contract()), contract, seed))
@@ -85,8 +85,8 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
     return {**missed, **judged(driver.record, bundles, contract), **_times(driver.record)}
 
 
-def _contract(robot: str, folder: Path) -> Contract:
-    """Return a robot's contract with a control period of 10 ms, from a file of its own.
+def contract_at(robot: str, folder: Path, period: float) -> Contract:
+    """Return a robot's contract with another control period, s, from a file of its own.
 
     Readings of one frame have one stamp here. With less skew allowed, a frame is never made of two frames' readings
     where this process was late and sent them in quick succession, so that it is known what the nodes have seen.
@@ -95,9 +95,9 @@ def _contract(robot: str, folder: Path) -> Contract:
     told = load_contract(path)
     text = path.read_text()
     changes = {
-        "control_period": (told.control_period, PERIOD),
-        "command_timeout": (told.command_timeout, told.command_timeout * PERIOD / told.control_period),
-        "max_skew": (told.observed.max_skew, 0.01 * PERIOD),
+        "control_period": (told.control_period, period),
+        "command_timeout": (told.command_timeout, told.command_timeout * period / told.control_period),
+        "max_skew": (told.observed.max_skew, 0.01 * period),
     }
     for key, (before, after) in changes.items():
         old, new = f"{key}: {before:g}", f"{key}: {after:g}"

@@ -128,9 +128,28 @@ def test_swap_figures_are_there_and_no_command_is_of_neither_bundle(capfd):
     assert figures["interval_p50_swap_ms"] <= figures["interval_p99_swap_ms"] <= figures["interval_max_swap_ms"]
 
 
+@pytest.mark.ros
+@pytest.mark.long
+def test_soak_breaks_much_and_no_command_is_unsafe(tmp_path, capfd):
+    assert ssql(["bench", "soak", "--minutes", "0.3", "--seed", "3", "--out", str(tmp_path / "soak"), "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert (figures["unsafe_commands"], figures["crashes"], figures["unreadable_bags"]) == (0, 0, 0)
+    assert (figures["different"], figures["without_bundle"]) == (0, 0)
+    assert min(figures["faults"] - 4, figures["commands"] - 200, figures["decisions"] - 200, figures["bags"]) > 0
+
+
+@pytest.mark.ros
+@pytest.mark.long
+def test_every_fault_is_answered_with_the_safe_action(capfd):
+    assert ssql(["bench", "faults", "--trials", "1", "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert figures["unanswered"] == 0
+    assert sum(name.endswith("_ms_max") for name in figures) == 13
+
+
 def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
     """Every account of one bundle is explained by it alone; one of mixed weights by none."""
-    from bench.swap import _bundles, _contract
+    from bench.swap import PERIOD, _bundles, contract_at
     from bench.swap_driver import Record
     from bench.swap_judge import WINDOW, judged
     from ssql_ros.contract import ObservationAssembler
@@ -139,7 +158,7 @@ def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
     from ssql_ros.robots.tasks import find_task
 
     task = find_task("minitaur")
-    contract = _contract("minitaur", tmp_path)
+    contract = contract_at("minitaur", tmp_path, PERIOD)
     shipped = load_bundle(task.bundle_path(), task.contract())
     bundles = [save_bundle(b, tmp_path / str(i)) for i, b in enumerate(_bundles(shipped, contract, 0))]
     first, second = (bundle.critic for bundle in bundles)

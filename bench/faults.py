@@ -1,0 +1,138 @@
+"""How soon a shield answers a fault: from the first message that is wrong, or missing, to the safe action."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from bench.processes import Processes
+from bench.ros import record
+from bench.round_trip import RoundTripError
+from bench.soak_driver import SoakDriver
+from bench.swap import contract_at
+from ssql_ros.contract import Contract
+from ssql_ros.graph.processes import isolate
+from ssql_ros.model.bundle import load_bundle, save_bundle
+from ssql_ros.model.probes import with_probes
+from ssql_ros.robots.tasks import find_task
+from ssql_ros.shield.decision import Decision
+
+SHIELD = "shield_node"
+CALM = 10  # periods in which all is well before a fault
+PATIENCE = 5.0  # s
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must follow of a fault.
+
+    Attributes:
+        who, how: what `SoakDriver` does wrong.
+        after: s, how long what was good before is still believed: the safe action is due one period after that.
+    """
+
+    who: str
+    how: str
+    after: float = 0.0
+
+
+def expected_of(contract: Contract, proposal_age: float) -> list[Expected]:
+    """Return the faults that end in the safe action. `proposal_age`: s, from which on a proposal is stale."""
+    sensors = max(contract.inputs[name].max_age for name in contract.observed_inputs)
+    return [
+        Expected("sensors", "silent", sensors),
+        Expected("sensors", "one only", sensors),
+        *(Expected("sensors", how, sensors) for how in ("partial", "behind")),
+        *(Expected("sensors", how) for how in ("nan", "unstamped", "ahead", "garbage")),
+        *(Expected("controller", how, proposal_age) for how in ("silent", "late stamps")),
+        *(Expected("controller", how) for how in ("nan", "other names", "garbage")),
+    ]
+
+
+def bench_faults(task: str = "minitaur", rate: float = 50.0, trials: int = 50, seed: int = 0) -> dict[str, float]:
+    """Break sensors and controller in every way, `trials` times each, and time the safe action and the recovery.
+
+    Args:
+        rate: Hz, of the control loop; the driver and the controller keep to it.
+
+    Returns:
+        for each fault, in ms: NAME_ms_p50 and NAME_ms_max, from when the first message that is wrong was sent, or one
+        that is missing was due, beyond what the contract still believes, to the safe action; NAME_back_ms_p50, from
+        the first message that is right again to a decision; period_ms; over_one_period: faults whose largest is above
+        one period; unanswered: trials without a safe action.
+
+    Raises:
+        ValueError: no such task, or nothing to measure. GraphError: a node is not installed.
+    """
+    if trials < 1 or not 0.0 < rate <= 1000.0:
+        raise ValueError(f"expected at least one trial and a rate of at most 1000 Hz, got {trials} and {rate}")
+    chosen = find_task(task)
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as nodes:
+        contract = contract_at(chosen.robot, Path(folder), 1.0 / rate)
+        shipped = load_bundle(chosen.bundle_path(), chosen.contract())
+        made = type(shipped)(**{**vars(shipped), "contract_id": contract.id, "id": "", "path": ""})
+        bundle = save_bundle(with_probes(made, contract), Path(folder) / "bundle.safetensors")
+        isolate()
+        nodes.start(SHIELD, None, None, contract=contract.path, bundle=str(bundle.path), epsilon=0.99)
+        with SoakDriver(contract, record(chosen, seed), np.random.default_rng(seed)) as driver:
+            return _measured(driver, contract, trials, nodes.check)
+
+
+def _measured(driver: SoakDriver, contract: Contract, trials: int, check: Callable[[], None]) -> dict[str, float]:
+    period, figures = contract.control_period, dict[str, float]()
+    unanswered = over = 0
+    _until(driver, Decision.PASSED, check, 30.0)
+    for fault in tqdm(expected_of(contract, 2.0 * period), desc="faults", leave=False, disable=None):
+        to_safe, back = [], []
+        for _ in range(trials):
+            for _ in range(CALM):
+                driver.step()
+            _until(driver, Decision.PASSED, check)
+            setattr(driver, fault.who, fault.how)
+            begun = driver.due  # when the first message that is wrong is sent, or would have been
+            held = _until(driver, Decision.HELD, check, begun + PATIENCE, since=begun)
+            setattr(driver, fault.who, "")
+            if not math.isfinite(held):
+                unanswered += 1
+                continue
+            to_safe.append(held - begun - fault.after)
+            right = driver.due
+            back.append(_until(driver, Decision.PASSED, check, since=right) - right)
+        name = f"{fault.who}_{fault.how}".replace(" ", "_")
+        if to_safe:
+            times, after = 1e3 * np.array(to_safe), 1e3 * np.array(back)
+            figures |= {
+                f"{name}_ms_p50": float(np.median(times)),
+                f"{name}_ms_max": float(times.max()),
+                f"{name}_back_ms_p50": float(np.median(after)),
+            }
+            over += bool(times.max() > 1e3 * period)
+    return {**figures, "period_ms": 1e3 * period, "over_one_period": over, "unanswered": unanswered}
+
+
+def _until(
+    driver: SoakDriver, decision: Decision, check: Callable[[], None], patience: float = PATIENCE, since: float = 0.0
+) -> float:
+    """Go on until a decision is heard of; return when its account came, s; infinity: none came in time.
+
+    Raises:
+        RoundTripError: all is well, and the shield does not decide.
+    """
+    end = time.monotonic() + min(patience, PATIENCE)
+    driver.heard.clear()
+    while time.monotonic() < end:
+        driver.step()
+        for came, heard in driver.heard:
+            if heard is decision and came > since:
+                return came
+        check()
+    if decision is Decision.HELD:
+        return math.inf
+    raise RoundTripError(f"the shield: nothing passed for {PATIENCE:g} s")
