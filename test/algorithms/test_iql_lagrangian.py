@@ -89,6 +89,7 @@ def test_dual_ascent_comes_to_the_constrained_optimum_of_two_actions():
     assert q[0].tolist() == pytest.approx([1.0 - expected * GAMMA, 0.0], abs=0.08)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("budget", "price", "ends"), [(0.95, 1.0, 0.0), (0.0, 0.0, 5.0)])
 def test_a_budget_that_does_not_bind_costs_nothing_and_one_of_nothing_all(budget, price, ends):

@@ -70,6 +70,7 @@ def q_safe(learner: SQRLPretraining, observation: np.ndarray, action: float) -> 
     return learner.q_safe(rows, torch.tensor([[action]])).item()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("members", "lookahead"), [(1, 1), (3, 1), (2, 3), (1, 10)])
 def test_fixed_point_on_a_chain_is_gamma_to_the_steps_before_the_incident(members, lookahead):
@@ -110,6 +111,7 @@ def test_fixed_point_is_the_risk_of_the_unmasked_policy():
     assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fixed_point_unrolled_along_the_record_is_the_risk_of_what_was_executed():
     before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
@@ -120,6 +122,7 @@ def test_fixed_point_unrolled_along_the_record_is_the_risk_of_what_was_executed(
     assert q_safe(learner, choice, -0.7) == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
     before, choice = np.array([1.0, 0.0]), np.array([0.0, 1.0])
@@ -128,6 +131,7 @@ def test_fixed_point_with_more_candidates_is_the_risk_of_the_masked_policy():
     assert q_safe(learner, choice, 0.7) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
     before = np.array([1.0, 0.0])
@@ -137,6 +141,7 @@ def test_fixed_point_with_uniform_draws_does_not_depend_on_the_policy():
     assert q_safe(learned(choice_episodes(), 2, target_uniform=True, target_candidates=16), before, 0.0) < 0.05
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_last_fit_teaches_the_mask_what_only_the_replay_has_seen():
     choice, there = np.array([0.0, 1.0]), np.array([0.0, 0.0])

@@ -32,6 +32,7 @@ def bandit(rng: np.random.Generator, size: int = 64) -> Batch:
     return Batch(state, action, action[:, 0], state, torch.zeros(size), torch.ones(size))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_iql_comes_to_the_expectile_and_to_weights_by_advantage() -> None:
     settings = IQLSettings(expectile=0.8, sharpness=4.0, **SMALL)  # type: ignore[arg-type]
@@ -48,6 +49,7 @@ def test_iql_comes_to_the_expectile_and_to_weights_by_advantage() -> None:
     assert float(torch.tanh(mean).detach()) == pytest.approx(0.5 / np.tanh(2.0) - 0.25, abs=0.08)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_cql_presses_down_what_the_log_does_not_have() -> None:
     q = {}

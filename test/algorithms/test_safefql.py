@@ -158,6 +158,7 @@ def test_too_short_episodes_are_refused():
         OfflineData(log_of([4, 3]), n_step=5, gamma=0.9, device=CPU)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_flow_of_a_known_gaussian_has_its_moments():
     """Trained on a ~ N((0.3, -0.2), 0.1^2) everywhere, the teacher and the one-step actor draw from it."""
@@ -227,6 +228,7 @@ def data_set(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_learns_where_the_rocks_are_in_seconds(data_set):
     """What lies ahead of the first rock is worse than what lies beside it, and V_r rises towards the goal."""

@@ -52,6 +52,7 @@ def bundle(learner, tmp_path):
     return load_bundle(tmp_path / "boat.safetensors", CONTRACT)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_evaluation_begins_where_it_is_told_and_counts_what_the_world_says(bundle):
     starts = np.array([[-0.5, 0.5], [0.8, 1.5]])  # inside a rock; past both

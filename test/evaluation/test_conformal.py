@@ -69,6 +69,7 @@ def test_certificate_holds_as_often_as_it_says_at_one_threshold():
     assert wrong / REPEATS >= 0.3 * min(expected, beta)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.05, 0.2])
 def test_certificate_holds_as_often_as_it_says_over_a_sequence(beta):

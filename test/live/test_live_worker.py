@@ -116,6 +116,7 @@ class Worker:
         return self.process.wait(30)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_learns_judges_in_the_states_of_now_and_offers_a_bundle(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path)
@@ -145,6 +146,7 @@ def test_it_learns_judges_in_the_states_of_now_and_offers_a_bundle(tmp_path: Pat
     assert worker.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_it_goes_on_where_it_saved_and_the_buffer_is_whole(tmp_path: Path, episodes: list) -> None:
     buffer = prepare(tmp_path, shadow_steps=1)

@@ -318,6 +318,7 @@ def test_node_that_comes_late_gets_the_newest_announcement(domain, bundles, tmp_
             robot.close()
 
 
+@pytest.mark.long
 def test_ssql_announce_prints_what_each_node_made_of_it(swapper, bundles, tmp_path, key):
     def ssql(*arguments):
         process = subprocess.Popen(

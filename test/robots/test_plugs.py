@@ -47,6 +47,7 @@ def test_collect_drives_it_by_its_own_kind_of_behaviour(site, tmp_path):
     assert "robot broken: nowhere:ROBOT cannot be loaded: ModuleNotFoundError" in said
 
 
+@pytest.mark.long
 def test_eval_judges_a_shield_and_the_behaviour_on_it(site):
     bundle = str(site / "careless.safetensors")
     figures, _ = ssql(site, "eval", "shield", "--task", "crawl", "--bundle", bundle, "--episodes", "3")

@@ -45,6 +45,7 @@ def figures(folder: Path) -> dict[str, float]:
     return json.loads((folder / "figures.json").read_text())["figures"]
 
 
+@pytest.mark.long
 def test_each_stage_is_judged_on_episodes_that_nothing_was_learned_from(learned):
     contract = load_contract(learned / "cart.yaml")
     bundle = load_bundle(learned / "out" / "bundle.safetensors", contract)

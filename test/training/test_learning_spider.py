@@ -72,6 +72,7 @@ def bold() -> WorldTraining:
     return trained("sqrl", 0, target_entropy=1.0, gamma_safe=0.3, epsilon=0.2, mask_from=1.0, off_policy_steps=250)
 
 
+@pytest.mark.long
 def test_sqrls_mask_prevents_most_incidents_of_the_same_policy(bold):
     mask = bold.learner.mask(STEPS)
     alone, masked = played(bold.learner, None, 150), played(bold.learner, mask, 150)

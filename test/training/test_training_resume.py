@@ -103,6 +103,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "algorithm", "phase", "steps", "stop"), CASES)
 def test_run_that_goes_on_from_a_checkpoint_ends_as_the_unbroken_one(tmp_path, task, algorithm, phase, steps, stop):

@@ -80,6 +80,7 @@ def killed_after_its_first_checkpoint(command: list[str], checkpoint: Path) -> N
     process.communicate()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_pretraining_ends_as_if_unbroken(unbroken, tmp_path):
     command = train("sqrl", tmp_path / "killed", "--steps", 1400)
@@ -102,6 +103,7 @@ def test_bundle_of_a_run_serves_is_judged_and_calibrated(unbroken):
     assert sum(row[3] for row in found["deciles"]) == found["n"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_disk_that_fills_leaves_the_last_checkpoint_whole(tmp_path):
     folder = tmp_path / "full"
