@@ -32,6 +32,7 @@ EXTRAS = {
     # The cube's world: the hand's description. Nothing of the package is imported.
     "hand": ["gymnasium>=1.0", "gymnasium-robotics>=1.3,<2", "pybullet>=3.2.6"],
     "report": ["matplotlib>=3.8"],
+    "watch": ["textual>=6"],
     # The formats of others; one alone is enough for one of them.
     "data": ["h5py>=3.10", "minari>=0.5.2", "pyarrow>=15"],
 }

@@ -25,6 +25,7 @@ from ssql_ros.cli import (
     report,
     run,
     train,
+    watch,
 )
 from ssql_ros.processes import interrupts
 from ssql_ros.processes.missing import explained, need
@@ -36,6 +37,7 @@ _EPILOG = """examples:
   ssql train critic --task minitaur            learn the Minitaur's safety critic, minutes on two cores
   ssql eval shield --task minitaur             falls with and without the shield, same seeds
   ssql bundle announce BUNDLE                  let the running nodes take it, without missing a command
+  ssql watch                                   what the shields on the graph do, live
   ssql replay BAG                              take a robot's decisions again, bit for bit
   ssql bench shield                            how long one decision takes, next to torch
 """
@@ -44,6 +46,7 @@ _EPILOG = """examples:
 VERBS = (
     run,
     demo,
+    watch,
     collect,
     bag,
     data,

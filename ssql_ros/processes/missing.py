@@ -25,6 +25,7 @@ EXTRAS = {
     "minari": "data",
     "pyarrow": "data",
     "matplotlib": "report",
+    "textual": "watch",
 }
 _DISTRIBUTIONS = {
     "yaml": "PyYAML",

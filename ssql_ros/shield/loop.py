@@ -21,7 +21,7 @@ from ssql_ros.contract.stamped import JUMP
 from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.model.proposal import Proposal
 from ssql_ros.shield.command_source import CommandSource
-from ssql_ros.shield.decision import Decision, Observation, ShieldSettings, Verdict
+from ssql_ros.shield.decision import ROUNDING, Decision, Observation, ShieldSettings, Verdict
 from ssql_ros.shield.judgement import Basis, Draws, Judge
 from ssql_ros.shield.supervision import Supervision
 from ssql_ros.shield.takeover import Takeover
@@ -162,8 +162,10 @@ class ShieldLoop:
             return False
         self._note_lag(stamp)
         self._proposal = Proposal(action, time, **distribution)
-        self._proposed_joints = joint_command
-        self.source.aim(joint_command)
+        # What is approached is what could be let through.
+        outside = (np.abs(action - (clipped := self.contract.clip(action))) > ROUNDING).any()
+        self._proposed_joints = self.contract.joint_command(clipped) if outside else joint_command
+        self.source.aim(self._proposed_joints)
         self._proposal_stamp, self._proposal_fault, self._fresh = stamp, "", True
         self._heard = True
         return True
@@ -300,18 +302,16 @@ class ShieldLoop:
         if newest is not None and newest.values is not None and not self.supervision.acts:
             self.supervision.look(newest, self.assembler, self.critic, not disabled)
         if not disabled:
-            stamp = newest.stamp if newest is not None else 0
-            self.supervision.decided(verdict, stamp, self.critic, self.settings, self.watching)
+            self.supervision.decided(verdict, newest.stamp if newest else 0, self.critic, self.settings, self.watching)
 
     def _approached(self, proposal: Proposal, joints: np.ndarray) -> tuple[Proposal, np.ndarray]:
         """Return a proposal that goes no further from what the robot was told before than its source may change it."""
         limited = self.source.limited(joints)
         if limited is joints:
             return proposal, joints
-        try:
-            action = self.contract.clip(self.contract.action_of(limited))
-        except ContractError:
-            return proposal, joints
+        action = self.contract.clip(near := self.contract.nearest_action(limited))
+        # Joints that share elements may be where no action leads: what is judged is what is sent.
+        limited = limited if (near == action).all() else self.contract.joint_command(action)
         # What it was drawn from is where it wants to go, not where it may be yet.
         return Proposal(action, proposal.time), limited
 
