@@ -61,9 +61,9 @@ def contract_topics(contract: Contract) -> list[str]:
     """Return the relative names of the topics that a run by this contract is made of."""
     inputs = [source.topic for source in contract.inputs.values()]
     commands = [
-        contract.commanded.topic,
-        contract.commanded.raw_topic,
-        contract.commanded.takeover_topic,
+        *contract.commanded.topics,
+        *contract.commanded.raw_topics,
+        *contract.commanded.takeover_topics,
         *COMMAND_TOPICS,
     ]
     return list(dict.fromkeys([*inputs, *commands, *SHIELD_TOPICS, *OTHER_TOPICS]))

@@ -13,7 +13,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.msg import DecisionRecord, ShieldedAction
-from ssql_ros.nodes.command_writer import LATEST, CommandWriter
+from ssql_ros.nodes.command_writer import LATEST, CommandPublisher
 from ssql_ros.nodes.shield_inputs import ShieldInputs
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import COMMAND, EVENT, raise_priority
@@ -53,8 +53,7 @@ class ShieldControl(ShieldInputs):
         self._thread: threading.Thread | None = None
         self._running = False
         self._accounts: list[tuple[Tick, float]] = []
-        self._write = CommandWriter(loop.contract, forward)
-        self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
+        self._command = CommandPublisher(node, loop.contract, loop.contract.commanded.topics, COMMAND, forward)
         self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
         self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
         self._records = node.create_publisher(DecisionRecord, "~/decision_records", EVENT)
@@ -79,8 +78,8 @@ class ShieldControl(ShieldInputs):
     def _on_take_over(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self.lock:
             self.loop.takeover.lock(request.data)
-        topic = self._node.resolve_topic_name(self.takeover_topic)
-        what = f"only commands on {topic} count" if request.data else "the controller has the robot"
+        topics = ", ".join(map(self._node.resolve_topic_name, self.takeover_topics))
+        what = f"only commands on {topics} count" if request.data else "the controller has the robot"
         response.success, response.message = True, what
         self._node.get_logger().info(f"~/take_over: {what}")
         return response
@@ -127,7 +126,8 @@ class ShieldControl(ShieldInputs):
     def disconnect(self) -> None:
         """Give up the topics."""
         super().disconnect()
-        for publisher in (self._command, self._account, self._interventions, self._records):
+        self._command.destroy()
+        for publisher in (self._account, self._interventions, self._records):
             self._node.destroy_publisher(publisher)
         for service in self._services:
             self._node.destroy_service(service)
@@ -197,7 +197,7 @@ class ShieldControl(ShieldInputs):
             self._guard.note("supervision", error)
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
-        self._command.publish(self._write(joints, stamp))
+        self._command.publish(joints, stamp)
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
         """Publish account and record where somebody asks: else the processor is free for the next command."""

@@ -73,13 +73,13 @@ def graph_watch(node: Any, control: ShieldControl) -> GraphWatch:
     inputs = {name: contract.inputs[name].topic for name in contract.observed_inputs}
     return GraphWatch(
         node,
-        contract.commanded.topic,
+        contract.commanded.topics,
         control.proposals,
         inputs,
         COMMAND,
         SENSOR,
         lambda name: loop.assembler.frames.told_apart(name),
-        control.takeover_topic,
+        control.takeover_topics,
     )
 
 

@@ -29,8 +29,10 @@ from ssql_ros.msg import Episode, Incident
 from ssql_ros.nodes.sensors import MESSAGES
 from ssql_ros.robots import DEFAULT
 from ssql_ros.robots.tasks import Task, find_task
+from ssql_ros.ros.command_topics import hear_commands
 from ssql_ros.ros.executor import executor_for
-from ssql_ros.ros.inputs import message_type, parser_of
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.inputs import message_type
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
 
@@ -75,11 +77,10 @@ class SimNode(Node):
         self._clock_out = self.create_publisher(ClockMessage, "/clock", EVENT)
         self._incident = self.create_publisher(Incident, "incident", LATCHED)
         self._episode = self.create_publisher(Episode, "episode", LATCHED)
-        self._read = CommandReader(self.contract, self.contract.commanded.topic)
-        self._read_forward = CommandReader(self.contract, "forward_commands")
         told = self.contract.commanded
-        self._parse = parser_of(told.type)
-        self.create_subscription(message_type(told.type), told.topic, self._on_command, COMMAND, raw=True)
+        self._read = CommandReader(self.contract, told.topic)
+        self._read_forward = CommandReader(self.contract, "forward_commands")
+        hear_commands(self, self.contract, told.topics, self._take, COMMAND, Guard(self.get_logger()))
         self.create_subscription(Float64MultiArray, "forward_commands", self._on_forward_command, COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._episodes = 0
@@ -98,16 +99,15 @@ class SimNode(Node):
 
     # Commands, and the driver's time-out.
 
-    def _on_command(self, data: bytes) -> None:
-        self._take(lambda: self._parse(data), self._read.joint_command)
-
     def _on_forward_command(self, message: Float64MultiArray) -> None:
-        self._take(lambda: message, self._read_forward.array_command)
+        self._take(lambda: message, read=self._read_forward.array_command)
 
-    def _take(self, parse: Any, read: Any) -> None:
+    def _take(self, parse: Any, _arrival: float = 0.0, read: Any = None) -> None:
         try:
-            message = parse()
-            command, stamp = read(message), stamp_of(message) if hasattr(message, "header") else 0
+            if (message := parse()) is None:  # of some joints only
+                return
+            command = (read or self._read.joint_command)(message)
+            stamp = stamp_of(message) if hasattr(message, "header") else 0
         except ContractError as error:
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
