@@ -11,6 +11,7 @@ import numpy as np
 
 from ssql_ros.contract.fields import BY_JOINT, FLOAT, JOINT_STATE, RAW_JOINT_COMMANDS, TWIST_STAMPED
 
+RELIABILITIES = ("reliable", "best_effort")
 JOINT_PLACES = ("{joint}", "{joint_lower}")  # in a command's topic
 
 
@@ -29,6 +30,7 @@ class Commanded:
             activation, towards the safe action and back, at a swap; inf: not bounded.
         coupled: by command, the joints whose sum it moves where one motor drives several; others move the joint of
             their own name.
+        reliability: of `RELIABILITIES`, what is asked of those who propose commands; no part of the vectors' meaning.
         velocity, acceleration, effort: (n_joint,), limits of what is commanded, rad/s, rad/s^2 and N m; inf: not told.
             Where its source changes, no command moves faster than its velocity, nor changes its speed faster.
     """
@@ -47,6 +49,7 @@ class Commanded:
     acceleration: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
     effort: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
     type: str = JOINT_STATE
+    reliability: str = RELIABILITIES[0]
 
     @property
     def moved(self) -> tuple[tuple[str, ...], ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssql_ros.contract import keys
-from ssql_ros.contract.commanded import JOINT_PLACES, Commanded, expanded, joint_has_topic
+from ssql_ros.contract.commanded import JOINT_PLACES, RELIABILITIES, Commanded, expanded, joint_has_topic
 from ssql_ros.contract.contract import Block, Contract, Feature, Input, Observed
 from ssql_ros.contract.fields import (
     BY_JOINT,
@@ -256,6 +256,7 @@ def _read_commanded(top: Section) -> Commanded:
         acceleration=to_si * _limits(joints, "acceleration"),
         effort=_limits(joints, "effort"),
         type=kind,
+        reliability=command.text("reliability", RELIABILITIES, RELIABILITIES[0]),
     )
     _check_joint_limits(joints, told, to_si)
     return told

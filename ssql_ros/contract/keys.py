@@ -260,6 +260,13 @@ COMMAND = Keys(
             "unit / s",
             True,
         ),
+        Key(
+            "reliability",
+            "`reliable` or `best_effort`",
+            "of those who propose commands: a controller that publishes best effort is heard with `best_effort` alone "
+            "(default: `reliable`); no part of the contract's id",
+            optional=True,
+        ),
     ),
 )
 JOINT = Keys(

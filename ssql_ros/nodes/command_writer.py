@@ -15,6 +15,7 @@ from ssql_ros.contract import Contract
 from ssql_ros.contract.messages import fill, fill_joint_command
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.ros.inputs import empty_command, message_type
+from ssql_ros.ros.qos import publish_on
 
 STAMP = 4  # of a message that begins with a header, after the four bytes that say how it is laid out
 LATEST = 2**31 * NANOSECONDS  # ns, beyond what a message's stamp can say
@@ -69,6 +70,9 @@ class CommandPublisher:
     Args:
         topics: the contract's, or those before the shield: see `Commanded.topics`.
         forward: see `CommandWriter`; its errors are raised.
+
+    Attributes:
+        publishers: one for each of `topics`.
     """
 
     def __init__(
@@ -76,19 +80,19 @@ class CommandPublisher:
     ) -> None:
         self._node, self._apart = node, contract.commanded.apart
         self._write = CommandWriter(contract, forward)
-        self._publishers = [node.create_publisher(self._write.type, topic, qos) for topic in topics]
+        self.publishers = [publish_on(node, self._write.type, topic, qos) for topic in topics]
 
     def publish(self, joint_command: np.ndarray, stamp: int) -> None:
         """Publish a joint command (n_joint,) in SI units; `stamp`: see `CommandWriter`."""
         parts = joint_command.reshape(-1, 1) if self._apart else [joint_command]
-        for publisher, part in zip(self._publishers, parts, strict=True):
+        for publisher, part in zip(self.publishers, parts, strict=True):
             publisher.publish(self._write(part, stamp))
 
     def get_subscription_count(self) -> int:
         """Return how many hear whole commands."""
-        return min(publisher.get_subscription_count() for publisher in self._publishers)
+        return min(publisher.get_subscription_count() for publisher in self.publishers)
 
     def destroy(self) -> None:
         """Give up the topics."""
-        for publisher in self._publishers:
+        for publisher in self.publishers:
             self._node.destroy_publisher(publisher)

@@ -17,6 +17,7 @@ from ssql_ros.nodes.command_writer import LATEST, CommandPublisher
 from ssql_ros.nodes.shield_inputs import ShieldInputs
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import COMMAND, EVENT, raise_priority
+from ssql_ros.ros.qos import publish_on, unused_overrides
 from ssql_ros.shield.decision import Decision, ShieldSettings
 from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.record import record_fields
@@ -54,14 +55,17 @@ class ShieldControl(ShieldInputs):
         self._running = False
         self._accounts: list[tuple[Tick, float]] = []
         self._command = CommandPublisher(node, loop.contract, loop.contract.commanded.topics, COMMAND, forward)
-        self._account = node.create_publisher(ShieldedAction, "~/shielded_action", EVENT)
-        self._interventions = node.create_publisher(ShieldedAction, "~/interventions", EVENT)
-        self._records = node.create_publisher(DecisionRecord, "~/decision_records", EVENT)
+        self._account = publish_on(node, ShieldedAction, "~/shielded_action", EVENT)
+        self._interventions = publish_on(node, ShieldedAction, "~/interventions", EVENT)
+        self._records = publish_on(node, DecisionRecord, "~/decision_records", EVENT)
         offered = (Trigger, "reset_fault", self._on_reset_fault), (SetBool, "take_over", self._on_take_over)
         self._services = [
             node.create_service(kind, f"~/{name}", guard.service(name, serve)) for kind, name, serve in offered
         ]
         super().__init__(node, loop, guard)
+        self.qos |= {one.topic_name: one.qos_profile for one in self._command.publishers}
+        if unused := unused_overrides(node):
+            node.get_logger().warning(f"of no topic of this node: {', '.join(unused)}; it has {', '.join(self.qos)}")
 
     def _on_reset_fault(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:

@@ -12,6 +12,7 @@ from ssql_ros.contract import Contract
 from ssql_ros.contract.command_assembly import CommandAssembly
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.inputs import message_type, parser_of
+from ssql_ros.ros.qos import subscribe
 
 # Is given what reads a command, and s on the steady clock at which the message came that completes it. What reads it
 # raises ContractError, and gives None where joints of it are still to come.
@@ -44,6 +45,6 @@ def hear_commands(
         return receive
 
     return [
-        node.create_subscription(message_type(told.type), topic, guard(topic, receiver(place)), qos, raw=True)
+        subscribe(node, message_type(told.type), topic, guard(topic, receiver(place)), qos, raw=True)
         for place, topic in enumerate(topics)
     ]

@@ -19,6 +19,7 @@ from ssql_ros.drivers.findings import Finding, Level, ordered, said
 from ssql_ros.ros.graph_watch import GraphWatch, node_of, several
 from ssql_ros.ros.listening import listen
 from ssql_ros.ros.process import COMMAND, SENSOR
+from ssql_ros.ros.qos import proposal_qos
 
 CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
 SHIELD_STATE = "ssql_ros/msg/ShieldState"
@@ -90,7 +91,10 @@ class _Graph:
         if self._watch is None:
             inputs = {name: source.topic for name, source in contract.inputs.items()}
             topics, raw = contract.commanded.topics, (*contract.commanded.raw_topics, *PROPOSALS)
-            self._watch = GraphWatch(node, topics, raw, inputs, COMMAND, SENSOR, lambda _name: None)
+            qos = dict.fromkeys(map(node.resolve_topic_name, inputs.values()), SENSOR)
+            qos |= dict.fromkeys(map(node.resolve_topic_name, raw), proposal_qos(contract))
+            qos |= dict.fromkeys(map(node.resolve_topic_name, topics), COMMAND)
+            self._watch = GraphWatch(node, topics, raw, inputs, qos, lambda _name: None)
         self._problems = dict(self._watch.look_at_all())
         self._types = dict(node.get_topic_names_and_types())
         self._commands = {topic: node.resolve_topic_name(topic) for topic in contract.commanded.topics}

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.qos import QoSProfile
 
+from ssql_ros.ros.qos import override
+
+UNRELIABLE = "best effort is offered where reliable is requested"
+KEY = "`reliability: best_effort` in the contract's action.command, or "
 LOOKS = 10  # after so many all topics were looked at
 
 
@@ -24,7 +28,7 @@ class GraphWatch:
         commanded: topics of the commands that it publishes; `proposals`: of those that it takes, those first that each
             of `commanded` has as a controller's.
         inputs: topics of the sensors, by the name of the contract's input.
-        command_qos, sensor_qos: what it offers and asks for there.
+        qos: what it offers and asks for there, by full name.
         takeover: topics of an operator's commands.
         publishers_allowed: how many publishers of an input can be told apart by what they publish; None: any number.
 
@@ -38,14 +42,13 @@ class GraphWatch:
         commanded: Sequence[str],
         proposals: Sequence[str],
         inputs: dict[str, str],
-        command_qos: QoSProfile,
-        sensor_qos: QoSProfile,
+        qos: Mapping[str, QoSProfile],
         publishers_allowed: Callable[[str], int | None],
         takeover: Sequence[str] = (),
     ) -> None:
         self.problems: dict[str, str] = {}
         self._node, self._proposals = node, list(proposals)
-        self._command_qos, self._sensor_qos, self._allowed = command_qos, sensor_qos, publishers_allowed
+        self._qos, self._allowed = qos, publishers_allowed
         self._controllers: dict[str, list[str]] = {}
         self._by_joint = self._proposals[: len(commanded)]  # a robot's controllers may be as many as its joints
         self._turns: list[tuple[str, Callable[[], str]]] = [
@@ -104,9 +107,7 @@ class GraphWatch:
                     f"{', '.join(sorted(others))} also publishes {topic}, past this shield: only the shield may "
                     f"command the robot; remap the controller to {raw}, and let one shield run"
                 )
-            return self._incompatible(
-                topic, self._node.get_subscriptions_info_by_topic(topic), lambda other: (self._command_qos, other)
-            )
+            return self._incompatible(topic, self._node.get_subscriptions_info_by_topic(topic), "publisher")
 
         return look
 
@@ -124,7 +125,7 @@ class GraphWatch:
                     f"{len(several)} controllers propose commands on {topics}: {', '.join(several)}; let one of them "
                     "run"
                 )
-            return self._incompatible(name, found, lambda other: (other, self._command_qos))
+            return self._incompatible(name, found, "subscription", KEY)
 
         return look
 
@@ -134,7 +135,7 @@ class GraphWatch:
             if len(found) > 1:
                 names = ", ".join(sorted(map(node_of, found)))
                 return f"{len(found)} operators command on {topic}: {names}; let one of them do so at a time"
-            return self._incompatible(topic, found, lambda other: (other, self._command_qos))
+            return self._incompatible(topic, found, "subscription", KEY)
 
         return look
 
@@ -144,14 +145,25 @@ class GraphWatch:
             allowed = self._allowed(name)
             if allowed is not None and len(found) > allowed:
                 return several(topic, [node_of(info) for info in found])
-            return self._incompatible(topic, found, lambda other: (other, self._sensor_qos))
+            return self._incompatible(topic, found, "subscription")
 
         return look
 
-    def _incompatible(self, topic: str, found: Sequence[Any], pair: Callable[[QoSProfile], tuple[Any, Any]]) -> str:
+    def _incompatible(self, topic: str, found: Sequence[Any], end: str, key: str = "") -> str:
+        """Return who cannot be heard, or cannot hear, why, and what helps; `end`: what this node has there."""
+        full = self._node.resolve_topic_name(topic)
+        own = self._qos[full]
         for info in found:
-            if reason := incompatibility(*pair(info.qos_profile)):
-                return f"{topic}: the QoS of {node_of(info)} is incompatible, and nothing arrives: {reason}"
+            other = info.qos_profile
+            pair = (own, other) if end == "publisher" else (other, own)
+            if reason := incompatibility(*pair):
+                told = f"{topic}: the QoS of {node_of(info)} is incompatible, and nothing arrives: {reason}"
+                if reason != UNRELIABLE:
+                    return told
+                if end == "publisher":
+                    return f"{told}; set the shield's parameter {override(full, end)}: reliable"
+                parameter = f"the shield's parameter {override(full, end)}: best_effort"
+                return f"{told}; let it publish reliably, or set {key}{parameter}"
         return ""
 
 
@@ -162,7 +174,7 @@ def incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
     default, a duration of 0, for the shortest one; on the wire it is infinite.
     """
     if _is(requested.reliability, "RELIABLE") and _is(offered.reliability, "BEST_EFFORT"):
-        return "best effort is offered where reliable is requested"
+        return UNRELIABLE
     if _is(requested.durability, "TRANSIENT_LOCAL") and _is(offered.durability, "VOLATILE"):
         return "volatile is offered where transient local is requested"
     for name in ("deadline", "liveliness_lease_duration"):
