@@ -22,7 +22,8 @@ class ExecutedReader:
 
     def __init__(self, contract: Contract, topics: Sequence[str], parse: Callable[[bytes], Any]) -> None:
         self._contract, self._parse = contract, parse
-        self._assembly = CommandAssembly(contract, topics)
+        # Who begins to listen, or to record, hears some joints before the others.
+        self._assembly = CommandAssembly(contract, topics, silence_told=False)
         self._command = CommandReader(contract, contract.commanded.topic)
 
     def __call__(self, place: int, data: bytes, now: float) -> tuple[int, np.ndarray] | None:

@@ -26,9 +26,12 @@ class CommandAssembly:
     Args:
         topics: of the contract's commands, as they come or with a suffix: see `Commanded.topics`.
         timeout: s; None: the contract's command time-out.
+        silence_told: False: of joints that fall silent no command is made, and that is all.
     """
 
-    def __init__(self, contract: Contract, topics: Sequence[str], timeout: float | None = None) -> None:
+    def __init__(
+        self, contract: Contract, topics: Sequence[str], timeout: float | None = None, silence_told: bool = True
+    ) -> None:
         told = contract.commanded
         self._topics, self._joints, self._field, self._apart = topics, list(told.joint_names), told.field, told.apart
         self._timeout = contract.command_timeout if timeout is None else timeout
@@ -38,7 +41,7 @@ class CommandAssembly:
         self._new: set[int] = set()  # which of them are of no command yet
         self._newest = self._began = -math.inf  # s, the newest message, and the first one after all were silent
         self._spread = 0.0  # s, between the oldest and the newest number of the command before
-        self._waits = False
+        self._waits, self._silence_told = False, silence_told
 
     def take(self, place: int, parse: Callable[[], Any], now: float) -> Any | None:
         """Take in a message of `topics[place]`; return the whole command that it completes, None where it does not.
@@ -73,7 +76,8 @@ class CommandAssembly:
         if spread < CLOSER * self._spread and not self._waits:
             self._new.clear()
             self._waits = True
-        self._check_silent(now)
+        if self._silence_told:
+            self._check_silent(now)
         return None
 
     def _number(self, place: int, parse: Callable[[], Any]) -> float:
