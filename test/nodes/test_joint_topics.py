@@ -10,6 +10,7 @@ from test_foreign_robots import Foreign
 
 from ssql_ros.bags.conversion import convert
 from ssql_ros.contract import Contract, load_contract
+from ssql_ros.drafting.ranges import feature_ranges
 from ssql_ros.drivers.findings import Level
 from ssql_ros.graph.processes import Graph
 from ssql_ros.msg import ShieldedAction
@@ -128,3 +129,5 @@ def test_controller_shield_and_driver_a_silent_joint_and_a_takeover(domain, told
     assert (len(rows) > 10, outcome.problems) == (True, [])
     assert any(np.allclose(row["action"], 0.1) for row in rows)
     assert any(np.allclose(row["action"], -0.1) for row in rows)
+    least, *_, most = feature_ranges(tmp_path / "bag", told)[f"action {told.commanded.names[0]}"][1]
+    assert least < -0.09 < 0.09 < most
