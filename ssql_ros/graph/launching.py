@@ -178,7 +178,7 @@ def remapped_commands(values: dict[str, Any], contract: Contract, **topics: Sequ
     told, remap = contract.commanded, dict[str, str]()
     for name, own in topics.items():
         if values[name]:
-            others = expanded(values[name], told.joint_names if told.apart else ("",))
+            others = expanded(values[name], told.joint_names) if told.apart else (values[name],)
             if len(set(others)) != len(own):
                 raise LaunchArgumentError(
                     f"argument {name}: expected {{joint}} in it: each joint has a topic of its own"
