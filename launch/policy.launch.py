@@ -13,10 +13,10 @@ from ssql_ros.graph.launching import (
     PARAMS_FILE,
     USE_SIM_TIME,
     bundle_with,
-    check_topics,
     contract_of,
     described,
     open_arguments,
+    remapped_commands,
     required,
 )
 from ssql_ros.model.bundle import load_bundle
@@ -33,8 +33,8 @@ ARGUMENTS = (
     PARAMS_FILE,
     Parameter(
         "commands_out",
-        "joint_commands",
-        "topic to which the driver listens: what the policy hears of what was executed",
+        "",
+        "topic to which the driver listens: what the policy hears of what was executed; empty: the contract's",
     ),
 )
 
@@ -46,9 +46,8 @@ def generate_launch_description() -> LaunchDescription:
         contract = contract_of(values)
         if values["bundle"]:
             bundle_with(values, lambda path: make_policy(load_bundle(path, contract)))
-        check_topics(values, "commands_out")
         own = {parameter.name: values[parameter.name] for parameter in OWN}
-        remap = {"joint_commands": values["commands_out"]}
+        remap = remapped_commands(values, contract, commands_out=contract.commanded.topics)
         return [required("policy_node", values, remap, contract=values["contract"], **own)]
 
     return described(__file__, ARGUMENTS, nodes)

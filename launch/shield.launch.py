@@ -13,9 +13,9 @@ from ssql_ros.graph.launching import (
     PARAMS_FILE,
     SHIELD,
     USE_SIM_TIME,
-    check_topics,
     contract_of,
     described,
+    remapped_commands,
     shield,
 )
 from ssql_ros.ros.parameters import Parameter
@@ -26,8 +26,12 @@ ARGUMENTS = (
     NAMESPACE,
     USE_SIM_TIME,
     PARAMS_FILE,
-    Parameter("commands_in", "", "topic on which the controller publishes; empty: as the contract has it"),
-    Parameter("commands_out", "", "topic to which the driver listens; empty: the contract's"),
+    Parameter(
+        "commands_in",
+        "",
+        "topic on which the controller publishes, with {joint} where each joint has one; empty: the contract's",
+    ),
+    Parameter("commands_out", "", "topic to which the driver listens, likewise; empty: the contract's"),
 )
 
 
@@ -35,10 +39,9 @@ def generate_launch_description() -> LaunchDescription:
     """Return the shield, and the recorder if asked for."""
 
     def nodes(values: dict) -> list:
-        commanded = contract_of(values).commanded
-        topics = {"commands_in": commanded.raw_topic, "commands_out": commanded.topic}
-        given = {name: topic for name, topic in topics.items() if values[name]}
-        check_topics(values, *given)
-        return shield(values, {topic: values[name] for name, topic in given.items()})
+        contract = contract_of(values)
+        told = contract.commanded
+        remap = remapped_commands(values, contract, commands_in=told.raw_topics, commands_out=told.topics)
+        return shield(values, remap)
 
     return described(__file__, ARGUMENTS, nodes)

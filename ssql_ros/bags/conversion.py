@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import numpy as np
 
 from ssql_ros.bags.blocks import BlockReader
 from ssql_ros.bags.definitions import BagError
+from ssql_ros.bags.executed import ExecutedReader
 from ssql_ros.bags.reader import Survey, survey
-from ssql_ros.bags.roles import CONTEXT, INTERVENTION, Reader, block_reader_for, match_topics, reader_for
+from ssql_ros.bags.roles import CONTEXT, INTERVENTION, Reader, Role, block_reader_for, match_topics, reader_for, refuse
 from ssql_ros.contract import Contract, ContractError
+from ssql_ros.contract.serialised import reader_of
+from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.data.transitions import RECOVERY, Reward, TransitionAssembler
 
 BLOCK = 4096  # messages read at once
@@ -128,13 +132,9 @@ def _convert_one(
     if not seen.topics:
         raise BagError(seen.problem or f"{seen.path}: is empty")
     roles = match_topics(contract, seen.topics, reward, namespace)
-    topics = {
-        topic: [
-            _Topic(role.name, reader_for(role, contract, reward), block_reader_for(role, contract, reward))
-            for role in found
-        ]
-        for topic, found in roles.items()
-    }
+    told = contract.commanded
+    executed = ExecutedReader(contract, told.topics, reader_of(told.type, refuse))
+    topics = {topic: [_topic(role, executed, contract, reward) for role in found] for topic, found in roles.items()}
     assert seen.bag is not None
     for topic, found in roles.items():
         for kind, count in seen.topics[topic].types.items():
@@ -167,11 +167,22 @@ def _convert_one(
 
 @dataclass
 class _Topic:
-    """One role of a topic, and how its messages are read: one by one, and many at once where that can be."""
+    """One role of a topic, and how its messages are read: one by one, and many at once where that can be.
+
+    Attributes:
+        read: is given the time too at which a message came, s; None where it completes nothing yet.
+    """
 
     role: str
-    read: Reader
+    read: Callable[[bytes, float], tuple[int, np.ndarray] | None]
     read_block: BlockReader | None
+
+
+def _topic(role: Role, executed: ExecutedReader, contract: Contract, reward: Reward | None) -> _Topic:
+    if (place := role.place) is not None:
+        return _Topic(role.name, partial(executed, place), None)
+    read = reader_for(role, contract, reward)
+    return _Topic(role.name, lambda data, _now: read(data), block_reader_for(role, contract, reward))
 
 
 class _Feeder:
@@ -185,9 +196,9 @@ class _Feeder:
 
     def feed(self, block: Sequence[Stamped]) -> None:
         """Take in a block of messages in the order of log time."""
-        by_topic: dict[str, list[bytes]] = {}
-        for topic, _, message in block:
-            by_topic.setdefault(topic, []).append(message)
+        by_topic: dict[str, list[tuple[int, bytes]]] = {}
+        for topic, log_time, message in block:
+            by_topic.setdefault(topic, []).append((log_time, message))
         ready = {
             topic: [(one.role, self._readings(topic, one, messages)) for one in self._topics[topic]]
             for topic, messages in by_topic.items()
@@ -208,16 +219,19 @@ class _Feeder:
                 self._told.add(role)
                 self._problems.append(f"{self._bag}: {error} The first of such; none of them is used")
 
-    def _readings(self, topic: str, one: _Topic, messages: list[bytes]) -> Iterator[tuple[int, np.ndarray] | None]:
-        """Return (stamp, values) of each message; None for one that cannot be read."""
-        found = one.read_block(messages) if one.read_block is not None else None
+    def _readings(
+        self, topic: str, one: _Topic, messages: list[tuple[int, bytes]]
+    ) -> Iterator[tuple[int, np.ndarray] | None]:
+        """Return (stamp, values) of each message; None for one that cannot be read, or completes nothing yet."""
+        found = one.read_block([message for _, message in messages]) if one.read_block is not None else None
         if found is not None:
             return zip(found[0].tolist(), found[1], strict=True)
-        return iter([self._reading(topic, one.read, message) for message in messages])
+        # Each is read in its turn: those of several topics may make one command.
+        return (self._reading(topic, one, message, log_time) for log_time, message in messages)
 
-    def _reading(self, topic: str, read: Reader, message: bytes) -> tuple[int, np.ndarray] | None:
+    def _reading(self, topic: str, one: _Topic, message: bytes, log_time: int) -> tuple[int, np.ndarray] | None:
         try:
-            return read(message)
+            return one.read(message, log_time / NANOSECONDS)
         except ContractError as error:
             self._aligner.counts["unreadable"] += 1
             if topic not in self._told:

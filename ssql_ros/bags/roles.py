@@ -28,10 +28,16 @@ Reader = Callable[[bytes], tuple[int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Role:
-    """What a topic is to the contract: `name` is that of an input, or one of the constants above."""
+    """What a topic is to the contract.
+
+    Attributes:
+        name: of an input, or one of the constants above.
+        place: of COMMAND, which of `Commanded.topics` it is, where each joint has its own; None: it has them all.
+    """
 
     name: str
     type: str
+    place: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,17 @@ def match_topics(
     if reward is not None:
         source = contract.inputs[reward.input]
         needed.append(_Wanted(Role(PLACE, source.type), source.topic))
-    command, account = (
-        _Wanted(Role(COMMAND, contract.commanded.type), contract.commanded.topic),
-        _Wanted(Role(COMMAND, ACCOUNT), ACCOUNT_TOPIC),
-    )
+    commanded = contract.commanded
+    commands = [
+        _Wanted(Role(COMMAND, commanded.type, place if commanded.apart else None), topic)
+        for place, topic in enumerate(commanded.topics)
+    ]
+    account = [_Wanted(Role(COMMAND, ACCOUNT), ACCOUNT_TOPIC)]
     spaces = [f"/{namespace.strip('/')}".rstrip("/")] if namespace is not None else _namespaces(topics, needed)
     complete = []
     for space in spaces:
-        told = command if _name(space, command.topic) in topics else account
-        if all(_name(space, wanted.topic) in topics for wanted in (*needed, told)):
+        told = commands if all(_name(space, wanted.topic) in topics for wanted in commands) else account
+        if all(_name(space, wanted.topic) in topics for wanted in (*needed, *told)):
             complete.append((space, told))
     if len(complete) > 1:
         raise BagError(
@@ -77,15 +85,17 @@ def match_topics(
             "say which with --namespace"
         )
     if not complete:
-        missing = _fewest_missing(spaces, [*needed, command], topics)
+        missing = _fewest_missing(spaces, [*needed, *commands], topics)
         raise BagError(f"has no topic {missing}, which the contract needs; the bag has {_listed(topics)}")
     ((space, told),) = complete
     optional = [_Wanted(Role(CONTEXT, PROPOSAL), PROPOSAL_TOPIC), _Wanted(Role(ENDING, EPISODE), EPISODE_TOPIC)]
-    takeover = topics.get(_name(space, contract.commanded.takeover_topic))
-    if takeover is not None and takeover.count:  # without an operator, accounts need not be read
+    takeovers = [topics.get(_name(space, topic)) for topic in commanded.takeover_topics]
+    if any(
+        takeover is not None and takeover.count for takeover in takeovers
+    ):  # without an operator, accounts need not be read
         optional.append(_Wanted(Role(INTERVENTION, ACCOUNT), ACCOUNT_TOPIC))
     roles: dict[str, list[Role]] = {}
-    for wanted in (*needed, told, *optional):
+    for wanted in (*needed, *told, *optional):
         name = _name(space, wanted.topic)
         if name not in topics:
             continue
@@ -140,11 +150,11 @@ def reader_for(role: Role, contract: Contract, reward: Reward | None) -> Reader:
 
     The values of an input are its features, of COMMAND the action that was executed (n_action,), of PLACE the reward's
     fields, of CONTEXT the context (n_context,), of ENDING nothing, of INTERVENTION whether an operator had the robot.
-    The function raises ContractError.
+    The function raises ContractError. Commands of which each joint has a topic are read by `ExecutedReader`.
     """
     if role.name == INTERVENTION:
         return _taken_over
-    parse = reader_of(role.type, _refuse)
+    parse = reader_of(role.type, refuse)
     values = _values_of(role, contract, reward)
 
     def read(data: bytes) -> tuple[int, np.ndarray]:
@@ -204,10 +214,11 @@ def block_reader_for(role: Role, contract: Contract, reward: Reward | None) -> B
 
 def _taken_over(data: bytes) -> tuple[int, np.ndarray]:
     try:
-        return stamp_of(reader_of(ACCOUNT, _refuse)(data)), np.array([taken_over(data)])
+        return stamp_of(reader_of(ACCOUNT, refuse)(data)), np.array([taken_over(data)])
     except struct.error as error:
         raise ContractError(f"{ACCOUNT_TOPIC}: {len(data)} bytes are no whole {ACCOUNT}: {error}") from error
 
 
-def _refuse(data: bytes) -> Any:
+def refuse(data: bytes) -> Any:
+    """Raise ContractError: bytes are in another encoding than all that is read here."""
     raise ContractError(f"expected little-endian CDR, got the header {data[:4].hex()}")

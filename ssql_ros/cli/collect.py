@@ -117,7 +117,7 @@ def _record(task: Task, episodes: int, options: argparse.Namespace) -> int:
     contract, config = task.contract(), find_nodes_file(task.robot)
     # Of what the controller publishes, it waits itself until the recorder and the simulator listen.
     recorded = [*(source.topic for source in contract.inputs.values()), "incident", "episode"]
-    past_the_shield = {contract.commanded.raw_topic: contract.commanded.topic}
+    past_the_shield = dict(zip(contract.commanded.raw_topics, contract.commanded.topics, strict=True))
     with Graph(options.out.parent / f"{options.out.name}_logs") as graph, Conductor(graph.check) as conductor:
         graph.start("recorder_node", config, contract=task.robot, output=str(options.out), use_sim_time=True)
         graph.start("sim_node", config, task=task.name, auto_reset=False, seed=options.seed)

@@ -117,7 +117,7 @@ def _run(graph: Any, contract: Any, options: argparse.Namespace) -> None:
     with Conductor(graph.check) as conductor:
         conductor.configure_shield()
         topics = [source.topic for source in contract.inputs.values()]
-        told = [contract.commanded.raw_topic, contract.commanded.topic, "episode", "incident", ACCOUNT]
+        told = [*contract.commanded.raw_topics, *contract.commanded.topics, "episode", "incident", ACCOUNT]
         conductor.wait_for_listener("recorder_node", [*topics, *told])
         for mode in ("monitor", "enforce"):
             falls = 0

@@ -119,9 +119,12 @@ def _walk(graph: Any, contract: Any, first: str, minutes: float, seed: int) -> H
         conductor.node.create_subscription(ModelStatus, "model_status", on_status, ANSWERS)
         conductor.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
         conductor.configure_shield()
-        command, sensors = contract.commanded.topic, [contract.inputs[name].topic for name in contract.observed_inputs]
-        conductor.wait_for_listener("recorder_node", [*sensors, command])
-        conductor.wait_for_listener("learner_node", [*sensors, command, "joint_proposals"])
+        commands, sensors = (
+            contract.commanded.topics,
+            [contract.inputs[name].topic for name in contract.observed_inputs],
+        )
+        conductor.wait_for_listener("recorder_node", [*sensors, *commands])
+        conductor.wait_for_listener("learner_node", [*sensors, *commands, "joint_proposals"])
         print("the robot walks with its safe gaits; the learner listens")
         for end, episode in _episodes(conductor, seed, heard, ends):
             walk = Walk(

@@ -11,13 +11,13 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ssql_ros.contract.fields import BY_JOINT, JOINT_STATE, RAW_JOINT_COMMANDS, UNITS
+from ssql_ros.contract.commanded import Commanded as Commanded
+from ssql_ros.contract.fields import UNITS
 from ssql_ros.contract.incident import Ball, Box, Judged, Limit
 from ssql_ros.contract.reward import RewardRule
 from ssql_ros.contract.schema import ContractError
@@ -97,65 +97,6 @@ class Observed:
     derived: np.ndarray
     blocks: tuple[Block, ...]
     incomplete_history: str = "flag"
-
-
-@dataclass(frozen=True)
-class Commanded:
-    """How an action vector becomes a joint command: joint command = offset + matrix @ action, in SI units.
-
-    Attributes:
-        type: of the driver's messages; where it is no JointState, `joint_names` are parts of the message (linear.x), or
-            names for its numbers in their order.
-        low, high: (n_action,), bounds of the action vector in its own units.
-        offset, matrix: (n_joint,), (n_joint, n_action).
-        max_rate: SI unit of the field per s: how fast a joint's command may move where its source changes: on
-            activation, towards the safe action and back, at a swap; inf: not bounded.
-        coupled: by command, the joints whose sum it moves where one motor drives several; others move the joint of
-            their own name.
-        velocity, acceleration, effort: (n_joint,), limits of what is commanded, rad/s, rad/s^2 and N m; inf: not told.
-            Where its source changes, no command moves faster than its velocity, nor changes its speed faster.
-    """
-
-    names: tuple[str, ...]
-    low: np.ndarray
-    high: np.ndarray
-    topic: str
-    field: str
-    joint_names: tuple[str, ...]
-    offset: np.ndarray
-    matrix: np.ndarray
-    max_rate: float = math.inf
-    coupled: dict[str, tuple[str, ...]] = dataclass_field(default_factory=dict)
-    velocity: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
-    acceleration: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
-    effort: np.ndarray = dataclass_field(default_factory=lambda: np.array(math.inf))
-    type: str = JOINT_STATE
-
-    @property
-    def moved(self) -> tuple[tuple[str, ...], ...]:
-        """Return the joints that each command moves, as the robot measures them."""
-        return tuple(self.coupled.get(name, (name,)) for name in self.joint_names)
-
-    @property
-    def joint_range(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the least and the largest command (n_joint,) that any action inside its bounds means."""
-        ends = np.stack([self.matrix * self.low, self.matrix * self.high])
-        return self.offset + ends.min(axis=0).sum(axis=1), self.offset + ends.max(axis=0).sum(axis=1)
-
-    @property
-    def fastest(self) -> np.ndarray:
-        """Return how fast each command may move where its source changes, (n_joint,), SI unit of the field per s."""
-        return np.minimum(np.broadcast_to(self.velocity, len(self.joint_names)), self.max_rate)
-
-    @property
-    def raw_topic(self) -> str:
-        """Return where a controller's plain commands are heard, before the shield."""
-        return RAW_JOINT_COMMANDS if self.type == JOINT_STATE else f"{self.topic}_raw"
-
-    @property
-    def takeover_topic(self) -> str:
-        """Return where an operator's commands are heard, which come before the controller's."""
-        return f"{self.topic}_takeover"
 
 
 @dataclass(frozen=True)
@@ -375,7 +316,7 @@ class Contract:
         }
         if functions := [[f.name, f.function] for f in seen.frame if f.function]:
             meaning["functions"] = functions
-        if told.type not in BY_JOINT:  # how joints are told does not change what an action means
+        if not told.by_joint:  # how joints are told does not change what an action means
             meaning["command"] = told.type
         if self.boxes:  # only then: a contract without any keeps the id of before there were boxes
             meaning["incident_boxes"] = [

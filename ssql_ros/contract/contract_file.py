@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssql_ros.contract import keys
-from ssql_ros.contract.contract import Block, Commanded, Contract, Feature, Input, Observed
+from ssql_ros.contract.commanded import JOINT_PLACES, RELIABILITIES, Commanded, expanded, joint_has_topic
+from ssql_ros.contract.contract import Block, Contract, Feature, Input, Observed
 from ssql_ros.contract.fields import (
     BY_JOINT,
     COMMAND_TYPES,
@@ -34,6 +36,7 @@ from ssql_ros.contract.schema import Section, read_yaml, shown
 
 STAMPS = ("header", "arrival")
 LARGEST = 2**18  # numbers of an observation, and of the table of sums of actions or features
+TOPIC = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 BLOCKS = ("frame", "past_frames", "past_actions", "derived")
 
 
@@ -87,7 +90,7 @@ def read_contract(document: dict[str, Any], path: str) -> Contract:
 def _check_damping(top: Section, contract: Contract) -> None:
     """Raise ContractError where it is not known what leaves the robot to its drives' damping."""
     told = contract.commanded
-    if told.type in (FLOAT, FLOATS):
+    if told.type in (FLOAT, FLOATS) and not told.by_joint:
         raise top.error("on_incident", f"damp: a {told.type} does not say what zeros mean; expected hold or backup")
     if told.field == "position" and not contract.measures_pose:
         unmeasured = "but the frame does not measure the position of all that is commanded; expected hold or backup"
@@ -223,27 +226,33 @@ def _read_commanded(top: Section) -> Commanded:
     names = _names_once(elements)
 
     command = _section(section.raw("command"), section.place("command"), keys.COMMAND)
-    kind = command.text("type", COMMAND_TYPES)
-    field, to_si = _read_command_unit(command, kind)
-    own, other = ("joints", "parts") if kind in BY_JOINT else ("parts", "joints")
+    kind, topic = command.text("type", COMMAND_TYPES), command.text("topic")
+    by_joint = kind in BY_JOINT or joint_has_topic(kind, topic)
+    field, to_si = _read_command_unit(command, kind, by_joint)
+    own, other = ("joints", "parts") if by_joint else ("parts", "joints")
     if section.has(other) or not section.has(own):
-        raise section.error(other if section.has(other) else own, f"a command of type {kind} has {own}, and no {other}")
+        wrong = f"a command of type {kind} has {own}, and no {other}"
+        if kind == FLOAT and not by_joint:
+            wrong += "; with {joint} in its topic, each joint has one"
+        raise section.error(other if section.has(other) else own, wrong)
     joints = _entries(section, own, keys.JOINT)
     for entry in joints if kind in (TWIST, TWIST_STAMPED) else ():
         entry.text("name", TWIST_PARTS)
-    if kind == FLOAT and len(joints) > 1:
-        raise section.error("parts", f"a {kind} holds one number, got {len(joints)} parts; use {FLOATS}")
+    if kind == FLOAT and not by_joint and len(joints) > 1:
+        use = f"use {FLOATS}, or a topic with {{joint}} in it"
+        raise section.error("parts", f"a {kind} holds one number, got {len(joints)} parts; {use}")
     matrix = to_si * _sums(joints, names)
     if np.linalg.matrix_rank(matrix) < len(names):
         idle = [name for name, column in zip(names, matrix.T, strict=True) if not column.any()]
         what = f"{', '.join(idle)} moves no joint" if idle else "different actions would give the same joint command"
         raise section.error(own, f"{what}: is a {own[:-1]} missing?")
     joint_names = _names_once(joints)
+    _check_topics(command, topic, joint_names)
     told = Commanded(
         names=names,
         low=np.array([entry.number("low") for entry in elements]),
         high=np.array([entry.number("high") for entry in elements]),
-        topic=command.text("topic"),
+        topic=topic,
         field=field,
         joint_names=joint_names,
         offset=to_si * np.array([entry.number("offset", 0.0) for entry in joints]),
@@ -254,6 +263,7 @@ def _read_commanded(top: Section) -> Commanded:
         acceleration=to_si * _limits(joints, "acceleration"),
         effort=_limits(joints, "effort"),
         type=kind,
+        reliability=command.text("reliability", RELIABILITIES, RELIABILITIES[0]),
     )
     _check_joint_limits(joints, told, to_si)
     return told
@@ -291,14 +301,28 @@ def _check_joint_limits(joints: list[Section], told: Commanded, to_si: float) ->
                 raise entry.error(key, f"the action's bounds command from {low:g} to {high:g}, beyond it")
 
 
-def _read_command_unit(command: Section, kind: str) -> tuple[str, float]:
+def _check_topics(command: Section, topic: str, joints: tuple[str, ...]) -> None:
+    """Raise ContractError where a topic with braces does not give each joint one of its own."""
+    if "{" not in topic and "}" not in topic:
+        return
+    if not joint_has_topic(command.text("type"), topic):
+        raise command.error("topic", f"{topic!r}: {' and '.join(JOINT_PLACES)} are for a {FLOAT}, other braces are not")
+    found = expanded(topic, joints)
+    for joint, own in zip(joints, found, strict=True):
+        if not TOPIC.fullmatch(own):
+            raise command.error("topic", f"{own!r}, of joint {joint!r}, is no name of a topic")
+        if found.count(own) > 1:
+            raise command.error("topic", f"{own!r} would be that of {found.count(own)} joints")
+
+
+def _read_command_unit(command: Section, kind: str, by_joint: bool) -> tuple[str, float]:
     """Return which field is commanded, and what offsets and weights are multiplied by to be in SI units."""
-    if kind in BY_JOINT:
+    if by_joint:
         field = command.text("field", MESSAGE_FIELDS[JOINT_STATE])
         return field, 1.0 / UNITS[_unit(command, MESSAGE_FIELDS[JOINT_STATE][field])][1]
     for key in ("field", "unit") if kind in (TWIST, TWIST_STAMPED) else ("field",):
         if command.has(key):
-            fixed = "its parts are in m/s and rad/s" if key == "unit" else f"only {' and '.join(BY_JOINT)} have"
+            fixed = "its parts are in m/s and rad/s" if key == "unit" else "only commands by joint have one"
             raise command.error(key, f"is not for a {kind}: {fixed}")
     if command.has("unit"):
         _unit(command, ANY)

@@ -201,13 +201,13 @@ ACTION = Keys(
         Key(
             "joints",
             "list",
-            "of a JointState, and only there: the joints, in the order that a forwarded Float64MultiArray has",
+            "of commands by joint, and only there: the joints, in the order that a forwarded Float64MultiArray has",
             optional=True,
         ),
         Key(
             "parts",
             "list",
-            "of any other type: a twist's (linear.x ... angular.z), or names for the numbers of a Float64 or "
+            "of any other type: a twist's (linear.x ... angular.z), or names for the numbers of one Float64 or "
             "Float64MultiArray in their order",
             optional=True,
         ),
@@ -226,24 +226,30 @@ COMMAND = Keys(
     "action.command",
     "The message that the driver takes.",
     (
-        Key("topic", "name", "relative, so that it can be remapped"),
+        Key(
+            "topic",
+            "name",
+            "relative, so that it can be remapped; with `{joint}` in it, of a Float64, each joint has a topic of its "
+            "own, with its name there, or with `{joint_lower}` its name in small letters",
+        ),
         Key(
             "type",
             "message type",
-            "sensor_msgs/msg/JointState, geometry_msgs/msg/Twist or TwistStamped, std_msgs/msg/Float64 or "
-            "Float64MultiArray",
+            "sensor_msgs/msg/JointState, trajectory_msgs/msg/JointTrajectory (a point a message), "
+            "geometry_msgs/msg/Twist or TwistStamped, std_msgs/msg/Float64 or Float64MultiArray",
         ),
         Key(
             "field",
             "`position`, `velocity` or `effort`",
-            "what is commanded; of a JointState, and only there",
+            "what is commanded; of commands by joint (JointState, JointTrajectory, a Float64 for each), and only there",
             "",
             True,
         ),
         Key(
             "unit",
             "unit",
-            "of the offsets and weights; a JointState must have it, a twist's parts are in m/s and rad/s (default: 1)",
+            "of the offsets and weights; commands by joint must have it, a twist's parts are in m/s and rad/s "
+            "(default: 1)",
             optional=True,
         ),
         Key(
@@ -253,6 +259,13 @@ COMMAND = Keys(
             "(default: not bounded)",
             "unit / s",
             True,
+        ),
+        Key(
+            "reliability",
+            "`reliable` or `best_effort`",
+            "of those who propose commands: a controller that publishes best effort is heard with `best_effort` alone "
+            "(default: `reliable`); no part of the contract's id",
+            optional=True,
         ),
     ),
 )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssql_ros.contract.contract import Contract, Feature, Input
-from ssql_ros.contract.fields import BY_JOINT, FLOAT, FLOATS, FUNCTIONS, JOINT_STATE, TRAJECTORY, TWIST_STAMPED
+from ssql_ros.contract.fields import FLOAT, FLOATS, FUNCTIONS, JOINT_STATE, TRAJECTORY, TWIST_STAMPED
 from ssql_ros.contract.header import check_stamp as check_stamp
 from ssql_ros.contract.header import set_stamp as set_stamp
 from ssql_ros.contract.header import stamp_of as stamp_of
@@ -186,7 +186,7 @@ class CommandReader:
         self._contract, self._what = contract, what
         told = contract.commanded
         self._parts: Callable[[Any], list[float]] | None = None
-        if told.type not in BY_JOINT:
+        if not told.by_joint:
             whole = {FLOAT: ["data"], FLOATS: [f"data[{i}]" for i in range(len(told.joint_names))]}
             self._parts = kinds()[told.type].reader(whole.get(told.type, told.joint_names), what)
         self._joints = JointReader(told.joint_names, [told.field] * len(told.joint_names), what, contract.path)
@@ -195,7 +195,7 @@ class CommandReader:
         """Return the commanded joint values (n_joint,), or parts of a Twist, SI units, in the contract's order.
 
         Args:
-            message: of the contract's type of command, as `serialised.reader_of` gives it.
+            message: of the contract's type of command, as `serialised.reader_of` or `CommandAssembly` gives it.
 
         Raises:
             ContractError: a joint is missing, the length is wrong, or a value is not finite.
@@ -249,9 +249,12 @@ class CommandReader:
 
 
 def fill_joint_command(message: Any, contract: Contract, joint_command: np.ndarray, stamp: int) -> Any:
-    """Fill a message of the contract's type of command with one (n_joint,) in SI units and return it."""
+    """Fill a message of the contract's type of command with one (n_joint,) in SI units and return it.
+
+    Where each joint has a topic of its own, it is that joint's (1,).
+    """
     told, values = contract.commanded, _floats(joint_command)
-    if told.type in (JOINT_STATE, TWIST_STAMPED):
+    if told.stamped:
         set_stamp(message, stamp)
     if told.type == JOINT_STATE:
         message.name = list(told.joint_names)

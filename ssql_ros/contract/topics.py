@@ -40,14 +40,14 @@ RECORDS_TOPIC = of_shield(OWN_RECORDS)
 
 def proposal_topics(contract: Contract) -> list[str]:
     """Return where controllers are heard before they are judged."""
-    return [contract.commanded.raw_topic, PROPOSAL_TOPIC, RAW_FORWARD_TOPIC]
+    return [*contract.commanded.raw_topics, PROPOSAL_TOPIC, RAW_FORWARD_TOPIC]
 
 
 def recorded_topics(contract: Contract) -> list[str]:
     """Return the relative names of the topics that a run by this contract is made of."""
     inputs = [source.topic for source in contract.inputs.values()]
     told = contract.commanded
-    plain = [told.topic, told.raw_topic, told.takeover_topic]
+    plain = [*told.topics, *told.raw_topics, *told.takeover_topics]
     commands = [*plain, RAW_JOINT_COMMANDS, PROPOSAL_TOPIC, RAW_FORWARD_TOPIC, FORWARD_TOPIC]
     accounts = [ACCOUNT_TOPIC, STATE_TOPIC, INTERVENTIONS_TOPIC, RECORDS_TOPIC]
     return list(dict.fromkeys([*inputs, *commands, *accounts, INCIDENT_TOPIC, EPISODE_TOPIC, CLOCK_TOPIC]))

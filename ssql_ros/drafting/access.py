@@ -149,37 +149,37 @@ def _of_role(role: str, name: str, contract: Contract) -> tuple[Access, ...]:
     observed = [contract.inputs[each].topic for each in contract.observed_inputs]
     publish: Sequence[str]
     services: Sequence[str]
-    answers = (told.raw_topic, PROPOSAL_TOPIC, DIAGNOSTICS_TOPIC)
+    answers = (*told.raw_topics, PROPOSAL_TOPIC, DIAGNOSTICS_TOPIC)
     match role:
         case "shield_node":
             own = (OWN_STATE, OWN_ACCOUNT, OWN_INTERVENTIONS, OWN_RECORDS, TRANSITIONS)
             services = ("~/enable", "~/reload", "~/reset_fault", "~/take_over", "~/rollback", *LIFECYCLE)
-            publish = (told.topic, *own, STATUS, DIAGNOSTICS_TOPIC)
-            heard = [*observed, *proposal_topics(contract), told.takeover_topic]
+            publish = (*told.topics, *own, STATUS, DIAGNOSTICS_TOPIC)
+            heard = [*observed, *proposal_topics(contract), *told.takeover_topics]
             return _node(name, publish=publish, subscribe=heard, reply=services), _inspector(name)
         case "policy_node":
             publish, services = (*answers, STATUS), ("~/rollback",)
-            node = _node(name, publish=publish, subscribe=[*observed, told.topic], reply=services)
+            node = _node(name, publish=publish, subscribe=[*observed, *told.topics], reply=services)
             return node, _inspector(name)
         case "behaviour_node":
-            return (_node(name, publish=answers, subscribe=[*observed, told.topic]),)
+            return (_node(name, publish=answers, subscribe=[*observed, *told.topics]),)
         case "learner_node":
             place = [contract.inputs[contract.reward.input].topic] if contract.reward is not None else []
-            heard = [*observed, *place, told.topic, told.raw_topic, PROPOSAL_TOPIC, EPISODE_TOPIC, STATUS]
+            heard = [*observed, *place, *told.topics, *told.raw_topics, PROPOSAL_TOPIC, EPISODE_TOPIC, STATUS]
             services = ("~/pause", "~/resume", "~/train", "~/export")
             return (_node(name, publish=(ANNOUNCEMENTS, DIAGNOSTICS_TOPIC), subscribe=heard, reply=services),)
         case "recorder_node" | "flight_recorder":
             services = ("~/snapshot",) if role == "flight_recorder" else ()
             return (_node(name, publish=(DIAGNOSTICS_TOPIC,), subscribe=recorded_topics(contract), reply=services),)
         case "driver_node":
-            return (_node(name, publish=inputs, subscribe=(told.topic, FORWARD_TOPIC)),)
+            return (_node(name, publish=inputs, subscribe=(*told.topics, FORWARD_TOPIC)),)
         case "sim_node":
             publish = (*inputs, CLOCK_TOPIC, INCIDENT_TOPIC, EPISODE_TOPIC)
-            return (_node(name, publish=publish, subscribe=(told.topic, FORWARD_TOPIC), reply=("~/reset",)),)
+            return (_node(name, publish=publish, subscribe=(*told.topics, FORWARD_TOPIC), reply=("~/reset",)),)
         case "announcer":
             return (_node(name, publish=(ANNOUNCEMENTS,), subscribe=(STATUS,)),)
         case _:
-            return (_node(name, publish=proposal_topics(contract), subscribe=[*inputs, told.topic]),)
+            return (_node(name, publish=proposal_topics(contract), subscribe=[*inputs, *told.topics]),)
 
 
 def _operator(name: str, contract: Contract, others: Mapping[str, tuple[Access, ...]]) -> Access:
@@ -188,7 +188,7 @@ def _operator(name: str, contract: Contract, others: Mapping[str, tuple[Access, 
     services = [service.replace("~", node.node, 1) for node in nodes for service in node.reply]
     own = [topic.replace("~", node.node, 1) for node in nodes for topic in node.publish]
     heard = dict.fromkeys([*recorded_topics(contract), *own])
-    taking = (contract.commanded.takeover_topic,)
+    taking = contract.commanded.takeover_topics
     return replace(_node(name, publish=taking, subscribe=list(heard)), request=tuple(services))
 
 

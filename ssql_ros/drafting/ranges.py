@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from ssql_ros.bags.definitions import BagError
+from ssql_ros.bags.executed import ExecutedReader
 from ssql_ros.bags.reader import survey
-from ssql_ros.bags.roles import match_topics, reader_for
+from ssql_ros.bags.roles import match_topics, reader_for, refuse
 from ssql_ros.contract import Contract, ContractError
+from ssql_ros.contract.serialised import reader_of
+from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.data.transitions import COMMAND
 
 PERCENTILES = (0, 1, 50, 99, 100)
@@ -25,27 +28,29 @@ def feature_ranges(bag: Path, contract: Contract, namespace: str | None = None) 
     if seen.bag is None:
         raise BagError(seen.problem)
     roles = match_topics(contract, seen.topics, None, namespace)
-    readers = {}
-    for topic, found in roles.items():
-        for role in found:
+    told, readers = contract.commanded, {}
+    executed = ExecutedReader(contract, told.topics, reader_of(told.type, refuse))
+    for topic, those in roles.items():
+        for role in those:
             if role.name == COMMAND or role.name in contract.observed_inputs:
                 readers[topic] = (role, reader_for(role, contract, None))
     rows: dict[str, list[np.ndarray]] = {role.name: [] for role, _ in readers.values()}
-    for topic, kind, _, data in seen.bag.raw_messages(readers.keys()):
+    for topic, kind, time, data in seen.bag.raw_messages(readers.keys()):
         role, read = readers[topic]
         if kind == role.type:
             try:
-                rows[role.name].append(read(data)[1])
+                found = read(data) if role.place is None else executed(role.place, data, time / NANOSECONDS)
             except ContractError:
                 continue  # `ssql bag check` tells
+            if found is not None:
+                rows[role.name].append(found[1])
     columns: dict[str, tuple[str, np.ndarray]] = {}
     for name in contract.observed_inputs:
         features = [feature for feature in contract.observed.frame if feature.input == name]
         for feature, column in zip(features, _columns(rows[name], len(features)), strict=True):
             columns[feature.name] = ("1" if feature.function else feature.unit, column)
-    told = contract.commanded.names
-    commanded = _columns(rows.get(COMMAND, []), len(told))
-    return columns | {f"action {title}": ("", column) for title, column in zip(told, commanded, strict=True)}
+    commanded = _columns(rows.get(COMMAND, []), len(told.names))
+    return columns | {f"action {title}": ("", column) for title, column in zip(told.names, commanded, strict=True)}
 
 
 def _columns(rows: list[np.ndarray], count: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
-from ssql_ros.contract.fields import BY_JOINT, TWIST, TWIST_STAMPED
+from ssql_ros.contract.fields import TWIST, TWIST_STAMPED
 from ssql_ros.contract.sensor_readings import Reading, readings_of
 from ssql_ros.drivers.resting import resting_values
 
@@ -37,7 +37,7 @@ class ScriptedRobot:
         fastest = np.minimum(np.broadcast_to(told.velocity, len(told.joint_names)), told.max_rate)
         self._speeds = np.where(np.isfinite(fastest), fastest, SPEED)
         follow: dict[str, Callable[[float], None]] = {"position": self._reach, "velocity": self._turn}
-        self._follow = follow.get(told.field, self._exert) if told.type in BY_JOINT else self._drive
+        self._follow = follow.get(told.field, self._exert) if told.by_joint else self._drive
 
     def command(self, joint_command: np.ndarray, now: float) -> None:
         """Take a joint command (n_joint,), SI units; `now`: s on any clock that goes on."""

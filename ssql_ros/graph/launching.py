@@ -20,6 +20,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from launch import Action, LaunchContext, LaunchDescription
 from ssql_ros.contract import Contract, find_contract, find_nodes_file, load_contract
+from ssql_ros.contract.commanded import expanded
 from ssql_ros.graph.params_file import ParamsFile
 from ssql_ros.graph.processes import FLIGHT, RECORDER
 from ssql_ros.model.bundle import load_bundle
@@ -165,6 +166,27 @@ def check_topics(values: dict[str, Any], *names: str) -> None:
             raise LaunchArgumentError(
                 f"argument {name}: expected a topic name, got {values[name]!r} ({' '.join(str(error).split())})"
             ) from error
+
+
+def remapped_commands(values: dict[str, Any], contract: Contract, **topics: Sequence[str]) -> dict[str, str]:
+    """Return what the command topics are called, by what the contract calls them, as far as arguments say it.
+
+    Args:
+        topics: the contract's, by the argument that names others; with {joint} or {joint_lower} for joints that have
+            one each. Raises LaunchArgumentError.
+    """
+    told, remap = contract.commanded, dict[str, str]()
+    for name, own in topics.items():
+        if values[name]:
+            others = expanded(values[name], told.joint_names) if told.apart else (values[name],)
+            if len(set(others)) != len(own):
+                raise LaunchArgumentError(
+                    f"argument {name}: expected {{joint}} in it: each joint has a topic of its own"
+                )
+            for topic, other in zip(own, others, strict=True):
+                check_topics({name: other}, name)
+                remap[topic] = other
+    return remap
 
 
 def shield(values: dict[str, Any], remap: dict[str, str] | None = None) -> list[Node]:

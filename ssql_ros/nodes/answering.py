@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from ssql_ros.contract import ContractError, ObservationAssembler, find_contract, load_contract
-from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, fill_joint_command, set_stamp
+from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp, fill, set_stamp
 from ssql_ros.contract.topics import PROPOSAL_TOPIC
 from ssql_ros.model.policy import ServedPolicy
 from ssql_ros.model.proposal import Proposal as Draw
 from ssql_ros.msg import Proposal
+from ssql_ros.nodes.command_writer import CommandPublisher
 from ssql_ros.robots import DEFAULT
+from ssql_ros.ros.command_topics import Take, hear_commands
 from ssql_ros.ros.diagnostics import Diagnostics
 from ssql_ros.ros.guard import Guard
-from ssql_ros.ros.inputs import empty_command, message_type, parser_of
+from ssql_ros.ros.inputs import message_type, parser_of
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, SENSOR
 
@@ -56,23 +59,21 @@ class AnsweringNode(Node):
         self._policy, self._source = self._load()
         self._episode = -1
         self._answered: int | None = None  # ns, stamp of the observation that was answered last
-        self._answer: Any = None  # a Proposal, or a command
+        self._answer: Callable[[], None] | None = None  # publishes it
         self._newest: int | None = None  # ns, stamp of the newest message of the trigger
         self._follows = False  # commands are heard, so that it makes sense to wait for one
         self._answers = self._unfollowed = 0
         self._fault = ""
-        kind = message_type(self.contract.commanded.type)
-        self._commands = self.create_publisher(kind, self.contract.commanded.raw_topic, COMMAND)
+        told = self.contract.commanded
+        self._commands = CommandPublisher(self, self.contract, told.raw_topics, COMMAND)
         self._proposals = self.create_publisher(Proposal, PROPOSAL_TOPIC, COMMAND)
         self.guard = Guard(self.get_logger())
         for name in self.contract.observed_inputs:
             source = self.contract.inputs[name]
             kind, receive = message_type(source.type), self.guard(source.topic, self._reader(name))
             self.create_subscription(kind, source.topic, receive, SENSOR, raw=True)
-        topic = self.contract.commanded.topic
         # Not only the newest: every command is part of the history.
-        receive = self.guard(topic, self._command_reader(topic))
-        self.create_subscription(kind, topic, receive, EVENT, raw=True)
+        hear_commands(self, self.contract, told.topics, self._command_taker(told.topic), EVENT, self.guard)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         patience = self.guard("patience", self._on_patience_ended)
         self._patience = self.create_timer(self._limit, patience, clock=steady)
@@ -107,7 +108,7 @@ class AnsweringNode(Node):
                 return
             if again and stamp == self._answered and self._answer is not None:
                 # An observation told again gets the same answer again: the first may have reached nobody.
-                self._publish(self._answer)
+                self._answer()
             self._answer_when_followed()
 
         return receive
@@ -117,12 +118,14 @@ class AnsweringNode(Node):
         """Tell whether a whole observation is there that has no answer yet."""
         return self._assembler.stamp != self._answered and self._assembler.ready
 
-    def _command_reader(self, topic: str) -> Callable[[bytes], None]:
-        parse, reader = parser_of(self.contract.commanded.type), CommandReader(self.contract, topic)
+    def _command_taker(self, topic: str) -> Take:
+        reader = CommandReader(self.contract, topic)
 
-        def receive(data: bytes) -> None:
+        def take(read: Callable[[], Any], _arrival: float) -> None:
             try:
-                message = parse(data)
+                message = read()
+                if message is None:
+                    return
                 action = self.contract.clip(reader.joint_state(message))
                 stamp = check_stamp(message, topic, "the node that publishes it")
             except ContractError as error:
@@ -132,7 +135,7 @@ class AnsweringNode(Node):
             self._follows = True
             self._answer_when_followed()
 
-        return receive
+        return take
 
     def _on_patience_ended(self) -> None:
         self._patience.cancel()
@@ -171,8 +174,8 @@ class AnsweringNode(Node):
             return
         self._fault = ""
         self._answers += 1
-        self._answer = self._message(draw, context, source, self._answered or 0)
-        self._publish(self._answer)
+        self._answer = self._publisher_of(draw, context, source, self._answered or 0)
+        self._answer()
 
     def _begin_episode(self) -> None:
         """Begin the policy's episode, with the next seed. The lock is held."""
@@ -182,10 +185,9 @@ class AnsweringNode(Node):
         self._policy.reset(self._rng)
         self.set_parameters([RosParameter("seed", value=(seed + 1) % 2**31)])
 
-    def _message(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Any:
+    def _publisher_of(self, draw: Draw, context: np.ndarray, source: str, stamp: int) -> Callable[[], None]:
         if self.value_of("output") == "command":
-            command = self.contract.joint_command(draw.action)
-            return fill_joint_command(empty_command(self.contract.commanded.type), self.contract, command, stamp)
+            return partial(self._commands.publish, self.contract.joint_command(draw.action), stamp)
         said = {name: getattr(draw, name) for name in ("mean", "std", "low", "high")}
         proposal = fill(
             Proposal(),
@@ -197,10 +199,7 @@ class AnsweringNode(Node):
             **{name: value for name, value in said.items() if value is not None},
         )
         set_stamp(proposal, stamp)
-        return proposal
-
-    def _publish(self, message: Any) -> None:
-        (self._proposals if isinstance(message, Proposal) else self._commands).publish(message)
+        return partial(self._proposals.publish, proposal)
 
     # Reports.
 

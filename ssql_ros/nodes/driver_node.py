@@ -23,10 +23,11 @@ from ssql_ros.drivers.faults import Faults, read_renames
 from ssql_ros.drivers.scripted import ScriptedRobot
 from ssql_ros.nodes.sensors import sensor_message
 from ssql_ros.robots import DEFAULT
+from ssql_ros.ros.command_topics import hear_commands
 from ssql_ros.ros.executor import executor_for
 from ssql_ros.ros.graph_watch import node_of
 from ssql_ros.ros.guard import Guard
-from ssql_ros.ros.inputs import message_type, parser_of
+from ssql_ros.ros.inputs import message_type
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, SENSOR, run_node
 
@@ -109,15 +110,13 @@ class DriverNode(Node):
         if self.value_of("latched_commands"):
             kept = DurabilityPolicy.TRANSIENT_LOCAL
             qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=kept)
-        parse, read = parser_of(told.type), CommandReader(self.contract, told.topic)
+        read = CommandReader(self.contract, told.topic)
         forwarded = CommandReader(self.contract, FORWARD_TOPIC)
-        self.create_subscription(
-            message_type(told.type),
-            told.topic,
-            self.guard(told.topic, lambda data: self._take(lambda: read.joint_command(parse(data)))),
-            qos,
-            raw=True,
-        )
+
+        def take(whole: Any, _arrival: float) -> None:
+            self._take(lambda: None if (message := whole()) is None else read.joint_command(message))
+
+        hear_commands(self, self.contract, told.topics, take, qos, self.guard)
         self.create_subscription(
             Float64MultiArray,
             FORWARD_TOPIC,
@@ -131,7 +130,8 @@ class DriverNode(Node):
         except ContractError as error:
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
-        self._robot.command(command, time.monotonic())
+        if command is not None:
+            self._robot.command(command, time.monotonic())
 
     def publish(self, names: list[str]) -> None:
         """Publish what some of the inputs read now, with one stamp."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from ssql_ros.bags.roles import EPISODE, PROPOSAL, Reader, Role, reader_for
+from ssql_ros.bags.executed import ExecutedReader
+from ssql_ros.bags.roles import EPISODE, PROPOSAL, Reader, Role, reader_for, refuse
 from ssql_ros.contract import Contract, ContractError
 from ssql_ros.contract.messages import stamp_of
 from ssql_ros.contract.serialised import reader_of
@@ -67,7 +70,20 @@ class LearnerInputs:
             feed(source.topic, Role(name, source.type))
         place = contract.inputs[reward.input]
         feed(place.topic, Role(PLACE, place.type))
-        feed(contract.commanded.topic, Role(COMMAND, contract.commanded.type))
+        told = contract.commanded
+
+        def feed_commands(topics: tuple[str, ...], role: str) -> None:
+            executed, clock = ExecutedReader(contract, topics, reader_of(told.type, refuse)), node.get_clock()
+
+            def take(place: int, data: bytes) -> None:
+                command = executed(place, data, time.monotonic())
+                if command is not None:
+                    self._aligner.feed(role, *command, clock.now().nanoseconds)
+
+            for place, topic in enumerate(topics):
+                hear(topic, told.type, partial(take, place))
+
+        feed_commands(told.topics, COMMAND)
         self.needed = list(topics)
         feed(EPISODE_TOPIC, Role(ENDING, EPISODE))
         # First whether the proposal is one of this contract at all.
@@ -75,10 +91,8 @@ class LearnerInputs:
         hear(PROPOSAL_TOPIC, PROPOSAL, lambda data: self._aligner.feed(PROPOSED, *proposed(data)))
         if n_context:
             feed(PROPOSAL_TOPIC, Role(CONTEXT, PROPOSAL))
-        kind, raw = contract.commanded.type, contract.commanded.raw_topic
-        if contract.commanded.topic != raw:
-            read = reader_for(Role(COMMAND, kind), contract, reward)
-            hear(raw, kind, lambda data: self._aligner.feed(PROPOSED, *read(data)))
+        if told.topic != told.raw_topic:
+            feed_commands(told.raw_topics, PROPOSED)
         for topic, (kind, takers) in topics.items():
             receive = guard(topic, self._receiver(topic, takers))
             node.create_subscription(message_type(kind), topic, receive, HEARD, raw=True)

@@ -14,10 +14,11 @@ from std_srvs.srv import SetBool, Trigger
 from ssql_ros.contract.messages import fill, set_stamp
 from ssql_ros.contract.topics import OWN_ACCOUNT, OWN_INTERVENTIONS, OWN_RECORDS
 from ssql_ros.msg import DecisionRecord, ShieldedAction
-from ssql_ros.nodes.command_writer import LATEST, CommandWriter
+from ssql_ros.nodes.command_writer import LATEST, CommandPublisher
 from ssql_ros.nodes.shield_inputs import ShieldInputs
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.process import COMMAND, EVENT, raise_priority
+from ssql_ros.ros.qos import publish_on, unused_overrides
 from ssql_ros.shield.decision import Decision, ShieldSettings
 from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.record import record_fields
@@ -54,16 +55,18 @@ class ShieldControl(ShieldInputs):
         self._thread: threading.Thread | None = None
         self._running = False
         self._accounts: list[tuple[Tick, float]] = []
-        self._write = CommandWriter(loop.contract, forward)
-        self._command = node.create_publisher(self._write.type, loop.contract.commanded.topic, COMMAND)
-        self._account = node.create_publisher(ShieldedAction, OWN_ACCOUNT, EVENT)
-        self._interventions = node.create_publisher(ShieldedAction, OWN_INTERVENTIONS, EVENT)
-        self._records = node.create_publisher(DecisionRecord, OWN_RECORDS, EVENT)
+        self._command = CommandPublisher(node, loop.contract, loop.contract.commanded.topics, COMMAND, forward)
+        self._account = publish_on(node, ShieldedAction, OWN_ACCOUNT, EVENT)
+        self._interventions = publish_on(node, ShieldedAction, OWN_INTERVENTIONS, EVENT)
+        self._records = publish_on(node, DecisionRecord, OWN_RECORDS, EVENT)
         offered = (Trigger, "reset_fault", self._on_reset_fault), (SetBool, "take_over", self._on_take_over)
         self._services = [
             node.create_service(kind, f"~/{name}", guard.service(name, serve)) for kind, name, serve in offered
         ]
         super().__init__(node, loop, guard)
+        self.qos |= {one.topic_name: one.qos_profile for one in self._command.publishers}
+        if unused := unused_overrides(node):
+            node.get_logger().warning(f"of no topic of this node: {', '.join(unused)}; it has {', '.join(self.qos)}")
 
     def _on_reset_fault(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
@@ -80,8 +83,8 @@ class ShieldControl(ShieldInputs):
     def _on_take_over(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self.lock:
             self.loop.takeover.lock(request.data)
-        topic = self._node.resolve_topic_name(self.takeover_topic)
-        what = f"only commands on {topic} count" if request.data else "the controller has the robot"
+        topics = ", ".join(map(self._node.resolve_topic_name, self.takeover_topics))
+        what = f"only commands on {topics} count" if request.data else "the controller has the robot"
         response.success, response.message = True, what
         self._node.get_logger().info(f"~/take_over: {what}")
         return response
@@ -128,7 +131,8 @@ class ShieldControl(ShieldInputs):
     def disconnect(self) -> None:
         """Give up the topics."""
         super().disconnect()
-        for publisher in (self._command, self._account, self._interventions, self._records):
+        self._command.destroy()
+        for publisher in (self._account, self._interventions, self._records):
             self._node.destroy_publisher(publisher)
         for service in self._services:
             self._node.destroy_service(service)
@@ -198,7 +202,7 @@ class ShieldControl(ShieldInputs):
             self._guard.note("supervision", error)
 
     def _publish_command(self, joints: np.ndarray, stamp: int) -> None:
-        self._command.publish(self._write(joints, stamp))
+        self._command.publish(joints, stamp)
 
     def _publish_account(self, tick: Tick, seconds: float) -> None:
         """Publish account and record where somebody asks: else the processor is free for the next command."""

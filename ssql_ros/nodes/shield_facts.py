@@ -9,7 +9,6 @@ from ssql_ros.contract.health import fallen
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.nodes.shield_control import ShieldControl
 from ssql_ros.ros.graph_watch import GraphWatch
-from ssql_ros.ros.process import COMMAND, SENSOR
 from ssql_ros.shield.decision import Decision
 from ssql_ros.shield.loop import ShieldLoop
 
@@ -73,13 +72,12 @@ def graph_watch(node: Any, control: ShieldControl) -> GraphWatch:
     inputs = {name: contract.inputs[name].topic for name in contract.observed_inputs}
     return GraphWatch(
         node,
-        contract.commanded.topic,
+        contract.commanded.topics,
         control.proposals,
         inputs,
-        COMMAND,
-        SENSOR,
+        control.qos,
         lambda name: loop.assembler.frames.told_apart(name),
-        control.takeover_topic,
+        control.takeover_topics,
     )
 
 

@@ -16,9 +16,11 @@ from ssql_ros.contract.messages import CommandReader, InputReader, check_stamp
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.contract.topics import PROPOSAL_TOPIC, RAW_FORWARD_TOPIC
 from ssql_ros.msg import Proposal
+from ssql_ros.ros.command_topics import Take, hear_commands
 from ssql_ros.ros.guard import Guard
 from ssql_ros.ros.inputs import message_type, parser_of
-from ssql_ros.ros.process import COMMAND, SENSOR
+from ssql_ros.ros.process import SENSOR
+from ssql_ros.ros.qos import proposal_qos, subscribe
 from ssql_ros.shield.loop import ShieldLoop
 
 
@@ -33,7 +35,8 @@ class ShieldInputs:
         lock: hold it to read or change the loop.
         inputs: names of the topics that observations come from.
         proposals: names of the topics that proposals come from.
-        takeover_topic: of the one that an operator's come from.
+        takeover_topics: of those that an operator's come from.
+        qos: in force, by full name of a topic; commands' too once they can go out.
     """
 
     def __init__(self, node: Any, loop: ShieldLoop, guard: Guard) -> None:
@@ -47,25 +50,27 @@ class ShieldInputs:
         self.inputs = [source.topic for source in sources]
         # Where a driver's stamps are not used, those that a controller copies from them say nothing either.
         self._stamped = all(source.stamps == "header" for source in sources)
-        raw = contract.commanded.raw_topic
+        told, proposed = contract.commanded, proposal_qos(contract)
         # All is taken raw: what comes at a high rate is read without making messages (contract.serialised), and bytes
         # that are no message raise here, where they are counted, and not in the executor.
         readers: dict[str, tuple[Any, Callable[[bytes], None]]] = {
-            raw: (message_type(contract.commanded.type), self._joint_command_reader(raw)),
             PROPOSAL_TOPIC: (Proposal, self._proposal_reader(PROPOSAL_TOPIC)),
             RAW_FORWARD_TOPIC: (Float64MultiArray, self._array_reader(RAW_FORWARD_TOPIC)),
         }
-        self.proposals = list(readers)
-        self.takeover_topic = takeover = contract.commanded.takeover_topic
-        readers[takeover] = message_type(contract.commanded.type), self._joint_command_reader(takeover, operator=True)
+        self.proposals, self.takeover_topics = [*told.raw_topics, *readers], told.takeover_topics
         subscribed = [
             *((message_type(source.type), source.topic, self._reader(source.name), SENSOR) for source in sources),
-            *((kind, topic, receive, COMMAND) for topic, (kind, receive) in readers.items()),
+            *((kind, topic, receive, proposed) for topic, (kind, receive) in readers.items()),
         ]
         self._subscriptions = [
-            node.create_subscription(kind, topic, guard(topic, receive), qos, raw=True)
+            subscribe(node, kind, topic, guard(topic, receive), qos, raw=True)
             for kind, topic, receive, qos in subscribed
         ]
+        take, operator = self._joint_command_taker(told.raw_topic), self._joint_command_taker(told.takeover_topic, True)
+        patience = loop.takeover.timeout  # an operator's commands come more slowly than a controller's
+        self._subscriptions += hear_commands(node, contract, told.raw_topics, take, proposed, guard)
+        self._subscriptions += hear_commands(node, contract, told.takeover_topics, operator, proposed, guard, patience)
+        self.qos = {one.topic_name: one.qos_profile for one in self._subscriptions}
 
     def _answer(self, arrival: float) -> None:
         """Do what is due now that something has come, at `arrival` s on the steady clock. The lock is held."""
@@ -110,20 +115,21 @@ class ShieldInputs:
 
         return receive
 
-    def _joint_command_reader(self, topic: str, operator: bool = False) -> Callable[[bytes], None]:
-        parse, reader = parser_of(self._contract.commanded.type), CommandReader(self._contract, topic)
+    def _joint_command_taker(self, topic: str, operator: bool = False) -> Take:
+        reader = CommandReader(self._contract, topic)
 
-        def receive(data: bytes) -> None:
-            arrival = time.monotonic()
+        def take(read: Callable[[], Any], arrival: float) -> None:
             try:
-                message = parse(data)
+                message = read()
+                if message is None:
+                    return
                 stamp = self._stamp_of(message, topic)
             except ContractError as error:
                 self._refuse(str(error), 0, arrival, operator)
                 return
             self._propose(lambda: reader.joint_command(message), stamp, arrival, operator)
 
-        return receive
+        return take
 
     def _array_reader(self, topic: str) -> Callable[[bytes], None]:
         reader = CommandReader(self._contract, topic)

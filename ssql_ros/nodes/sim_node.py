@@ -30,8 +30,10 @@ from ssql_ros.msg import Episode, Incident
 from ssql_ros.nodes.sensors import MESSAGES
 from ssql_ros.robots import DEFAULT
 from ssql_ros.robots.tasks import Task, find_task
+from ssql_ros.ros.command_topics import hear_commands
 from ssql_ros.ros.executor import executor_for
-from ssql_ros.ros.inputs import message_type, parser_of
+from ssql_ros.ros.guard import Guard
+from ssql_ros.ros.inputs import message_type
 from ssql_ros.ros.parameters import Parameter, declare
 from ssql_ros.ros.process import COMMAND, EVENT, LATCHED, run_node
 
@@ -77,9 +79,9 @@ class SimNode(Node):
         self._incident = self.create_publisher(Incident, INCIDENT_TOPIC, LATCHED)
         self._episode = self.create_publisher(Episode, EPISODE_TOPIC, LATCHED)
         told = self.contract.commanded
-        self._parse, self._read = parser_of(told.type), CommandReader(self.contract, told.topic)
+        self._read = CommandReader(self.contract, told.topic)
         self._read_forward = CommandReader(self.contract, FORWARD_TOPIC)
-        self.create_subscription(message_type(told.type), told.topic, self._on_command, COMMAND, raw=True)
+        hear_commands(self, self.contract, told.topics, self._take, COMMAND, Guard(self.get_logger()))
         self.create_subscription(Float64MultiArray, FORWARD_TOPIC, self._on_forward_command, COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._episodes = 0
@@ -98,16 +100,15 @@ class SimNode(Node):
 
     # Commands, and the driver's time-out.
 
-    def _on_command(self, data: bytes) -> None:
-        self._take(lambda: self._parse(data), self._read.joint_command)
-
     def _on_forward_command(self, message: Float64MultiArray) -> None:
-        self._take(lambda: message, self._read_forward.array_command)
+        self._take(lambda: message, read=self._read_forward.array_command)
 
-    def _take(self, parse: Any, read: Any) -> None:
+    def _take(self, parse: Any, _arrival: float = 0.0, read: Any = None) -> None:
         try:
-            message = parse()
-            command, stamp = read(message), stamp_of(message) if hasattr(message, "header") else 0
+            if (message := parse()) is None:  # of some joints only
+                return
+            command = (read or self._read.joint_command)(message)
+            stamp = stamp_of(message) if hasattr(message, "header") else 0
         except ContractError as error:
             self.get_logger().error(str(error), throttle_duration_sec=1.0)
             return

@@ -33,6 +33,8 @@ def fall_frames(
         world: that was recorded, with render_mode "rgb_array".
         body: the driver of that world.
     """
+    if not contract.commanded.stamped:
+        return []  # it is not known which step a command is of
     by_mode = {run.mode: run for run in runs}
     if len(by_mode) < len(TITLES):
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rclpy.exceptions import InvalidNamespaceException
@@ -19,6 +20,7 @@ from ssql_ros.drivers.findings import Finding, Level, ordered, said
 from ssql_ros.ros.graph_watch import GraphWatch, node_of, several
 from ssql_ros.ros.listening import listen
 from ssql_ros.ros.process import COMMAND, SENSOR
+from ssql_ros.ros.qos import proposal_qos
 
 CLOCK_TYPE = "rosgraph_msgs/msg/Clock"
 SHIELD_STATE = "ssql_ros/msg/ShieldState"
@@ -71,7 +73,8 @@ class _Graph:
         self._watch: GraphWatch | None = None
         self._types: dict[str, list[str]] = {}
         self._publishers: dict[str, list[Any]] = {}
-        self._takers: list[Any] = []
+        self._takers: dict[str, list[Any]] = {}  # by the contract's name of the topic
+        self._commands: dict[str, str] = {}  # its topics of commands, with namespace
         self._controllers: list[str] = []
         self._shields: list[str] = []
         self._problems: dict[str, str] = {}
@@ -87,16 +90,19 @@ class _Graph:
         contract = self._contract
         if self._watch is None:
             inputs = {name: source.topic for name, source in contract.inputs.items()}
-            raw = proposal_topics(contract)
-            self._watch = GraphWatch(node, contract.commanded.topic, raw, inputs, COMMAND, SENSOR, lambda _name: None)
+            topics, raw = contract.commanded.topics, proposal_topics(contract)
+            qos = dict.fromkeys(map(node.resolve_topic_name, inputs.values()), SENSOR)
+            qos |= dict.fromkeys(map(node.resolve_topic_name, raw), proposal_qos(contract))
+            qos |= dict.fromkeys(map(node.resolve_topic_name, topics), COMMAND)
+            self._watch = GraphWatch(node, topics, raw, inputs, qos, lambda _name: None)
         self._problems = dict(self._watch.look_at_all())
         self._types = dict(node.get_topic_names_and_types())
-        commands = node.resolve_topic_name(contract.commanded.topic)
+        self._commands = {topic: node.resolve_topic_name(topic) for topic in contract.commanded.topics}
         self._publishers = {
-            topic: node.get_publishers_info_by_topic(topic) for topic in [*self.relative, commands, *self._alike()]
+            topic: node.get_publishers_info_by_topic(topic)
+            for topic in [*self.relative, *self._commands.values(), *self._alike()]
         }
-        self._takers = node.get_subscriptions_info_by_topic(commands)
-        self._commands = commands
+        self._takers = {topic: node.get_subscriptions_info_by_topic(full) for topic, full in self._commands.items()}
         states = [topic for topic, types in self._types.items() if SHIELD_STATE in types]
         self._controllers = self._watch.controllers
         self._shields = [topic.rpartition("/")[0] for topic in states]
@@ -144,7 +150,7 @@ class _Graph:
 
     def _where_else(self, source: Input) -> str:
         """Return which topics of the type are published and read by no contract, as an advice to remap."""
-        taken = {self._commands, f"{self._commands}_raw"}
+        taken = {f"{topic}{end}" for topic in self._commands.values() for end in ("", "_raw")}
         found = [
             topic
             for topic in self._alike()
@@ -153,38 +159,47 @@ class _Graph:
         return f", or remap: its type is on {', '.join(found[:4])}" if found else ""
 
     def _of_commands(self) -> list[Finding]:
-        """Return who commands the robot, and whether it listens."""
+        """Return who commands the robot, and whether it listens; what holds of all joints' topics stands there once."""
+        told, by_topic = self._contract.commanded, list[list[Finding]]()
+        for topic, raw in zip(told.topics, told.raw_topics, strict=True):
+            by_topic.append(self._of_command(topic, raw))
+        same = [[replace(one, where=told.topic) for one in found] for found in by_topic]
+        if all(found == same[0] for found in same):
+            return same[0]
+        return [one for found in by_topic for one in found]
+
+    def _of_command(self, topic: str, raw: str) -> list[Finding]:
         told, found = self._contract.commanded, list[Finding]()
-        publishers = [node_of(info) for info in self._publishers.get(self._commands, [])]
+        publishers = [node_of(info) for info in self._publishers.get(self._commands.get(topic, ""), [])]
         others = sorted(name for name in publishers if name not in self._shields)
         if others:
             text = f"{', '.join(others)} publishes commands past any shield"
-            fix = f"remap the controller to {told.raw_topic}: only the shield may command the robot"
-            found.append(Finding(Level.ERROR, "commands_past_shield", told.topic, text, fix))
+            fix = f"remap the controller to {raw}: only the shield may command the robot"
+            found.append(Finding(Level.ERROR, "commands_past_shield", topic, text, fix))
         if len(publishers) - len(others) > 1:
             text = f"{len(publishers) - len(others)} shields command the robot"
-            found.append(Finding(Level.ERROR, "several_shields", told.topic, text, "let one of them run"))
+            found.append(Finding(Level.ERROR, "several_shields", topic, text, "let one of them run"))
         # Controllers hear what the robot is told; they are no driver.
-        heard = [info for info in self._takers if node_of(info) not in self._controllers]
+        heard = [info for info in self._takers.get(topic, []) if node_of(info) not in self._controllers]
         takers = [info for info in heard if info.topic_type == told.type]
         if not heard:
             fix = "let the driver subscribe to it, or remap; a driver that listens is what the shield needs"
-            found.append(Finding(Level.ERROR, "nobody_listens", told.topic, "nobody takes the commands", fix))
+            found.append(Finding(Level.ERROR, "nobody_listens", topic, "nobody takes the commands", fix))
         elif not takers:
             kinds, names = sorted({info.topic_type for info in heard}), sorted(map(node_of, heard))
             text = f"{', '.join(names)} takes {', '.join(kinds)}, and the contract commands {told.type}"
             level, fix = Level.ERROR, "state the driver's type in the contract (`action.command`)"
-            if FLOATS in kinds:
+            if FLOATS in kinds and not told.apart:
                 level, fix = Level.WARNING, "start the shield with the parameter command_type:=forward"
-            found.append(Finding(level, "command_type", told.topic, text, fix))
-        elif len(publishers) < 2 and (problem := self._problems.get(told.topic)):
+            found.append(Finding(level, "command_type", topic, text, fix))
+        elif len(publishers) < 2 and (problem := self._problems.get(topic)):
             fix = "the shield offers reliable, volatile, depth 1: let the driver ask for no more"
-            found.append(said(Level.ERROR, "command_qos", told.topic, problem, fix))
+            found.append(said(Level.ERROR, "command_qos", topic, problem, fix))
         else:
             text = f"taken by {', '.join(sorted(map(node_of, takers)))}"
             if shields := sorted(set(publishers) - set(others)):
                 text += f"; {', '.join(shields)} commands it"
-            found.append(Finding(Level.OK, "commands", told.topic, text))
+            found.append(Finding(Level.OK, "commands", topic, text))
         return found
 
     def _of_controllers(self) -> list[Finding]:

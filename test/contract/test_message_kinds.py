@@ -173,7 +173,7 @@ def test_the_contract_for_twist_of_the_how_to_loads(tmp_path):
     from ssql_ros.contract import load_contract
 
     page = Path(__file__).resolve().parents[2] / "docs/how_to/shield_my_controller.md"
-    (block,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    (block,) = re.findall(r"```yaml\n(robot:.*?)```", page.read_text(), flags=re.DOTALL)
     (tmp_path / "cart.yaml").write_text(block)
     commanded = load_contract(tmp_path / "cart.yaml").commanded
     assert (commanded.topic, commanded.raw_topic, commanded.type) == (
