@@ -59,9 +59,9 @@ class ShieldControl(ShieldInputs):
         self._account = publish_on(node, ShieldedAction, OWN_ACCOUNT, EVENT)
         self._interventions = publish_on(node, ShieldedAction, OWN_INTERVENTIONS, EVENT)
         self._records = publish_on(node, DecisionRecord, OWN_RECORDS, EVENT)
-        offered = (Trigger, "reset_fault", self._on_reset_fault), (SetBool, "take_over", self._on_take_over)
         self._services = [
-            node.create_service(kind, f"~/{name}", guard.service(name, serve)) for kind, name, serve in offered
+            node.create_service(Trigger, "~/reset_fault", guard.service("reset_fault", self._on_reset_fault)),
+            node.create_service(SetBool, "~/take_over", guard.service("take_over", self._on_take_over)),
         ]
         super().__init__(node, loop, guard)
         self.qos |= {one.topic_name: one.qos_profile for one in self._command.publishers}

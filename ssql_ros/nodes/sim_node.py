@@ -79,8 +79,7 @@ class SimNode(Node):
         self._incident = self.create_publisher(Incident, INCIDENT_TOPIC, LATCHED)
         self._episode = self.create_publisher(Episode, EPISODE_TOPIC, LATCHED)
         told = self.contract.commanded
-        self._read = CommandReader(self.contract, told.topic)
-        self._read_forward = CommandReader(self.contract, FORWARD_TOPIC)
+        self._read, self._read_forward = (CommandReader(self.contract, name) for name in (told.topic, FORWARD_TOPIC))
         hear_commands(self, self.contract, told.topics, self._take, COMMAND, Guard(self.get_logger()))
         self.create_subscription(Float64MultiArray, FORWARD_TOPIC, self._on_forward_command, COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)

@@ -27,6 +27,8 @@ def filled(message: object) -> object:
     for name, kind in message.get_fields_and_field_types().items():
         if kind == "sequence<double>":
             setattr(message, name, [0.1, -2.5, 1e300])
+        elif kind == "sequence<boolean>":
+            setattr(message, name, [True, False])
         elif kind == "sequence<uint8>":
             setattr(message, name, [0, 7, 255])
         elif kind in ("double", "float"):
