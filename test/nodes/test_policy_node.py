@@ -260,6 +260,6 @@ def test_one_announcement_reaches_policy_and_shield_and_commands_go_on(domain, b
             robot.accounts.clear()
             robot.until(lambda: len(robot.accounts) > 20)
             assert {account.bundle_id for account in robot.accounts} == {bundles[1].id}
-            assert not np.allclose(robot.commands[-1].position, SAFE_COMMAND, atol=1e-9)
+            robot.until(lambda: not np.allclose(robot.commands[-1].position, SAFE_COMMAND, atol=1e-9))
         finally:
             robot.close()

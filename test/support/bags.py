@@ -50,6 +50,7 @@ def shielded(store, i):
         candidates_scored=9,
         candidates_safe=1,
         history_missing=0,
+        taken_over=False,
         decision_time=2e-5,
         bundle_id="0123456789abcdef",
         reason="unsafe: κ",
