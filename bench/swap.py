@@ -75,8 +75,8 @@ def bench_swap(task: str = "minitaur", swaps: int = 200, seed: int = 0, priority
         write_keys(key)
         steps = record(chosen, seed)
         isolate()
-        # Fewer candidates than by default: on a slow machine a hundred take half of this short period, and a bundle that
-        # takes longer is refused.
+        # Fewer candidates than by default: on a slow machine a hundred take half of this short period, and a bundle
+        # that takes longer is refused.
         for node, settings in (("shield_node", {"candidates": CANDIDATES}), ("policy_node", {"best": True})):
             given = {"contract": contract.path, "bundle": bundles[0].path, "realtime_priority": priority, **settings}
             given["announcement_keys"] = [f"{key}.pub"]
@@ -103,7 +103,7 @@ def contract_at(robot: str, folder: Path, period: float) -> Contract:
         "max_skew": (told.observed.max_skew, 0.01 * period),
     }
     for key, (before, after) in changes.items():
-        old, new = f"{key}: {before:g}", f"{key}: {after:g}"
+        old, new = f"{key}: {before:g}", f"{key}: {after:.9f}"  # YAML has no 5e-05
         if text.count(old) != 1:
             raise ValueError(f"{path}: expected {old!r} once")
         text = text.replace(old, new)
