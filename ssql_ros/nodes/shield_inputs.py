@@ -123,7 +123,8 @@ class ShieldInputs:
                 message = read()
                 if message is None:
                     return
-                stamp = self._stamp_of(message, topic)
+                # An operator answers no observation, and sits at another clock: when it came is what counts.
+                stamp = 0 if operator else self._stamp_of(message, topic)
             except ContractError as error:
                 self._refuse(str(error), 0, arrival, operator)
                 return
@@ -164,7 +165,7 @@ class ShieldInputs:
         stamp = stamp if self._stamped else 0
         with self.lock:
             loop = self.loop
-            if stamp and not told.get("operator"):
+            if stamp:
                 loop.inputs.answers.hear(stamp, arrival, self._now())
             taken = loop.propose(action, joints, stamp, arrival - self._delay(stamp), **told)
             self._proposed(joints, stamp, arrival, taken)

@@ -40,12 +40,15 @@ def test_an_operator_takes_over_and_gives_back_and_the_data_set_says_when(robot,
     robot.node.create_subscription(ShieldedAction, "shield_node/shielded_action", tell, EVENT)
 
     def both(stamp):
-        """The operator's commands come every fifth period, without a stamp."""
+        """The operator's commands come every fifth period, stamped by clocks that are minutes off, or by none."""
         nonlocal frames
         send(stamp)
         frames += 1
         if frames % 5 == 0:
-            hand.publish(fill_joint_state(JointState(), 0, NAMES, position=np.array(OPERATOR)))
+            shift = (-200, 0, 200)[frames // 5 % 3] * 1_000_000_000
+            hand.publish(
+                fill_joint_state(JointState(), stamp + shift if shift else 0, NAMES, position=np.array(OPERATOR))
+            )
 
     with Graph(tmp_path / "logs") as graph:
         graph.start("recorder_node", output=str(tmp_path / "bag"))
