@@ -53,6 +53,15 @@ def test_an_operator_takes_over_and_gives_back_and_the_data_set_says_when(robot,
     with Graph(tmp_path / "logs") as graph:
         graph.start("recorder_node", output=str(tmp_path / "bag"))
         graph.start("shield_node", takeover_timeout=0.3)
+        # Of each the shield or this test, and the recorder.
+        needed = (
+            "joint_states",
+            "imu/data",
+            "joint_commands",
+            "joint_commands_takeover",
+            "shield_node/shielded_action",
+        )
+        robot.until(lambda: all(robot.node.count_subscribers(f"/{name}") >= 2 for name in needed), send)
         robot.until(lambda: robot.node.count_subscribers("/shield_node/decision_records"), send)
         robot.hear(lambda a: a.decision == ShieldedAction.PASSED and not a.taken_over, send)
 

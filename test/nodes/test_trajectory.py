@@ -89,6 +89,9 @@ def test_a_streamed_trajectory_goes_through_the_shield_and_into_transitions(doma
             graph.start("recorder_node", contract=TOLD.path, output=str(tmp_path / "bag"))
             graph.start("shield_node", contract=TOLD.path)
             robot.hear(lambda a: a.decision == ShieldedAction.PASSED, send)
+            # By shield and recorder.
+            needed = ("/joint_states", "/imu/data", "/legs/joint_trajectory_raw")
+            robot.until(lambda: all(robot.node.count_subscribers(name) >= 2 for name in needed), send)
             heard.clear()
             robot.until(lambda: len(heard) > 30 and heard[-1].points[0].positions.tolist() == wanted.tolist(), send)
             # Too many points are no command: the safe action follows, and the reason says why.
