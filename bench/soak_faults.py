@@ -99,8 +99,9 @@ class Mischief:
 
     def _call(self, kind: Any, name: str, **request: Any) -> None:
         """Ask, and wait for no answer: a stopped shield gives none."""
-        client = self._clients.setdefault(name, self._driver.node.create_client(kind, name))
-        client.call_async(kind.Request(**request))
+        if name not in self._clients:
+            self._clients[name] = self._driver.node.create_client(kind, name)
+        self._clients[name].call_async(kind.Request(**request))
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
