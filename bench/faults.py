@@ -102,7 +102,9 @@ def _measured(driver: SoakDriver, contract: Contract, trials: int, check: Callab
             if not math.isfinite(held):
                 unanswered += 1
                 continue
-            to_safe.append(held - begun - fault.after)
+            # Its account comes after the command, which is what the robot waits for.
+            came = next((came for came in driver.changed if came > begun), held)
+            to_safe.append(came - begun - fault.after)
             right = driver.due
             back.append(_until(driver, Decision.PASSED, check, since=right) - right)
         name = f"{fault.who}_{fault.how}".replace(" ", "_")

@@ -34,6 +34,7 @@ class SoakDriver(Driver):
         late: commands that came over two periods after the one before, though this process was in time.
         worst: s, the longest such gap.
         heard: the newest decisions, and when their accounts came.
+        changed: when the newest commands came that no controller had asked for.
     """
 
     SENSORS: ClassVar = (
@@ -68,6 +69,8 @@ class SoakDriver(Driver):
         self.worst = 0.0
         self.states: list[ShieldState] = []
         self.heard: deque[tuple[float, Decision]] = deque(maxlen=1000)
+        self.changed: deque[float] = deque(maxlen=1000)
+        self._asked: deque[bytes] = deque(maxlen=100)
         self._contract, self._steps, self._rng = contract, steps, rng
         self._period, self._count, self._due = contract.control_period, 0, time.monotonic()
         self._names = list(contract.commanded.joint_names)
@@ -150,6 +153,7 @@ class SoakDriver(Driver):
         elif how == "other names":
             sent.name = [f"arm_{name}" for name in sent.name]
         sent.position = values.tolist()
+        self._asked.append(values.tobytes())
         set_stamp(sent, stamp - NANOSECONDS if how == "late stamps" else stamp)
         for _ in range(FLOOD if how == "flood" else 1):
             self._raw.publish(sent)
@@ -160,6 +164,8 @@ class SoakDriver(Driver):
         now = time.monotonic()
         self.commands += 1
         values = np.array(message.position)
+        if values.tobytes() not in self._asked:
+            self.changed.append(now)
         if list(message.name) != self._names or values.shape != self._low.shape:
             self.unsafe["names"] += 1
         elif not np.isfinite(values).all():

@@ -107,9 +107,9 @@ class ShieldInputs:
                     loop.read(name, stamp, arrival, clock, values)
                     self._answer(arrival)
             except ContractError as error:
-                self._log(str(error))
                 with self.lock:
                     loop.unreadable(name, str(error))
+                self._log(str(error))
                 return
             self._observed()
 
@@ -203,10 +203,10 @@ class ShieldInputs:
         return stamp
 
     def _refuse(self, fault: str, stamp: int, arrival: float, operator: bool = False) -> None:
-        self._log(fault)
         with self.lock:
             self.loop.unreadable_proposal(fault, stamp, arrival, operator)
             self._answer(arrival)
+        self._log(fault)  # last: a line of it takes milliseconds on a robot's computer, and the robot waits
 
     def _log(self, fault: str) -> None:
         self._node.get_logger().error(fault, throttle_duration_sec=1.0)
