@@ -4,6 +4,7 @@ Rules, each of which a person may overrule in the YAML:
 
 - what stands still is left out, and so is where in the world a robot is that moves by its joints (but for how high),
   or that has a scanner, so that what is learned holds elsewhere too;
+- a pose that turns is taken with all of its orientation;
 - of an IMU the tilt and its rates; of a JointState positions, and velocities too where no positions are commanded; of
   an odometry the place, the heading and velocities; of a scan the least distance in each sector of 30 degrees;
 - the frame begins with the input whose rate is nearest to that of the commands, which gives the control period;
@@ -266,10 +267,14 @@ def _features(signal: Signal, name: str, kinds: set[str], commanded: str) -> lis
         return _odometry(signal, name, "" if SCAN in kinds else "z" if JOINT_STATE in kinds else "xyz")
     if signal.kind == SCAN:
         return _sectors(signal, name)
-    found = []
+    found, turns = [], tuple(f"orientation.{turn}" for turn in _TURNS)
+    # A thing that turns about one axis today turns about another tomorrow: its orientation is taken whole.
+    moving = {key for key in signal.values if signal.moves(key)}
+    if moving & set(turns):
+        moving |= {key for key in signal.values if key in turns}
     for key in signal.values:
         unit = field_unit(signal.kind, str(key)) or ""
-        if signal.moves(key):
+        if key in moving:
             plain = re.sub(r"\W+", "_", str(key)).strip("_")
             title = name if plain in ("data", "range") else f"{name}_{plain.removeprefix('data_')}"
             found.append(_ranged(DraftFeature(title, name, str(key), "1" if unit == ANY else unit), signal, key))
