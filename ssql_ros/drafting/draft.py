@@ -21,8 +21,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssql_ros.contract import ContractError
+from ssql_ros.contract.commanded import joint_has_topic
 from ssql_ros.contract.fields import BY_JOINT, COMMAND_TYPES, FLOAT, FLOATS, JOINT_STATE, TWIST_PARTS, field_unit
 from ssql_ros.contract.message_kinds import ANY
+from ssql_ros.drafting.joint_topics import joined_commands
 from ssql_ros.drafting.signals import JOINT_FIELDS, JOINT_UNITS, SCAN, Signal
 from ssql_ros.drafting.urdf import JointLimits
 
@@ -144,6 +146,9 @@ def draft(
     names = {topic: _input_name(topic) for topic in measured}
     kinds = {signal.kind for signal in measured.values()}
     field_, unit, parts, most = _action(chosen, limits, notes)
+    known = {joint for signal in measured.values() for joint in signal.joints}
+    if chosen.joints and known and (alone := [joint for joint in chosen.joints if joint not in known]):
+        notes.append(f"Commanded and not measured: {', '.join(alone)}; say which joints each moves by `couples`.")
     frame: list[DraftFeature] = []
     for topic, signal in measured.items():
         frame += _features(signal, names[topic], kinds, field_)
@@ -213,6 +218,8 @@ def _command(signals: Mapping[str, Signal], wanted: str | None) -> Signal:
         return found
     named = [signal for signal in signals.values() if _is_command(signal)]
     final = [signal for signal in named if not RAW_NAME.search(signal.topic)] or named
+    if (joined := joined_commands(final, signals)) is not None:
+        return joined
     if len(final) != 1:
         what = "several could be what the driver takes" if final else "none is named like a command (cmd, command)"
         raise ContractError(
@@ -331,7 +338,7 @@ def _distinct(frame: list[DraftFeature]) -> list[DraftFeature]:
 def _action(
     command: Signal, limits: Mapping[str, JointLimits], notes: list[str]
 ) -> tuple[str, str, list[DraftPart], float | None]:
-    if command.kind in BY_JOINT:
+    if command.kind in BY_JOINT or joint_has_topic(command.kind, command.topic):
         told = [name for name in JOINT_FIELDS if any((joint, name) in command.values for joint in command.joints)]
         if not told:
             raise ContractError(f"{command.topic}: expected positions, velocities or efforts, got names alone")

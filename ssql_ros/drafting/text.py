@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ssql_ros.contract.commanded import joint_has_topic
 from ssql_ros.contract.fields import BY_JOINT
 from ssql_ros.drafting.draft import Draft, DraftFeature, DraftPart
 from ssql_ros.drafting.rules import Rule
@@ -15,6 +16,7 @@ def contract_text(made: Draft, rules: Sequence[Rule], source: str) -> str:
     Args:
         source: what it was drafted from, in words.
     """
+    by_joint = made.command.kind in BY_JOINT or joint_has_topic(made.command.kind, made.command.topic)
     lines = [
         f"# The contract of {made.robot}, drafted by `ssql contract init` from {source}. Read it before you trust it.",
         "# docs/how_to/shield_my_controller.md says what the keys mean; `ssql contract schema` helps editors.",
@@ -37,7 +39,7 @@ def contract_text(made: Draft, rules: Sequence[Rule], source: str) -> str:
         "  elements:",
         *(f"    - {{name: {part.element}, low: -1.0, high: 1.0}}" for part in made.parts),
         _command(made),
-        f"  {'joints' if made.command.kind in BY_JOINT else 'parts'}:   # what is commanded: offset + sum",
+        f"  {'joints' if by_joint else 'parts'}:   # what is commanded: offset + sum",
         *(_part(part) for part in made.parts),
         "",
         "# What must not happen. I(s) = l(s) > 0, where the margin l(s) is the largest excess over a limit.",
@@ -91,7 +93,8 @@ def _vector(made: Draft) -> list[str]:
 
 
 def _command(made: Draft) -> str:
-    parts = [f"topic: {_relative(made.command.topic)}", f"type: {made.command.kind}"]
+    topic = _relative(made.command.topic)
+    parts = [f'topic: "{topic}"' if "{" in topic else f"topic: {topic}", f"type: {made.command.kind}"]
     if made.field:
         parts += [f"field: {made.field}", f"unit: {made.unit}"]
     if made.max_rate is not None:
