@@ -11,6 +11,14 @@ itself followed pi for some steps after (s, a), the equation is unrolled along t
     y = gamma_safe^(k-1) I(s_k) + (1 - I(s_k)) gamma_safe^k Qbar_safe(s_k, pi(s_k)),
 
 which is the same fixed point, reached sooner; k = 1 is eq. 2 to the letter.
+
+Where a shield takes over for pi, it notices danger late: a critic that is learned is wrong for some steps before it is
+right. So pi may be made to wait, for `delay` steps in the mean: after each step it takes over with the chance 1/delay,
+and until then whoever drove goes on,
+
+    y = I(s') + (1 - I(s')) gamma_safe Qbar_safe(s', a'),   a' = pi(s') with the chance 1/delay, else what came next.
+
+delay = 1 is eq. 2 with pi at once.
 """
 
 from __future__ import annotations
@@ -45,6 +53,7 @@ class CriticSettings:
         batch: transitions of a gradient step, for each member.
         tau: step of the target network's average.
         lookahead: longest k of the unrolled target.
+        delay: steps until pi takes over, in the mean; 1: at once.
         near_fraction, near_steps: share of each batch drawn from the last `near_steps` steps before an incident,
             which are rare otherwise. A draw of (s, a) does not bias the target given (s, a).
         prior: Q_safe that the network says everywhere before it has learned anything.
@@ -58,6 +67,7 @@ class CriticSettings:
     batch: int = 256
     tau: float = 0.01
     lookahead: int = 10
+    delay: float = 1.0
     near_fraction: float = 0.1
     near_steps: int = 25
     prior: float = 0.02
@@ -98,21 +108,33 @@ def policy_run(episode: Episode) -> np.ndarray:
     return run[1:]
 
 
-def transitions_of(episodes: Iterable[Episode], gamma_safe: float, lookahead: int) -> Transitions:
-    """Return the transitions of `episodes`, each unrolled along pi up to `lookahead` steps."""
+def transitions_of(
+    episodes: Iterable[Episode], gamma_safe: float, lookahead: int, delay: float = 1.0, seed: int = 0
+) -> Transitions:
+    """Return the transitions of `episodes`, each unrolled along pi up to `lookahead` steps.
+
+    Args:
+        delay: steps, at least 1, until pi takes over, in the mean.
+        seed: of the draws of who goes on, with a delay.
+    """
+    rng = np.random.default_rng(seed)
     parts: list[tuple[np.ndarray, ...]] = []
     for episode in episodes:
         steps, length = np.arange(len(episode)), len(episode)
         k = 1 + np.minimum(policy_run(episode), lookahead - 1)
         k = np.minimum(k, length - steps)
+        # Nobody is known to go on after the last step.
+        goes_on = (rng.random(length) >= 1.0 / delay) & (steps + 1 < length)
+        k = np.where(goes_on, 1, k)
         end = steps + k
+        proposals = np.concatenate([episode.proposals, episode.means[-1:]])
         fell = episode.incident & (end == length)
         parts.append(
             (
                 episode.observations[:-1],
                 episode.actions,
                 episode.observations[end],
-                episode.means[end],
+                np.where(goes_on[:, np.newaxis], proposals[end], episode.means[end]),
                 np.where(fell, gamma_safe ** (k - 1.0), 0.0).astype(np.float32),
                 np.where(fell, 0.0, gamma_safe**k).astype(np.float32),
                 (length - 1.0 - steps if episode.incident else np.full(length, np.inf)).astype(np.float32),

@@ -97,8 +97,11 @@ class Takeover:
         if kind in ("uniform", "mixed") and step % self.adversary.hold == 0:
             self._action = rng.uniform(-1.0, 1.0, n)
             if kind == "mixed":
+                # From none at a bound to all: what lies at many bounds does the most harm.
+                bound = rng.random()
                 ways = [np.zeros(n), rng.choice([-1.0, 1.0], n), self._action]
-                self._action = np.choose(rng.integers(3, size=n), ways)
+                part = 0.5 * (1.0 - bound)
+                self._action = np.choose(rng.choice(3, n, p=[part, bound, part]), ways)
         elif kind == "waves":
             return self._amplitude * np.sin(self._rate * step + self._phase)
         return self._action

@@ -12,10 +12,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from ssql_ros.contract.contract import Contract
+from ssql_ros.model.backup import Backup
 from ssql_ros.model.bundle import Rule
 from ssql_ros.model.critic import sigmoid
 from ssql_ros.model.proposal import Proposal
@@ -49,6 +51,10 @@ class SafetyFilter:
             return (), 0, 0
         return tuple(self._unsafe), self._left, self.steps
 
+    def _recent(self, backup: Backup) -> int:
+        """Return how many of the last `window` proposals were unsafe."""
+        return sum(islice(reversed(self._unsafe), backup.window))
+
     def recall(self, unsafe: Sequence[bool], dwell: int, steps: int, critic: Critic) -> None:
         """Remember what `memory` returned."""
         self._critic, self._unsafe = critic, deque(unsafe)
@@ -71,17 +77,18 @@ class SafetyFilter:
         backup = getattr(critic, "backup", None)
         if backup is None or settings.riskiest:
             return decide(observation, proposal, critic, self._contract, settings, now, rng, late)
-        often = sum(self._unsafe) >= backup.most
+        often = self._recent(backup) >= backup.most
         has = bool(self._left) or often
         verdict = decide(observation, proposal, critic, self._contract, settings, now, rng, late, search=not has)
         if verdict.decision is Decision.HELD or observation is None:
             return verdict
         unsafe = verdict.decision is not Decision.PASSED
-        while len(self._unsafe) >= backup.window:
+        while len(self._unsafe) >= max(backup.window, backup.history):
             self._unsafe.popleft()
         self._unsafe.append(unsafe)
         if unsafe and has:
-            self._left = backup.dwell
+            again = sum(self._unsafe) // max(backup.most, 1) if backup.history else 1
+            self._left = max(min(backup.dwell * again, backup.history), backup.dwell)
         elif self._left:
             self._left -= 1
         action = self._contract.clip(np.array(backup.action))
@@ -89,7 +96,8 @@ class SafetyFilter:
             self.steps += 1
             why = verdict.reason or f"proposals must be safe for {self._left} more decisions"
             if often and unsafe:
-                why = f"{why}; {sum(self._unsafe)} of the last {len(self._unsafe)} proposals were unsafe"
+                last = min(len(self._unsafe), backup.window)
+                why = f"{why}; {self._recent(backup)} of the last {last} proposals were unsafe"
             score = _score(critic, observation, action)
             reason = f"backup, decision {self.steps}: {why}"
             return replace(verdict, decision=Decision.BACKUP, action=action, q_action=score, reason=reason)

@@ -153,7 +153,8 @@ class CriticTraining:
         if not episodes:
             return
         count, settings = self.counts[-1], self._plan.critic
-        new = transitions_of(episodes, settings.gamma_safe, settings.lookahead)
+        seed = int(sum(map(sum, self.counts)))
+        new = transitions_of(episodes, settings.gamma_safe, settings.lookahead, settings.delay, seed)
         self._data = new if self._data is None else _joined(self._data, new)
         count[:] = [a + b for a, b in zip(count, _count(episodes), strict=True)]
 

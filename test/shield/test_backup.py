@@ -65,6 +65,23 @@ def test_frequent_ones_bring_the_backup_which_stays_until_proposals_have_been_sa
     assert verdicts[7].reason == "backup, decision 5: proposals must be safe for 1 more decisions"
 
 
+def test_a_controller_that_is_unsafe_again_and_again_waits_longer_each_time():
+    judge = critic(SPOT.formula, dataclasses.replace(BACKUP, history=60))
+    unsafe_then_safe = [BAD] * 4 + [GOOD] * 36
+    waits = []
+    filtered, rng = SafetyFilter(CONTRACT), np.random.default_rng(0)
+    for _ in range(3):
+        kinds = [
+            filtered.decide(Observation(VECTOR, 0.0), Proposal(a, 0.0), judge, SETTINGS, 0.0, rng).decision
+            for a in unsafe_then_safe
+        ]
+        waits.append(sum(kind is Decision.BACKUP for kind in kinds[4:]))
+    # 4 of 3: once its dwell. The oldest are forgotten: then twice, whatever came before.
+    assert waits == [3, 7, 7]
+    steady = run(SPOT, unsafe_then_safe * 3)
+    assert sum(v.decision is Decision.BACKUP for v in steady) == 3 * 4
+
+
 def test_where_nothing_near_is_safe_it_is_one_more_candidate():
     judge = critic(lambda a: np.where(np.abs(a - BACKUP.action).max(axis=1) < 1e-6, -9.0, 9.0))
     alone, after, *often = run(judge, [BAD, GOOD, BAD, BAD, BAD])
@@ -187,7 +204,7 @@ def test_a_bundle_keeps_it(tmp_path):
         ({"dwell": 0}, "backup.dwell: expected a whole number of at least 1, got 0"),
         ({"most": -1}, "backup.most: expected a whole number of at least 0"),
         ({"window": 2.5}, "backup.window: expected a whole number"),
-        ({"more": 1}, "backup: expected action, window, most, dwell, got"),
+        ({"more": 1}, "backup: expected action, window, most, dwell, history, got"),
     ],
 )
 def test_a_wrong_one_is_refused_by_name(tmp_path, monkeypatch, change, text):
