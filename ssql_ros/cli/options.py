@@ -134,6 +134,18 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+def add_track(parser: argparse.ArgumentParser) -> None:
+    """Add --track, which trackers hear of a run."""
+    parser.add_argument(
+        "--track",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TRACKER[:PROJECT]",
+        help="tell losses and episodes to wandb, mlflow or trackio too (`pip install 'ssql_ros[track]'`, or the one)",
+    )
+
+
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Add --results, the folder of tables and pictures."""
     parser.add_argument("--results", type=Path, default=Path("docs/results"), help="(default: %(default)s)")

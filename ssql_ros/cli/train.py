@@ -12,7 +12,7 @@ from typing import Any
 
 from ssql_ros.cli.figures import add_json, command_line, report, versions
 from ssql_ros.cli.logs import add_log, log_folder
-from ssql_ros.cli.options import HELD_OUT, add_quiet, add_robot, add_seed, add_task
+from ssql_ros.cli.options import HELD_OUT, add_quiet, add_robot, add_seed, add_task, add_track
 from ssql_ros.processes.interrupts import Interrupted
 from ssql_ros.robots import DEFAULT
 
@@ -207,6 +207,7 @@ def _add_learner(subjects: Any, name: str, learner: _Learner) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="0: one per processor, seldom faster at these widths (default: 1)"
     )
+    add_track(parser)
     add_quiet(parser)
     add_json(parser)
     parser.set_defaults(run=_resumable(_learn), algorithm=name)
@@ -324,7 +325,8 @@ def _held_out_share(options: argparse.Namespace, bare: bool) -> float:
 def _run(plan: Any, folder: Path, options: argparse.Namespace) -> int:
     from ssql_ros.training.run import run
 
-    figures = run(plan, folder, {"command": command_line(), "versions": versions()}, show=not options.quiet)
+    facts = {"command": command_line(), "versions": versions()}
+    figures = run(plan, folder, facts, show=not options.quiet, trackers=getattr(options, "track", ()))
     report(figures, plan.seed, options.json, notes=(f"run is in {folder}",))
     return 0
 

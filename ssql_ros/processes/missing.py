@@ -26,6 +26,9 @@ EXTRAS = {
     "pyarrow": "data",
     "matplotlib": "report",
     "textual": "watch",
+    "wandb": "track",
+    "mlflow": "track",
+    "trackio": "track",
 }
 _DISTRIBUTIONS = {
     "yaml": "PyYAML",

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ssql_ros.data.rollout import EpisodeRow
@@ -32,24 +32,28 @@ from ssql_ros.training.log_training import training_from_log
 from ssql_ros.training.plan import Plan
 from ssql_ros.training.result import as_csv
 from ssql_ros.training.steps import Checkpointable, Training
+from ssql_ros.training.trackers import Scalar, told, tracking
 from ssql_ros.training.world_training import LEARNED, PlannedTraining
 
 LOSS_EVERY = 200
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def run(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str, float]:
+def run(plan: Plan, folder: Path, facts: dict[str, Any], show: bool, trackers: Sequence[str] = ()) -> dict[str, float]:
     """Learn as planned, from the folder's checkpoint on where there is one; return the figures.
 
     Args:
         facts: what else is written beside the result (command, versions).
         show: a progress bar on stderr.
+        trackers: that are told of losses and episodes beside TensorBoard (see `tracking`).
 
     Raises:
-        ValueError: the plan does not fit the folder's run, the bundle, the data set, or the task.
+        ValueError: the plan does not fit the folder's run, the bundle, the data set, or the task; no such tracker.
         CheckpointError: the checkpoint is damaged, or cannot be written.
         Interrupted: a signal came; the checkpoint has all steps up to there, in a world to the end of an episode.
     """
+    for tracker in trackers:
+        told(tracker)
     training = training_of(plan)
     settings, default = (dataclasses.asdict(plan.checked_settings(which)) for which in (False, True))
     config = {"plan": dataclasses.asdict(plan), "settings": settings, **training.facts, **facts}
@@ -58,7 +62,8 @@ def run(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str
     claim(folder, config, default)
     if text := "" if plan.on_grid else find_task(plan.task).contract_text():
         write_atomically(folder / "contract.yaml", text.encode())
-    repeat(training, folder, plan.checkpoint_every, f"{plan.algorithm} {plan.task} {plan.phase}", show)
+    title = f"{plan.algorithm} {plan.task} {plan.phase}"
+    repeat(training, folder, plan.checkpoint_every, title, show, trackers, config)
     for work in training.finish():
         for _ in tqdm(range(work.count), unit="update", desc=work.name, disable=not show or work.count == 1):
             work.step()
@@ -67,8 +72,8 @@ def run(plan: Plan, folder: Path, facts: dict[str, Any], show: bool) -> dict[str
     result = training.result()
     config |= result.facts
     if result.bundle is not None:
-        told = {**config, "task": plan.task, "figures": result.figures, **result.provenance}
-        bundle = with_probes(dataclasses.replace(result.bundle, provenance=told), find_task(plan.task).contract())
+        provenance = {**config, "task": plan.task, "figures": result.figures, **result.provenance}
+        bundle = with_probes(dataclasses.replace(result.bundle, provenance=provenance), find_task(plan.task).contract())
         save_bundle(bundle, folder / "bundle.safetensors")
     if result.learned:
         save_checkpoint(folder / LEARNED, result.learned)
@@ -113,12 +118,21 @@ def claim(folder: Path, config: dict[str, Any], defaults: dict[str, Any]) -> Non
     write_atomically(path, json.dumps(config, indent=1).encode())
 
 
-def repeat(training: Training, folder: Path, every: int, title: str, show: bool) -> None:
+def repeat(
+    training: Training,
+    folder: Path,
+    every: int,
+    title: str,
+    show: bool,
+    trackers: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """Make the steps that are left, from the folder's checkpoint on.
 
     Args:
         every: steps between checkpoints, at least.
         title: of the progress bar.
+        trackers, facts: who hears of it beside TensorBoard, and of which configuration.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or cannot be written.
@@ -130,17 +144,17 @@ def repeat(training: Training, folder: Path, every: int, title: str, show: bool)
     saved, logged, rows = training.step, len(training.rows or ()), training.rows
     with (
         noting(training.pause) as stop,
-        SummaryWriter(str(folder / "tensorboard"), purge_step=saved or None, write_to_disk=True) as writer,
+        tracking(trackers, folder, facts or {}, saved) as tell,
         tqdm(total=training.steps, initial=saved, unit="step", desc=title, disable=not show, mininterval=0.5) as bar,
     ):
         for losses in training.run():
             bar.update()
             if training.step % LOSS_EVERY == 0:
                 for name, value in losses.items():
-                    writer.add_scalar(f"learning/{name}", float(value), training.step)
+                    tell(f"learning/{name}", float(value), training.step)
             if rows is not None and len(rows) > logged:
                 for row in rows[logged:]:
-                    _log(writer, row)
+                    _log(tell, row)
                 logged = len(rows)
                 bar.set_postfix_str(_summary([row for row in rows[-100:] if row.kind == "collect"]), refresh=False)
             # At the end too: what follows takes its time, and may be interrupted. No step of a begun episode is left.
@@ -171,7 +185,7 @@ def _summary(rows: list[EpisodeRow]) -> str:
     return f"reward {reward:.1f}, incidents {np.mean([row.incident for row in rows]):.1%} of newest {len(rows)}"
 
 
-def _log(writer: Any, row: EpisodeRow) -> None:
+def _log(tell: Scalar, row: EpisodeRow) -> None:
     for name in ("total_reward", "incident", "success", "velocity", "intervened"):
         if (value := float(getattr(row, name))) == value:
-            writer.add_scalar(f"{row.kind}/{name}", value, row.step)
+            tell(f"{row.kind}/{name}", value, row.step)
