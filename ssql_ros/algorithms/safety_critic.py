@@ -123,11 +123,18 @@ def transitions_of(
         steps, length = np.arange(len(episode)), len(episode)
         k = 1 + np.minimum(policy_run(episode), lookahead - 1)
         k = np.minimum(k, length - steps)
-        # Nobody is known to go on after the last step.
-        goes_on = (rng.random(length) >= 1.0 / delay) & (steps + 1 < length)
-        k = np.where(goes_on, 1, k)
-        end = steps + k
         proposals = np.concatenate([episode.proposals, episode.means[-1:]])
+        goes_on, known = np.zeros(length, bool), np.ones(length, bool)
+        if delay > 1.0:
+            # Where pi has the robot, it keeps it. Where the next proposal is pi's, or there is none, nobody can say
+            # how whoever drove would have gone on: those would make pi come sooner than it does.
+            drives = ~followed(episode)
+            own_next = np.abs(proposals - episode.means).max(axis=1)[1:] >= 1e-6
+            fell = episode.incident & (steps + 1 == length)
+            known = ~drives | own_next | fell
+            goes_on = drives & own_next & (rng.random(length) >= 1.0 / delay)
+            k = np.where(drives & ~fell, 1, k)
+        end = steps + k
         fell = episode.incident & (end == length)
         parts.append(
             (
@@ -140,6 +147,7 @@ def transitions_of(
                 (length - 1.0 - steps if episode.incident else np.full(length, np.inf)).astype(np.float32),
             )
         )
+        parts[-1] = tuple(column[known] for column in parts[-1])
     return Transitions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

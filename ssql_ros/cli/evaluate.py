@@ -43,7 +43,7 @@ def add_parser(verbs: Any) -> None:
         "matrix",
         help="many controllers in many worlds, without the shield and with it",
         description="Every cell is one controller in one world, over the same seeds without the shield and with it. "
-        "Corners, constants, waves, draws held for 10 steps and noise of 1 are families that no critic learns from.",
+        "Waves, draws held for 10 steps, noise of 1 and the constants are families that no critic learns from.",
     )
     add_task(matrix, default=DEFAULT, env=True)
     matrix.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")

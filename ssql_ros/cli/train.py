@@ -340,13 +340,12 @@ def _on_grid(options: argparse.Namespace) -> bool:
 def _critic(options: argparse.Namespace) -> int:
     if options.data or options.bag:
         return _logged_critic(options)
-    if options.contract or options.set or options.held_out_share is not None:
-        raise ValueError("--contract, --set and --held-out-share: are for learning from a log: give --data or --bag")
+    if options.contract or options.held_out_share is not None:
+        raise ValueError("--contract and --held-out-share: are for learning from a log: give --data or --bag")
     # Learning loads torch and the world; the other commands must not wait for them.
-    from ssql_ros.algorithms.safety_critic import CriticSettings
     from ssql_ros.model.bundle import save_bundle
     from ssql_ros.robots.tasks import find_task
-    from ssql_ros.training.critic_training import TrainingPlan, held_out_figures, train_critic
+    from ssql_ros.training.critic_training import TrainingPlan, critic_settings, held_out_figures, train_critic
 
     if options.out.exists() and not options.overwrite:
         raise ValueError(f"{options.out} is there already; --overwrite replaces it")
@@ -362,8 +361,7 @@ def _critic(options: argparse.Namespace) -> int:
         held_out_episodes=options.held_out,
         epsilon=options.epsilon,
         backup=options.backup,
-        # The backup is followed for longer than a controller between two disturbances.
-        critic=CriticSettings(gamma_safe=options.gamma_safe, lookahead=25 if options.backup else 10),
+        critic=critic_settings(options.backup, options.gamma_safe, _settings(options.set)),
     )
     provenance = {"command": command_line(), "versions": versions()}
     checkpoint = options.out.with_name(f"{options.out.name}.checkpoint")

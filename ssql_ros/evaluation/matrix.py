@@ -1,6 +1,6 @@
 """The matrix: what a shield makes of many controllers in many worlds, same seeds without it and with it.
 
-Corners, constants, waves, draws held for 10 steps and noise of 1 are never learned from (see `adversaries.drawn`); the
+Waves, draws held for 10 steps, noise of 1 and the constants are never learned from (see `adversaries.drawn`); the
 task's own noisy controller, uniform draws, the bare scripted controllers and some of the worlds are.
 """
 

@@ -17,10 +17,10 @@ class Adversary:
     """What proposes, blindly, in the range [-1, 1] of every element.
 
     Attributes:
-        kind: "uniform": drawn anew every `hold` steps; "mixed": the same, each element at a bound, at 0 or uniform;
-            "corner": one corner of the range for the whole episode; "constant": `action`; "waves": every element a
-            sine of its own amplitude, frequency (0.2 to 4 Hz at 50 Hz) and phase; "noise": `noise` on a scripted
-            controller.
+        kind: "uniform": drawn anew every `hold` steps; "mixed": the same, a drawn share of the
+            elements at a bound, the others at 0 or uniform; "corner": one corner of the range for the whole episode;
+            "constant": `action`; "waves": every element a sine of its own amplitude, frequency (0.2 to 4 Hz at
+            50 Hz) and phase; "noise": `noise` on a scripted controller.
         hold: steps.
         action: (n_action,) of "constant".
         noise: of "noise".
@@ -115,7 +115,8 @@ CORRELATIONS = (0.0, 0.5, 0.85, 0.95)
 def drawn(rng: np.random.Generator, controllers: tuple[str, ...], rest: int) -> Adversary:
     """Return one that a critic learns from.
 
-    Corners, waves, draws held for 10 steps and noise above 0.8 are never drawn: those are left for judging.
+    Waves, draws held for 10 steps and noise above 0.8 are never drawn: those are left for judging. Corners are, among
+    the mixed ones, and the constants of the judging only by a chance of one in thousands.
 
     Args:
         controllers: names of the robot's scripted controllers; empty: none, and no noise on one.

@@ -31,6 +31,7 @@ from ssql_ros.robots.adversaries import Adversary, drawn
 from ssql_ros.robots.noise import Noise
 from ssql_ros.robots.tasks import Task
 from ssql_ros.shield.decision import ShieldSettings
+from ssql_ros.training.settings import checked_settings
 
 CORRELATIONS = (0.0, 0.5, 0.85, 0.95)
 # Held-out worlds and controllers draw from seeds that training never uses.
@@ -61,6 +62,16 @@ class TrainingPlan:
     backup: bool = False
     steps: int = 250
     critic: CriticSettings = field(default_factory=CriticSettings)
+
+
+def critic_settings(backup: bool, gamma_safe: float, changed: dict[str, Any]) -> CriticSettings:
+    """Return how a critic learns in simulation. Raises ValueError: no such setting in `changed`, or of another type."""
+    # The backup is followed for longer than a controller between two disturbances, and late: see `transitions_of`.
+    own = {"lookahead": 25, "delay": 5.0, "batch": 512, "learning_rate": 5e-4} if backup else {}
+    settings: CriticSettings = checked_settings("critic", CriticSettings(gamma_safe=gamma_safe), own, changed)
+    if settings.delay < 1.0:
+        raise ValueError(f"setting delay: expected at least 1 step, got {settings.delay:g}")
+    return settings
 
 
 def train_critic(

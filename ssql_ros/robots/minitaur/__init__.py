@@ -27,7 +27,7 @@ def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = ""
         bundle=bundle,
         first_bundle=first_bundle,
         # Legs drawn in: the lower, the harder to tip over.
-        backup=Backup((0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9)),
+        backup=Backup((0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9), most=4, dwell=50, history=500),
         met=({}, {"randomise": "physics"}, {"randomise": "physics"}, {"randomise": "friction"}),
         worlds={
             "as modelled": {},
