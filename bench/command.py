@@ -43,11 +43,17 @@ def add_parser(verbs: Any) -> None:
     swap.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of nodes and driver (default: none)")
     swap.set_defaults(run=_figures_of("task", "swaps", "seed", "priority"))
 
-    faults = subjects.add_parser("faults", help="from a fault of sensors or controller to the safe action, and back")
+    faults = subjects.add_parser("faults", help="from a fault to the safe action, and back")
     add_task(faults, "whose bundle", default="minitaur")
     faults.add_argument("--rate", type=float, default=50.0, help="Hz, of the control loop (default: %(default)s)")
     faults.add_argument("--trials", type=int, default=50, help="of each fault (default: %(default)s)")
-    faults.set_defaults(run=_figures_of("task", "rate", "trials", "seed"))
+    faults.add_argument(
+        "--kind",
+        default="messages",
+        help="messages: of sensors and controller; processes: killed, frozen, doubled; clock: of simulated time "
+        "(default: %(default)s)",
+    )
+    faults.set_defaults(run=_figures_of("task", "rate", "trials", "seed", "kind"))
 
     soak = subjects.add_parser(
         "soak", help="the graph under random faults: commands, memory, bags, decisions taken again"

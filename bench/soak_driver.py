@@ -101,12 +101,15 @@ class SoakDriver(Driver):
         self._due = max(self._due + self._period, now)
         step = self._steps[self._count % len(self._steps)]
         self._count += 1
-        stamp = time.time_ns()
+        stamp = self._stamp()
         self._sense(step, stamp)
         self._command(step, stamp)
         if self.operator and self._count % 5 == 0:
             self._hand.publish(fill_joint_state(JointState(), 0, self._names, position=self._safe()))
         del self.states[:-1]
+
+    def _stamp(self) -> int:
+        return time.time_ns()
 
     def _safe(self) -> np.ndarray:
         command = self._contract.joint_command(self._contract.safe_action)

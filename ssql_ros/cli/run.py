@@ -48,6 +48,7 @@ def add_parser(verbs: Any) -> None:
         metavar="FOLDER",
         help="keep the last 30 s in memory, and write them into FOLDER with 5 s after whenever something happens",
     )
+    parser.add_argument("--markers", action="store_true", help="draw what the shield decides, for RViz and Foxglove")
     parser.add_argument("--no-simulator", action="store_true", help="a driver publishes the sensors")
     parser.add_argument("--no-controller", action="store_true", help="yours publishes joint_commands_raw")
     parser.set_defaults(run=_run)
@@ -108,6 +109,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Namespace) -> None:
     from ssql_ros.contract import find_nodes_file
+    from ssql_ros.contract.topics import MARKERS
     from ssql_ros.graph.processes import FLIGHT, RECORDER
 
     def given(*names: str) -> dict[str, Any]:
@@ -128,6 +130,8 @@ def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Nam
     elif not options.no_controller:
         noise = given("behaviour", "sigma", "rho", "bound")
         graph.start("behaviour_node", config, seed=options.seed, **noise, **common)
+    if options.markers:
+        graph.start(MARKERS, config, use_sim_time=sim_time)
     graph.start("shield_node", config, bundle=bundle, **given("mode", "epsilon"), **common)
 
 

@@ -24,6 +24,9 @@ INCIDENT_TOPIC, EPISODE_TOPIC = "incident", "episode"
 SHIELD = "shield_node"
 OWN_STATE, OWN_ACCOUNT, OWN_INTERVENTIONS = "~/state", "~/shielded_action", "~/interventions"
 OWN_RECORDS = "~/decision_records"
+# Of the node that draws what the shield does.
+MARKERS = "marker_node"
+OWN_MARKERS = "~/markers"
 # Of models that are exchanged, and of everybody who has something to tell.
 ANNOUNCEMENTS, STATUS = "model_announcements", "model_status"
 DIAGNOSTICS_TOPIC = "/diagnostics"

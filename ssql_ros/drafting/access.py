@@ -12,18 +12,22 @@ from typing import Any
 
 from ssql_ros.contract import Contract
 from ssql_ros.contract.topics import (
+    ACCOUNT_TOPIC,
     ANNOUNCEMENTS,
     CLOCK_TOPIC,
     DIAGNOSTICS_TOPIC,
     EPISODE_TOPIC,
     FORWARD_TOPIC,
     INCIDENT_TOPIC,
+    MARKERS,
     OWN_ACCOUNT,
     OWN_INTERVENTIONS,
+    OWN_MARKERS,
     OWN_RECORDS,
     OWN_STATE,
     PROPOSAL_TOPIC,
     SHIELD,
+    STATE_TOPIC,
     STATUS,
     proposal_topics,
     recorded_topics,
@@ -62,6 +66,7 @@ ROLES = (
     "policy_node",
     "behaviour_node",
     "learner_node",
+    MARKERS,
     "driver_node",
     "sim_node",
     "controller",
@@ -171,6 +176,8 @@ def _of_role(role: str, name: str, contract: Contract) -> tuple[Access, ...]:
         case "recorder_node" | "flight_recorder":
             services = ("~/snapshot",) if role == "flight_recorder" else ()
             return (_node(name, publish=(DIAGNOSTICS_TOPIC,), subscribe=recorded_topics(contract), reply=services),)
+        case "marker_node":
+            return (_node(name, publish=(OWN_MARKERS,), subscribe=(ACCOUNT_TOPIC, STATE_TOPIC)),)
         case "driver_node":
             return (_node(name, publish=inputs, subscribe=(*told.topics, FORWARD_TOPIC)),)
         case "sim_node":

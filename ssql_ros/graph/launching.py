@@ -21,6 +21,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from launch import Action, LaunchContext, LaunchDescription
 from ssql_ros.contract import Contract, find_contract, find_nodes_file, load_contract
 from ssql_ros.contract.commanded import expanded
+from ssql_ros.contract.topics import MARKERS
 from ssql_ros.graph.params_file import ParamsFile
 from ssql_ros.graph.processes import FLIGHT, RECORDER
 from ssql_ros.model.bundle import load_bundle
@@ -61,6 +62,7 @@ SHIELD = (
     Parameter("epsilon", "", "threshold on q_safe, above 0 and below 1; empty: the bundle's own"),
     Parameter("record", False, "true: record everything into a bag"),
     Parameter("output", "", "folder of the bag; empty: bags/ROBOT_TIME"),
+    Parameter("markers", False, "true: the decisions are drawn for RViz and Foxglove, in the frame base_link"),
     Parameter("flight", "", "folder for the last seconds before and after whatever happens; empty: they are not kept"),
 )
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
@@ -206,6 +208,8 @@ def shield(values: dict[str, Any], remap: dict[str, str] | None = None) -> list[
             raise LaunchArgumentError(f"argument output: {values['output']} is there already; name a folder to be made")
         # Not required: a full disk must not take the shield away.
         nodes.append(_node(RECORDER, values, remap, output))
+    if values["markers"]:
+        nodes.append(_node(MARKERS, values, remap, {}))
     if values["flight"]:
         settings = {"contract": values["contract"], "output": values["flight"], "flight": True}
         nodes.append(_node(RECORDER, values, remap, settings, name=FLIGHT))

@@ -20,7 +20,16 @@ from ssql_ros.processes.missing import HOW
 
 RECORDER = "recorder_node"
 # In the order in which they end: who commands the robot sends its safe action while a driver is there to hear it.
-NODES = ("shield_node", "behaviour_node", "policy_node", "learner_node", "sim_node", "driver_node", RECORDER)
+NODES = (
+    "shield_node",
+    "behaviour_node",
+    "policy_node",
+    "learner_node",
+    "marker_node",
+    "sim_node",
+    "driver_node",
+    RECORDER,
+)
 # A recorder that only keeps the last seconds has a name of its own: it may run beside one that writes everything.
 FLIGHT = "flight_recorder"
 NAMES = (*NODES, FLIGHT)

@@ -11,6 +11,7 @@ HOW = (
 _ROS = {
     "rclpy", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "nav_msgs", "rcl_interfaces",
     "rosgraph_msgs", "rosidl_parser", "rosidl_runtime_py", "sensor_msgs", "std_msgs", "std_srvs", "trajectory_msgs",
+    "visualization_msgs",
 }  # fmt: skip
 # The extra of setup.py that brings a module.
 EXTRAS = {

@@ -23,6 +23,7 @@ TOPICS = {
     "sim_node": ("joint_states", "imu/data", "odom", "joint_commands", "forward_commands", "incident", "episode"),
     "driver_node": ("joint_states", "imu/data", "odom", "joint_commands", "forward_commands"),
     "learner_node": ("joint_states", "imu/data", "odom", "joint_commands", "joint_proposals", "model_announcements"),
+    "marker_node": ("shield_node/shielded_action", "shield_node/state"),
     "recorder_node": ("joint_states", "imu/data", "odom", "joint_commands_raw", "joint_commands"),
 }
 

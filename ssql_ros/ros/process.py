@@ -17,6 +17,8 @@ from ssql_ros.ros import arguments
 from ssql_ros.ros.guard import Guard
 
 SENSOR = qos_profile_sensor_data
+# Of a view, only the newest counts.
+NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 # Only the newest command counts, and it must arrive.
 COMMAND = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 EVENT = QoSProfile(depth=50, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)

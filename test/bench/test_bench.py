@@ -147,6 +147,31 @@ def test_every_fault_is_answered_with_the_safe_action(capfd):
     assert sum(name.endswith("_ms_max") for name in figures) == 13
 
 
+@pytest.mark.ros
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_processes_that_are_killed_frozen_or_doubled_lead_to_the_safe_action_or_to_nothing(capfd):
+    assert ssql(["bench", "faults", "--kind", "processes", "--trials", "1", "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert figures["unanswered"] == 0
+    for name in ("controller_killed", "controller_frozen", "driver_killed", "driver_frozen"):
+        assert {f"{name}_ms_max", f"{name}_back_ms_max"} <= set(figures)
+    assert {"shield_killed_ms_max", "shield_killed_back_ms_max", "shield_frozen_ms_max"} <= set(figures)
+    assert {"second_shield_error_ms_max", "second_shield_forgotten_ms_max", "disk_full_error_ms_max"} <= set(figures)
+    for name in ("undisturbed", "recorder_frozen", "recorder_killed", "disk_full", "learner_killed"):
+        assert f"{name}_gap_ms_max" in figures, "commands went on"
+
+
+@pytest.mark.ros
+@pytest.mark.long
+def test_a_clock_that_stops_leads_to_the_safe_action_and_one_that_is_set_does_not_end_decisions(capfd):
+    assert ssql(["bench", "faults", "--kind", "clock", "--trials", "1", "--json"]) == 0
+    figures = json.loads(capfd.readouterr().out.splitlines()[-1])["figures"]
+    assert figures["unanswered"] == 0
+    assert {"clock_stopped_ms_max", "clock_silent_ms_max"} <= set(figures)
+    assert {f"clock_{name}_held_ms_max" for name in ("ahead", "back", "slow")} <= set(figures)
+
+
 def test_swap_judge_finds_a_command_that_is_of_neither_bundle(tmp_path):
     """Every account of one bundle is explained by it alone; one of mixed weights by none."""
     from bench.swap import PERIOD, _bundles, contract_at

@@ -35,7 +35,7 @@ def seen(node: rclpy.node.Node, name: str) -> dict[str, set[str]]:
         return {}
 
 
-SERVING = ("driver_node", "shield_node", "recorder_node")
+SERVING = ("driver_node", "shield_node", "recorder_node", "marker_node")
 
 
 @pytest.mark.parametrize("some", [SERVING, pytest.param((), marks=pytest.mark.long)], ids=["serving", "all"])
@@ -50,6 +50,7 @@ def test_the_policy_allows_what_the_nodes_do(some: tuple[str, ...], domain: int,
         "policy_node": {"bundle": str(GAITS), "bundle_folder": folder},
         "behaviour_node": {},
         "learner_node": learner,
+        "marker_node": {},
         "recorder_node": {"output": str(tmp_path / "bag")},
     }
     started = {node: given for node, given in started.items() if not some or node in some}
@@ -58,7 +59,7 @@ def test_the_policy_allows_what_the_nodes_do(some: tuple[str, ...], domain: int,
     allowed = {name: rules for nodes in policy.values() for name, rules in nodes.items()}
     with Graph(tmp_path / "logs") as graph, AnnouncerNode("test") as announcer:
         for node, given in started.items():
-            contract = {} if node == "sim_node" else {"contract": ROBOT}
+            contract = {} if node in ("sim_node", "marker_node") else {"contract": ROBOT}
             words = [w for k, v in {**contract, **given}.items() for w in ("-p", f"{k}:={parameter_text(v)}")]
             place = ["-r", f"__ns:={SPACE}", "--enclave", f"{SPACE}/{node}"]
             graph.run(node, [str(executable(node)), "--ros-args", *place, *words])

@@ -23,7 +23,8 @@ ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="no ros2 command:
     [
         (
             "shield",
-            {"contract", "bundle", "mode", "epsilon", "record", "output", "flight", "commands_in", "commands_out"},
+            {"contract", "bundle", "mode", "epsilon", "record", "output", "flight", "markers"}
+            | {"commands_in", "commands_out"},
         ),
         ("policy", {"contract", "bundle", "best", "output", "seed", "bundle_folder", "commands_out"}),
         (

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = sorted(path.stem for path in (ROOT / "msg").glob("*.msg"))
 NODES = ["sim_node", "driver_node", "behaviour_node", "policy_node", "shield_node", "recorder_node", "learner_node"]
+NODES += ["marker_node"]
 
 
 @pytest.fixture(scope="module")
