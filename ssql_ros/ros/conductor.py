@@ -20,7 +20,6 @@ from ssql_ros.msg import Episode, ShieldedAction
 from ssql_ros.ros.client import Client
 from ssql_ros.ros.process import EVENT, LATCHED
 
-
 # s without an answer, after which a service is asked once more. A server may answer before it knows of its asker's
 # reader; Fast DDS then drops the answer after 100 ms, which a busy machine needs (ros2/rmw_fastrtps#842).
 ASK_AGAIN = 10.0
