@@ -62,6 +62,19 @@ def add_parser(verbs: Any) -> None:
     add_seed(domain, "of the choice of episodes that are held out")
     add_json(domain)
     domain.set_defaults(run=_domain)
+    transfer = kinds.add_parser(
+        "transfer",
+        help="take a bundle to a contract of the same vectors whose commands are told in another message",
+        description="A robot that is told by Twist or Float64MultiArray in place of JointState needs a contract of "
+        "another id, and a bundle that names it. Observation, action and incident must be the same; that the numbers "
+        "mean the same motion, m/s of a Twist as rad/s of a drive, is for you to know.",
+        epilog="example: ssql bundle transfer BUNDLE --contract my_robot_by_twist.yaml --out by_twist.safetensors",
+    )
+    transfer.add_argument("bundle", type=Path, help="a .safetensors file")
+    transfer.add_argument("--contract", required=True, metavar="FILE", help="contract YAML to take it to")
+    transfer.add_argument("--of", default="", metavar="FILE", help="its own contract (default: the bundle's task's)")
+    transfer.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the bundle")
+    transfer.set_defaults(run=_transfer)
     export.add_parser(kinds)
     import_policy.add_parser(kinds)
     announce.add_parser(kinds)
@@ -130,6 +143,22 @@ def _domain(options: argparse.Namespace) -> int:
     critic = replace(bundle.safety_critic(), domain=domain)
     saved = save_bundle(with_probes(replace(bundle, critic=critic, provenance=facts), contract), options.out)
     report(domain.header(), 0, options.json, notes=[f"bundle {bundle.id} is {saved.id} in {options.out}"])
+    return 0
+
+
+def _transfer(options: argparse.Namespace) -> int:
+    from ssql_ros.contract import told_otherwise
+    from ssql_ros.model.bundle import save_bundle
+    from ssql_ros.model.probes import with_probes
+
+    if options.out.exists():
+        raise ValueError(f"--out: {options.out} is there already; give another file")
+    bundle, own = _loaded(options.bundle, options.of)
+    contract = told_otherwise(own, options.contract)
+    facts = {**bundle.provenance, "saved_before_as": bundle.id, "contract_before": own.id}
+    moved = replace(bundle, contract_id=contract.id, provenance=facts)
+    saved = save_bundle(with_probes(moved, contract), options.out)
+    print(f"bundle {bundle.id} of {own.id} is {saved.id} of {contract.id} in {options.out}")
     return 0
 
 

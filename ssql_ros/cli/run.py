@@ -24,6 +24,12 @@ def add_parser(verbs: Any) -> None:
         "of the robot has it.",
     )
     add_task(parser, "which robot", default=DEFAULT)
+    parser.add_argument(
+        "--contract",
+        default="",
+        metavar="FILE",
+        help="contract YAML in place of the robot's: the same vectors, told in other messages or on other topics",
+    )
     parser.add_argument("--mode", choices=("enforce", "monitor"), help="(default: enforce)")
     parser.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     parser.add_argument("--bundle", default="", help="safety critic (default: the one shipped)")
@@ -50,7 +56,11 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--markers", action="store_true", help="draw what the shield decides, for RViz and Foxglove")
     parser.add_argument("--no-simulator", action="store_true", help="a driver publishes the sensors")
-    parser.add_argument("--no-controller", action="store_true", help="yours publishes joint_commands_raw")
+    parser.add_argument(
+        "--no-controller",
+        action="store_true",
+        help="yours publishes joint_commands_raw, or the contract's COMMAND_raw",
+    )
     parser.set_defaults(run=_run)
     kinds = parser.add_subparsers(dest="kind", metavar="driver")
     driver = kinds.add_parser(
@@ -76,6 +86,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from ssql_ros.contract import told_otherwise
     from ssql_ros.graph.processes import Graph
     from ssql_ros.model.bundle import load_bundle
     from ssql_ros.model.critic import shielding_critic
@@ -92,9 +103,10 @@ def _run(options: argparse.Namespace) -> int:
     task = find_task(options.task)
     # What cannot be served is said here, before anything has started.
     bundle = Path(options.bundle) if options.bundle else find_shipped_bundle(task.robot)
-    shielding_critic(load_bundle(bundle, task.contract()))
+    contract = told_otherwise(task.contract(), options.contract)
+    shielding_critic(load_bundle(bundle, contract))
     if not options.policy and not options.no_controller:
-        find_behaviour(options.behaviour or "", task.contract())
+        find_behaviour(options.behaviour or "", contract)
     domain = os.environ.get("ROS_DOMAIN_ID")
     print(f"ROS_DOMAIN_ID={domain or 0}, {'yours' if domain else 'the default'}: whatever robot is in it can hear this")
     with contextlib.ExitStack() as stack:
@@ -116,13 +128,14 @@ def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Nam
         return {name: value for name in names if (value := getattr(options, name)) is not None}
 
     sim_time, config = not options.no_simulator, find_nodes_file(task.robot)
-    common = {"contract": task.robot, "use_sim_time": sim_time}
+    common = {"contract": options.contract or task.robot, "use_sim_time": sim_time}
     if options.record:
         graph.start(RECORDER, config, output=str(options.record), **common)
     if options.flight:
         graph.start(RECORDER, config, {"__node": FLIGHT}, output=str(options.flight), flight=True, **common)
     if not options.no_simulator:
-        graph.start("sim_node", config, task=task.name, real_time=not options.lock_step, seed=options.seed)
+        world = {"task": task.name, "contract": options.contract, "seed": options.seed}
+        graph.start("sim_node", config, real_time=not options.lock_step, **world)
         # Before anybody drives it: the first episode is told too.
         watch.wait_for("episode", graph.check)
     if options.policy:

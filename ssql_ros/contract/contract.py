@@ -331,6 +331,22 @@ class Contract:
             meaning["incident_balls"] = [[b.radius, dict(zip(b.features, b.centre, strict=True))] for b in self.balls]
         return meaning
 
+    def differences(self, other: Contract) -> list[str]:
+        """Return what of the vectors' meaning another contract has otherwise, but for how commands are told.
+
+        Messages, and the names that parts of a command have in them, may be others; offsets, weights and the order are
+        the same numbers, and joints are commanded in the same field.
+        """
+        mine, others = self.meaning(), other.meaning()
+        told = [(each.pop("command", ""), each.pop("joints")) for each in (mine, others)]
+        (_, (_, field, *numbers)), (_, (_, other_field, *other_numbers)) = told
+        found = [name for name in sorted({*mine, *others}) if mine.get(name) != others.get(name)]
+        if numbers != other_numbers:
+            found.append("offset and sum of the command's parts")
+        if field != other_field and self.commanded.by_joint and other.commanded.by_joint:
+            found.append("the command's field")
+        return found
+
     @cached_property
     def id(self) -> str:
         """Return the robot's name and a digest of `meaning`: equal ids mean equal vectors."""

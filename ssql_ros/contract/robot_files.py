@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from ssql_ros.contract.contract import Contract
+from ssql_ros.contract.contract_file import load_contract
 from ssql_ros.contract.plugs import plugs
 from ssql_ros.contract.schema import ContractError
 
@@ -53,3 +55,23 @@ def find_nodes_file(robot: str) -> Path | None:
     """Return the file of the nodes' parameters that lies beside a contract (see `find_contract`); None: none does."""
     path = find_contract(robot).with_name("nodes.yaml")
     return path if path.is_file() else None
+
+
+def told_otherwise(own: Contract, given: str) -> Contract:
+    """Return the contract of a file in place of a robot's own: the same vectors, told in other messages or topics.
+
+    Args:
+        given: the file; empty: `own` is returned.
+
+    Raises:
+        ContractError: it cannot be read, or its vectors are not the same; the text names what differs.
+    """
+    if not given:
+        return own
+    contract = load_contract(find_contract(given))
+    if differing := own.differences(contract):
+        raise ContractError(
+            f"{given}: expected the vectors of {own.path}, told in other messages or on other topics at most; "
+            f"{', '.join(differing)} differ: take them from there"
+        )
+    return contract

@@ -22,7 +22,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
-from ssql_ros.contract import ContractError
+from ssql_ros.contract import ContractError, told_otherwise
 from ssql_ros.contract.messages import CommandReader, fill, set_stamp, stamp_of
 from ssql_ros.contract.stamped import NANOSECONDS
 from ssql_ros.contract.topics import CLOCK_TOPIC, EPISODE_TOPIC, FORWARD_TOPIC, INCIDENT_TOPIC
@@ -44,6 +44,7 @@ PARAMETERS = (
     Parameter("auto_reset", True, "begin the next episode when one has ended; else wait for ~/reset", fixed=True),
     Parameter("patience", 0.5, "s, how long lock-step waits for a command before time goes on", low=0.02, high=60.0),
     Parameter("max_steps", 0, "control periods of an episode; 0: as many as the world says", 0, 10**6, fixed=True),
+    Parameter("contract", "", "YAML of the same vectors, told in other messages; empty: the task's own", fixed=True),
     Parameter("world", "{}", "options of the world in place of the task's, in JSON", fixed=True),
 )
 # How long it takes to begin, on the robot's clock: the gap by which all see a new episode.
@@ -57,7 +58,7 @@ class SimNode(Node):
         super().__init__("sim_node")
         self.value_of = declare(self, PARAMETERS)
         task = find_task(self.value_of("task"))
-        self.contract = task.contract()
+        self.contract = told_otherwise(task.contract(), self.value_of("contract"))
         self.body = task.plug.body(task.make(**self._world_of(task)), self.contract)
         trigger = self.contract.observed.trigger
         # The trigger last: whoever hears it has heard the others.
@@ -131,8 +132,7 @@ class SimNode(Node):
         info = self.body.reset(self._seed)
         self.set_parameters([RosParameter("seed", value=self._seed + 1)])
         self._steps, self._return, self._ended, self._distance = 0, 0.0, False, 0.0
-        self._was_incident = False
-        self._command = None
+        self._was_incident, self._command = False, None
         self._publish(info)
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -12,6 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+EXAMPLES = LAUNCH.with_name("examples")
 REASON = "launch and launch_ros are not installed: the launch files are NOT tested here; run this in a ROS 2 install"
 launch = pytest.importorskip("launch", reason=REASON)
 pytest.importorskip("launch_ros", reason=REASON)
@@ -41,6 +42,15 @@ def test_launch_file_loads_and_declares_its_arguments(name, arguments):
     declared = {argument.name: argument for argument in description.get_launch_arguments()}
     assert arguments | {"namespace", "use_sim_time", "params_file"} <= set(declared)
     assert all(argument.description for argument in declared.values())
+
+
+@pytest.mark.parametrize("name", ["foreign_forward_controller", "foreign_teleop", "foreign_trajectory_streamer"])
+def test_launch_file_of_an_example_loads_and_takes_the_arguments_of_a_shield(name):
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    description = get_launch_description_from_python_launch_file(str(EXAMPLES / f"{name}.launch.py"))
+    declared = {argument.name for argument in description.get_launch_arguments()}
+    assert {"contract", "bundle", "mode", "namespace", "use_sim_time", "params_file"} <= declared
 
 
 WRONG = [

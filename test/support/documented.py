@@ -29,6 +29,16 @@ def shown_commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+def shown_section(page: str, heading: str) -> tuple[dict[str, str], list[list[str]]]:
+    """What the part of a page under a heading shows: files by path, and every command, in order, as its words."""
+    _, found, text = (DOCS / page).read_text().partition(f"## {heading}\n")
+    assert found, f"{page} has no part {heading!r}"
+    blocks = _FENCE.findall(text.partition("\n## ")[0])
+    files = {named[1]: block[named.end() :] for _, block in blocks if (named := _NAMED.match(block))}
+    lines = [line for language, block in blocks if not language for line in block.splitlines()]
+    return files, [shlex.split(line, comments=True) for line in lines]
+
+
 def write_site(folder: Path) -> Path:
     """Write the crawler's package into a folder, with the metadata that installing it leaves; return the folder."""
     files = shown_files("how_to/add_a_robot.md")
