@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import resource
 import signal
 import time
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import Log
 from sensor_msgs.msg import JointState
 from tqdm import tqdm
 
@@ -34,6 +34,7 @@ FROZEN = 1.0  # s
 PATIENCE = 10.0  # s, for what follows
 STARTING = 60.0  # s, for a process to be there on a busy machine
 ERROR = 2
+STOPPED = re.compile(r"\[(\d+\.\d+)\] \[driver_node\]: command time-out")
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Listener(Driver):
         accounts: when decisions came.
         commands: when commands came, and how old their observations were then, s.
         answers, sensed: when the newest command of the controller and the newest sensor message came.
-        stopped: when the driver said last that it had stopped safely.
+        shield: when the shield said last how it is, and what.
         diagnosed: by the part of a node, when its level became what it is, and that level.
     """
 
@@ -79,9 +80,9 @@ class Listener(Driver):
         super().__init__("listener")
         self.accounts: deque[tuple[float, Decision]] = deque(maxlen=4000)
         self.commands: deque[tuple[float, float]] = deque(maxlen=4000)
-        self.answers = self.sensed = self.stopped = -math.inf
+        self.answers = self.sensed = -math.inf
         self.diagnosed: dict[str, tuple[float, int]] = {}
-        self._shield = (-math.inf, "")  # when the shield said last how it is, and what
+        self.shield = (-math.inf, "")
         told, trigger = contract.commanded, contract.inputs[contract.observed.trigger]
         for kind, topic, receive, qos in (
             (ShieldedAction, f"{SHIELD}/shielded_action", self._on_account, EVENT),
@@ -89,7 +90,6 @@ class Listener(Driver):
             (JointState, told.raw_topics[0], self._on_answer, EVENT),
             (JointState, trigger.topic, self._on_sensed, SENSOR),
             (DiagnosticArray, "/diagnostics", self._on_diagnosed, EVENT),
-            (Log, "/rosout", self._on_log, EVENT),
         ):
             self.node.create_subscription(kind, topic, receive, qos)
 
@@ -105,15 +105,11 @@ class Listener(Driver):
     def _on_sensed(self, _message: JointState) -> None:
         self.sensed = time.monotonic()
 
-    def _on_log(self, message: Log) -> None:
-        if message.name == DRIVER and "command time-out" in message.msg:
-            self.stopped = time.monotonic()
-
     def _on_diagnosed(self, message: DiagnosticArray) -> None:
         for status in message.status:
             part, level = status.name.rpartition(": ")[2], int(status.level[0])
             if status.hardware_id == SHIELD and part == "shield":
-                self._shield = time.monotonic(), status.message
+                self.shield = time.monotonic(), status.message
             # Of the two shields only the first one counts.
             if status.hardware_id != SECOND and self.diagnosed.get(part, (0.0, -1))[1] != level:
                 self.diagnosed[part] = (time.monotonic(), level)
@@ -124,13 +120,13 @@ class Listener(Driver):
 
     def named(self, there: bool, since: float) -> float:
         """Return when the shield said after `since` that there is a second one, or of none; infinity: not yet."""
-        came, text = self._shield
+        came, text = self.shield
         return came if came > since and (SECOND in text) is there else math.inf
 
     def gap(self, since: float) -> float:
-        """Return the longest time between two commands from `since` on, s."""
-        times = [came for came, _ in self.commands if came > since]
-        return max(np.diff(times), default=math.inf) if len(times) > 1 else math.inf
+        """Return the longest time without a command from `since` until now, s."""
+        times = [since, *(came for came, _ in self.commands if came > since), time.monotonic()]
+        return float(max(np.diff(times)))
 
 
 class ProcessFaults:
@@ -232,8 +228,14 @@ class ProcessFaults:
     def _driver_stops(self, told: Figures, how: signal.Signals) -> None:
         begun = time.monotonic()
         self._signal(SHIELD, how)
-        stopped = self._until(lambda: self._heard.stopped if self._heard.stopped > begun else math.inf)
-        told.add("", stopped - self._heard.commands[-1][0] - self._contract.command_timeout)
+
+        def stopped() -> float:
+            # By its own clock, and from its log: of a driver that was started anew, /rosout is not heard at once.
+            lines = STOPPED.findall((self._folder / "logs" / f"{DRIVER}.log").read_text())
+            at = float(lines[-1]) - time.time() + time.monotonic() if lines else -math.inf
+            return at if at > begun else math.inf
+
+        told.add("", self._until(stopped) - self._heard.commands[-1][0] - self._contract.command_timeout)
 
     def _second_shield(self, told: Figures) -> None:
         """A second one of the same robot, from when it publishes commands to the ERROR of the first."""
@@ -268,7 +270,7 @@ class ProcessFaults:
         begun = time.monotonic()
         fault()
         self._heard.rest(begun + WATCHED)
-        told.add("gap", self._heard.gap(begun - self._period))
+        told.add("gap", self._heard.gap(begun))
 
     # Processes.
 
@@ -315,7 +317,11 @@ class ProcessFaults:
         heard, end, calm = self._heard, time.monotonic() + STARTING, time.monotonic()
         while (now := time.monotonic()) < calm + CALM:
             if now > end:
-                raise RoundTripError(f"the shield: not everything passed for {CALM:g} s within {STARTING:g} s")
+                silent = {"controller": now - heard.answers, "driver": now - heard.sensed}
+                told = ", ".join(f"{who} heard {age:.1f} s ago" for who, age in silent.items())
+                raise RoundTripError(
+                    f"not everything passed for {CALM:g} s within {STARTING:g} s: {told}; {heard.shield}"
+                )
             self._nodes.check()
             heard.spin(0.02)
             newest = min(heard.answers, heard.sensed, heard.accounts[-1][0] if heard.accounts else -math.inf)

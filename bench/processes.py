@@ -13,11 +13,15 @@ from ssql_ros.graph.processes import Graph
 
 
 class Processes(Graph):
-    """Nodes, and programs beside this file, each with an input. What they say of problems goes to this terminal."""
+    """Nodes, and programs beside this file, each with an input. What they say of problems goes to this terminal, or
+    all of it to their logs.
+    """
 
     def run(self, name: str, command: Sequence[str], **options: Any) -> None:
         """Start a process."""
-        super().run(name, command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **options)
+        if self._logs is None:
+            options = {"stdout": subprocess.DEVNULL, **options}
+        super().run(name, command, stdin=subprocess.PIPE, text=True, **options)
 
     def program(self, name: str, *arguments: str) -> None:
         """Start the program NAME.py of this folder."""
