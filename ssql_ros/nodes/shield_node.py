@@ -33,7 +33,7 @@ from ssql_ros.shield.loop import ShieldLoop
 from ssql_ros.shield.scoring_time import SHARE, stage_sizes
 from ssql_ros.shield.tick import Mode
 
-LOOK = 0.2  # s, between two looks at the graph, a topic each
+LOOK = 0.1  # s, between two looks at the graph, a topic each
 
 
 class ShieldNode(GuardedLifecycle):
