@@ -46,7 +46,7 @@ def add_parser(verbs: Any) -> None:
         "Waves, draws held for 10 steps, noise of 1 and the constants are families that no critic learns from.",
     )
     add_task(matrix, default=DEFAULT, env=True)
-    matrix.add_argument("--bundle", type=Path, help="safety critic (default: the task's in config/bundles)")
+    matrix.add_argument("--bundle", type=Path, help="safety critic (default: the task's for controllers nobody knows)")
     matrix.add_argument("--episodes", type=int, default=20, help="of each cell and way (default: %(default)s)")
     matrix.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     matrix.add_argument("--out", type=Path, metavar="CSV", help="write every cell there")

@@ -71,7 +71,7 @@ def evaluate_matrix(
     """Run every controller in every world of the task, without and with the shield.
 
     Args:
-        bundle: with the safety critic; None: the task's.
+        bundle: with the safety critic; None: the task's for controllers that nobody knows.
         seed: of the first episode; the others follow.
         epsilon: threshold on Q_safe; None: the bundle's.
 
@@ -80,7 +80,7 @@ def evaluate_matrix(
     """
     if episodes < 1:
         raise ValueError(f"expected at least one episode, got {episodes}")
-    path, contract = bundle or task.bundle_path(), task.contract()
+    path, contract = bundle or task.foreign_bundle_path(), task.contract()
     thresholds = thresholds_of(load_bundle(path, contract), epsilon)
     period = contract.control_period
     settings = ShieldSettings(thresholds["epsilon"], period, period, delta=thresholds["delta"])

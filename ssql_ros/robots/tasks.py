@@ -33,6 +33,7 @@ class Task:
         pretrain, finetune: options of the world in each phase.
         untrusted: the controller that the shield is judged on; None: there is none.
         bundle: file name of the shipped safety critic; empty: none is shipped.
+        foreign_bundle: file name of the shipped safety critic for controllers that nobody knows; empty: `bundle`.
         first_bundle: file name of the shipped bundle that a live learner begins with; empty: none is shipped.
         behaviour: its safe behaviour policy (see behaviour.policy.make_behaviour); empty: it has none.
         judged: options of the world that Q is judged in, whose episodes then show their discounted rest.
@@ -49,6 +50,7 @@ class Task:
     finetune: dict[str, Any] = field(default_factory=dict)
     untrusted: Noise | None = None
     bundle: str = ""
+    foreign_bundle: str = ""
     first_bundle: str = ""
     behaviour: dict[str, Any] = field(default_factory=dict)
     centre: tuple[float, ...] = ()
@@ -84,6 +86,12 @@ class Task:
     def bundle_path(self) -> Path:
         """Return the path of the shipped safety critic. Raises ValueError where none is shipped."""
         return self._shipped("bundle", "shipped safety critic, which --bundle can name")
+
+    def foreign_bundle_path(self) -> Path:
+        """Return the shipped safety critic for any controller. Raises ValueError where none is shipped."""
+        if not self.foreign_bundle:
+            return self.bundle_path()
+        return self._shipped("foreign_bundle", "shipped safety critic")
 
     def first_bundle_path(self) -> Path:
         """Return the path of the bundle that a live learner begins with. Raises ValueError where none is shipped."""

@@ -25,9 +25,10 @@ def _task(name: str, goal: float = 0.3, bundle: str = "", first_bundle: str = ""
         finetune={"goal_velocity": goal, **finetune},
         untrusted=WILD,
         bundle=bundle,
+        foreign_bundle="minitaur_backup.safetensors",
         first_bundle=first_bundle,
         # Legs drawn in: the lower, the harder to tip over.
-        backup=Backup((0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9), most=4, dwell=50, history=500),
+        backup=Backup((0.0, 0.0, 0.0, 0.0, -0.9, -0.9, -0.9, -0.9), most=8, dwell=25, history=250),
         met=({}, {"randomise": "physics"}, {"randomise": "physics"}, {"randomise": "friction"}),
         worlds={
             "as modelled": {},
