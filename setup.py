@@ -36,7 +36,7 @@ EXTRAS = {
     # The formats of others; one alone is enough for one of them.
     "data": ["h5py>=3.10", "minari>=0.5.2", "pyarrow>=15"],
     # Trackers of --track; one alone is enough for itself.
-    "track": ["mlflow-skinny>=2.9", "trackio>=0.2", "wandb>=0.19"],
+    "track": ["mlflow>=2.9", "trackio>=0.2", "wandb>=0.19"],
 }
 
 setup(

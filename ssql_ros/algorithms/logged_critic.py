@@ -45,6 +45,11 @@ class LoggedCriticSettings(CriticSettings):
     alarms: float = 0.15
     check_every: int = 250
 
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning in a log. Raises ValueError."""
+        if self.delay != 1.0:
+            raise ValueError(f"setting delay: expected 1, as nobody takes over in a log, got {self.delay:g}")
+
 
 def logged_targets(data: DataSet, segments: list[slice], gamma_safe: float, lookahead: int) -> Transitions:
     """Return the transitions of rows of a data set that follow each other, each unrolled up to `lookahead` steps.
