@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssql_ros.cli.figures import add_json, report
+from ssql_ros.cli.import_policy import policy_bundle
 from ssql_ros.cli.options import add_quiet, add_seed, add_task
 from ssql_ros.robots import DEFAULT
 
@@ -63,7 +64,12 @@ def add_parser(verbs: Any) -> None:
         "stay safe, uniformly drawn, or at those of a file.",
     )
     add_task(policy, required=True, env=True)
-    policy.add_argument("--bundle", type=Path, required=True, help="a .safetensors file with a policy")
+    policy.add_argument(
+        "--bundle",
+        required=True,
+        metavar="POLICY",
+        help="a .safetensors file with a policy, or sb3:ZIP, of stable-baselines3",
+    )
     policy.add_argument("--phase", choices=("pretrain", "finetune"), default="finetune", help="(default: %(default)s)")
     policy.add_argument("--goal", type=float, help="goal velocity in m/s, of robots that walk (default: the task's)")
     policy.add_argument("--episodes", type=int, help="(default: 100, or one for each of --initial-states)")
@@ -160,7 +166,6 @@ def _behaviour(options: argparse.Namespace) -> int:
 
 def _policy(options: argparse.Namespace) -> int:
     from ssql_ros.evaluation.bundle_evaluation import evaluate_policy, read_starts, starts_of
-    from ssql_ros.model.bundle import load_bundle
     from ssql_ros.model.critic import thresholds_of
     from ssql_ros.robots.tasks import find_task
 
@@ -170,7 +175,7 @@ def _policy(options: argparse.Namespace) -> int:
         if "goal_velocity" not in world:
             raise ValueError(f"--goal: task {task.name!r} has no goal velocity")
         world["goal_velocity"] = options.goal
-    bundle = load_bundle(options.bundle, task.contract())
+    bundle = policy_bundle(options.bundle, task.name, task.contract())
     shielded = bundle.critic is not None and not options.unshielded
     starts: np.ndarray | None
     if options.initial_states is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from ssql_ros.cli.check import add_driver_robot, add_remap, remaps
+from ssql_ros.cli.import_policy import SB3, policy_bundle
 from ssql_ros.cli.options import add_seed, add_task
 from ssql_ros.robots import DEFAULT
 
@@ -34,7 +36,11 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--epsilon", type=float, help="threshold on q_safe (default: the bundle's)")
     parser.add_argument("--bundle", default="", help="safety critic (default: the one shipped)")
     parser.add_argument(
-        "--policy", default="", metavar="BUNDLE", help="a bundle's policy is the controller, not a behaviour"
+        "--policy",
+        default="",
+        metavar="POLICY",
+        help="the controller is a bundle's policy, or sb3:ZIP: that of stable-baselines3 (PPO, A2C, SAC, TD3, DDPG), "
+        "without its noise, as predict(deterministic=True)",
     )
     parser.add_argument(
         "--behaviour",
@@ -61,7 +67,7 @@ def add_parser(verbs: Any) -> None:
         action="store_true",
         help="yours publishes joint_commands_raw, or the contract's COMMAND_raw",
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, best=None)
     kinds = parser.add_subparsers(dest="kind", metavar="driver")
     driver = kinds.add_parser(
         "driver",
@@ -88,8 +94,10 @@ def add_parser(verbs: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from ssql_ros.contract import told_otherwise
     from ssql_ros.graph.processes import Graph
-    from ssql_ros.model.bundle import load_bundle
+    from ssql_ros.model.bundle import load_bundle, save_bundle
     from ssql_ros.model.critic import shielding_critic
+    from ssql_ros.model.policy import make_policy
+    from ssql_ros.model.probes import with_probes
     from ssql_ros.model.shipped import find_shipped_bundle
     from ssql_ros.processes.missing import need, need_ros
     from ssql_ros.robots.plug import find_behaviour
@@ -105,11 +113,17 @@ def _run(options: argparse.Namespace) -> int:
     bundle = Path(options.bundle) if options.bundle else find_shipped_bundle(task.robot)
     contract = told_otherwise(task.contract(), options.contract)
     shielding_critic(load_bundle(bundle, contract))
-    if not options.policy and not options.no_controller:
+    if options.policy:
+        policy = policy_bundle(options.policy, task.name, contract)
+        make_policy(policy)
+    elif not options.no_controller:
         find_behaviour(options.behaviour or "", contract)
     domain = os.environ.get("ROS_DOMAIN_ID")
     print(f"ROS_DOMAIN_ID={domain or 0}, {'yours' if domain else 'the default'}: whatever robot is in it can hear this")
     with contextlib.ExitStack() as stack:
+        if options.policy.startswith(SB3):
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory()), "policy.safetensors")
+            options.policy, options.best = save_bundle(with_probes(policy, contract), path).path, True
         watch = stack.enter_context(Watch(lambda line: print(line, flush=True)))
         stack.callback(lambda: print(watch.summary(), flush=True))
         graph = stack.enter_context(Graph())
@@ -139,7 +153,7 @@ def _start(graph: Any, watch: Any, task: Any, bundle: str, options: argparse.Nam
         # Before anybody drives it: the first episode is told too.
         watch.wait_for("episode", graph.check)
     if options.policy:
-        graph.start("policy_node", config, bundle=options.policy, seed=options.seed, **common)
+        graph.start("policy_node", config, bundle=options.policy, seed=options.seed, **given("best"), **common)
     elif not options.no_controller:
         noise = given("behaviour", "sigma", "rho", "bound")
         graph.start("behaviour_node", config, seed=options.seed, **noise, **common)

@@ -17,6 +17,11 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0.0)
 
 
+def elu(x: np.ndarray) -> np.ndarray:
+    """Return x where it is above 0, else exp(x) - 1."""
+    return np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0)))
+
+
 def gelu(x: np.ndarray) -> np.ndarray:
     """Return x Phi(x), Phi of the standard normal distribution: max(x, 0) - |x| (1 - Phi(|x|))."""
     size = np.abs(x)
@@ -28,4 +33,4 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0.0) - size * (0.5 * poly * np.exp(-0.5 * size * size))
 
 
-ACTIVATION: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": relu, "gelu": gelu}
+ACTIVATION: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": relu, "gelu": gelu, "tanh": np.tanh, "elu": elu}

@@ -354,7 +354,7 @@ def _network(
         raise BundleError(f"{path}: {name}.observation_clip: expected a number above 0, got {clip!r}")
     activation = header.get("activation", ACTIVATIONS[0])
     if activation not in ACTIVATIONS:
-        raise BundleError(f"{path}: {name}.activation: expected {' or '.join(ACTIVATIONS)}, got {activation!r}")
+        raise BundleError(f"{path}: {name}.activation: expected one of {', '.join(ACTIVATIONS)}; got {activation!r}")
     size = (n_observation,)
     mean, scale = take("observation_mean", size), take("observation_scale", size)
     if not (scale > 0).all():

@@ -18,7 +18,7 @@ from ssql_ros.model.domain import Domain
 
 # What a policy network puts out (see Bundle).
 POLICIES = ("squashed_gaussian", "supported_gaussian", "one_step_flow", "behaviour", "supported_flow")
-ACTIVATIONS = ("relu", "gelu")
+ACTIVATIONS = ("relu", "gelu", "tanh", "elu")
 
 
 class BundleError(ValueError):
@@ -53,7 +53,7 @@ class Network:
         observation_clip: bound on the standardised values, so that one wild sensor cannot push the network far
             outside of what it was trained on.
         members: the ensemble, each a sequence of layers.
-        activation: between the layers, "relu" or "gelu" (the exact one, not its tanh approximation).
+        activation: between the layers, of `ACTIVATIONS`; "gelu" is the exact one, not its tanh approximation.
     """
 
     observation_mean: np.ndarray
@@ -172,7 +172,8 @@ class Bundle:
             "supported_flow": f (n_action) for noise z ~ N(0, I) that is joined to the state; the action is tanh(z + f)
                 over the same box;
             "behaviour": the behaviour policy itself acts, and there is no network;
-            "one_step_flow": the action (n_action) for noise z ~ N(0, I) that is joined to the state, clipped.
+            "one_step_flow": the action (n_action) for noise z ~ N(0, I) that is joined to the state, clipped; where the
+                weights of the noise are 0 it is a plain function of the state.
         reward: the reward critics, one value each, to go on learning from.
         behaviour: the behaviour policy whose support the policy keeps to: `kind` and what it is made from; empty: none.
             `context` is how many numbers it adds to the observation (such as the phase of a gait).

@@ -20,8 +20,8 @@ class OnnxGraph:
     def __init__(self, activation: str) -> None:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
-        self._gelu = activation == "gelu"
-        if self._gelu:
+        self._plain = {"relu": "Relu", "tanh": "Tanh", "elu": "Elu"}.get(activation)
+        if self._plain is None:
             for name, value in (("root_half", math.sqrt(0.5)), ("half", 0.5), ("one", 1.0)):
                 self.constant(name, np.array(value))
 
@@ -37,8 +37,8 @@ class OnnxGraph:
 
     def activated(self, x: str, name: str) -> str:
         """Add what stands between layers; return its output."""
-        if not self._gelu:
-            return self.node("Relu", [x], name)
+        if self._plain is not None:
+            return self.node(self._plain, [x], name)
         # gelu(x) = x / 2 (1 + erf(x / sqrt 2))
         error = self.node("Erf", [self.node("Mul", [x, "root_half"], f"{name}.in")], f"{name}.erf")
         half, cdf = self.node("Mul", [x, "half"], f"{name}.half"), self.node("Add", [error, "one"], f"{name}.cdf")

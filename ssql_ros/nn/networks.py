@@ -109,8 +109,10 @@ class Ensemble(nn.Module):
         """Take the weights of a bundle's network.
 
         Raises:
-            ValueError: its layers are of other shapes.
+            ValueError: its layers are of other shapes, or another activation is between them.
         """
+        if network.activation != self.activation:
+            raise ValueError(f"expected networks of {self.activation}, got {network.activation}")
         found = [tuple(layer.weight.shape for layer in member) for member in network.members]
         expected = [tuple(tuple(weight.shape[1:]) for weight in self.weights)] * self.shape.members
         if found != expected:

@@ -26,7 +26,7 @@ class _Policy(nn.Module):
         self.scale: torch.Tensor
         self.register_buffer("mean", torch.as_tensor(np.asarray(network.observation_mean, np.float64)))
         self.register_buffer("scale", torch.as_tensor(np.asarray(network.observation_scale, np.float64)))
-        between = nn.ReLU if network.activation == "relu" else nn.GELU
+        between = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "elu": nn.ELU}[network.activation]
         self.members = nn.ModuleList()
         for member in network.members:
             layers: list[nn.Module] = []

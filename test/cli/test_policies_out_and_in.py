@@ -1,8 +1,6 @@
 """Policies for other runtimes and from stable-baselines3: what is written is what is served, and no pickle is run."""
 
-import io
 import json
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from ssql_ros.model.critic import SafetyCritic
 from ssql_ros.model.policy import make_policy
 from ssql_ros.model.shipped import bundle_folder
 from ssql_ros.robots.tasks import find_task
+from support.sb3_zip import Trap, gaussian_actor, sb3_zip
 
 
 def shipped(name: str) -> Path:
@@ -56,26 +55,6 @@ def test_a_policy_that_no_graph_holds_is_refused(tmp_path, capsys):
     assert not (tmp_path / "never").exists()
 
 
-class Trap:
-    """What a pickle can do: anything."""
-
-    def __reduce__(self):
-        return (Path.touch, (Path("trapped"),))
-
-
-def sb3_zip(path: Path, weights: dict[str, torch.Tensor], activation: str = "ReLU") -> Path:
-    """A zip as stable-baselines3 saves it, whose pickles must not be opened."""
-    stored, trap = io.BytesIO(), pickle.dumps(Trap()).hex()
-    torch.save(weights, stored)
-    kind = f"<class 'torch.nn.modules.activation.{activation}'>"
-    options = {":type:": "<class 'dict'>", ":serialized:": trap, "activation_fn": kind}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("data", json.dumps({"policy_kwargs": options, "policy_class": {":serialized:": trap}}))
-        archive.writestr("policy.pth", stored.getvalue())
-        archive.writestr("_stable_baselines3_version", "2.9.2")
-    return path
-
-
 def actor(n: int, m: int) -> dict[str, torch.Tensor]:
     shapes = {"latent_pi.0": (16, n), "latent_pi.2": (16, 16), "mu": (m, 16), "log_std": (m, 16)}
     torch.manual_seed(0)
@@ -110,8 +89,20 @@ def test_an_sb3_policy_stands_behind_a_shield_and_its_pickles_stay_shut(tmp_path
     ("weights", "activation", "words"),
     [
         (actor(5, 2), "ReLU", "expected a policy of 2 observations (or 1, without the margin) and 2 actions"),
-        (actor(2, 2), "Tanh", "activation_fn: expected ReLU, got Tanh"),
-        ({"mlp_extractor.policy_net.0.weight": torch.zeros(2, 2)}, "ReLU", "expected the actor of SAC, TD3 or DDPG"),
+        (actor(2, 2), "SiLU", "activation_fn: expected one of ReLU, Tanh, ELU, GELU; got SiLU"),
+        ({"q_net.q_net.0.weight": torch.zeros(2, 2)}, "ReLU", "expected the actor of PPO, A2C, SAC, TD3 or DDPG"),
+        ({"mlp_extractor.policy_net.0.weight": torch.zeros(2, 2)}, "Tanh", "its actions are discrete"),
+        (gaussian_actor(2, 3), "Tanh", "and 2 actions, as "),
+        (
+            {**gaussian_actor(2, 2), "pi_features_extractor.cnn.0.weight": torch.zeros(1)},
+            "Tanh",
+            "got weights pi_features_extractor.cnn.0.weight",
+        ),
+        (
+            {name: value for name, value in actor(2, 2).items() if ".mu." not in name},
+            "ReLU",
+            "use_sde: squashes the mean in a way of its own",
+        ),
         ({"actor.latent_pi.0.weight": Trap()}, "ReLU", "cannot be read as a zip of stable-baselines3"),
     ],
 )
@@ -122,3 +113,66 @@ def test_another_policy_is_refused_by_what_it_is(tmp_path, monkeypatch, capsys, 
     assert words in capsys.readouterr().err
     assert not Path("trapped").exists()
     assert not Path("never.safetensors").exists()
+
+
+@pytest.mark.parametrize("activation", ["", "Tanh", "ELU", "GELU"])
+def test_the_mean_of_ppo_is_served_clipped_and_exported_alike(tmp_path, activation):
+    weights = gaussian_actor(2, 2)
+    source, out = sb3_zip(tmp_path / "ppo.zip", weights, activation), tmp_path / "ppo.safetensors"
+    assert main(told(source, out)) == 0
+    bundle = load_bundle(out, find_task("boat").contract())
+    states = torch.tensor([[0.3, -0.7], [-2.5, 1.9]])
+    x, between = states, getattr(torch.nn, activation or "Tanh")()
+    for name in ("0", "2"):
+        name = f"mlp_extractor.policy_net.{name}"
+        x = between(x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"])
+    expected = (x @ weights["action_net.weight"].T + weights["action_net.bias"]).clamp(-1.0, 1.0)
+    policy, rng = make_policy(bundle), np.random.default_rng(0)
+    np.testing.assert_allclose([policy.best(state) for state in states.double().numpy()], expected, atol=1e-5)
+    # Nothing is drawn.
+    state = states[0].double().numpy()
+    assert np.array_equal(policy.propose(state, rng).action, policy.best(state))
+    for form in ("onnx", "torchscript"):
+        assert main(["bundle", "export", "policy", str(out), "--format", form, "--out", str(tmp_path / form)]) == 0
+
+
+def test_averages_of_observations_stand_before_the_policy(tmp_path, capsys):
+    weights, mean, var = gaussian_actor(2, 2), np.array([-1.0, 0.5]), np.array([2.0, 0.25])
+    source, out, averages = sb3_zip(tmp_path / "ppo.zip", weights), tmp_path / "ppo.safetensors", tmp_path / "obs.npz"
+    np.savez(averages, mean=mean, var=var, epsilon=1e-8, clip=0.5)
+    assert main(told(source, out, "--normalise", str(averages))) == 0
+    assert main(told(source, tmp_path / "plain.safetensors")) == 0
+    contract = find_task("boat").contract()
+    normal, plain = (make_policy(load_bundle(path, contract)) for path in (out, tmp_path / "plain.safetensors"))
+    state = np.array([0.3, 0.6])
+    seen = np.clip((state - mean) / np.sqrt(var + 1e-8), -0.5, 0.5)
+    np.testing.assert_allclose(normal.best(state), plain.best(seen), atol=1e-5)
+    for other in ({"mean": mean[:1]}, {"var": -var}, {"clip": np.nan}, {"mean": np.array([None, None])}):
+        np.savez(averages, **{"mean": mean, "var": var, "epsilon": 1e-8, "clip": 0.5, **other})
+        assert main(told(source, out, "--normalise", str(averages), "--overwrite")) == 2
+        assert f"{averages}: expected" in capsys.readouterr().err
+
+
+def test_actions_of_another_range_are_refused_with_what_helps(tmp_path, capsys):
+    space = {"low": "[-2. -2.]", "high": "[2. 2.]"}
+    source = sb3_zip(tmp_path / "ppo.zip", gaussian_actor(2, 2), action_space=space)
+    assert main(told(source, tmp_path / "never.safetensors")) == 2
+    said = capsys.readouterr().err
+    assert "action_space.low: expected [-1.0, -1.0]" in said
+    assert "got [-2.0, -2.0]; train it in gymnasium.wrappers.RescaleAction" in said
+
+
+def test_a_zip_without_weights_says_why(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "sbx.zip", "w") as archive:
+        archive.writestr("data", "{}")
+    assert main(told(tmp_path / "sbx.zip", tmp_path / "never.safetensors")) == 2
+    assert "SBX keeps weights in a pickle" in capsys.readouterr().err
+
+
+def test_a_policy_is_named_by_its_zip_where_it_is_evaluated(tmp_path, capsys):
+    source = sb3_zip(tmp_path / "ppo.zip", gaussian_actor(2, 2))
+    told = ["eval", "policy", "--task", "boat", "--bundle", f"sb3:{source}", "--episodes", "2", "--json", "--quiet"]
+    assert main(told) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]["episodes"] == 2
+    assert main(["run", "--task", "minitaur", "--policy", f"sb3:{source}"]) == 2
+    assert f"{source}: expected a policy of 120 observations" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_launch_file_loads_and_declares_its_arguments(name, arguments):
     assert all(argument.description for argument in declared.values())
 
 
-@pytest.mark.parametrize("name", ["foreign_forward_controller", "foreign_teleop", "foreign_trajectory_streamer"])
+@pytest.mark.parametrize("name", [path.name.removesuffix(".launch.py") for path in EXAMPLES.glob("*.launch.py")])
 def test_launch_file_of_an_example_loads_and_takes_the_arguments_of_a_shield(name):
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
