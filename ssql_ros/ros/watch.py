@@ -16,6 +16,7 @@ from ssql_ros.ros.process import EVENT, LATCHED
 from ssql_ros.shield.decision import Decision
 from ssql_ros.shield.tick import Mode
 
+PATIENCE = 3.0  # s, for a state of a shield that is there and was never heard
 EVERY = 10.0  # s, between two lines on what the shield has done where no episode ends
 
 
@@ -61,6 +62,10 @@ class Watch(Client):
         """Return what the whole run came to, with the last that is on its way here."""
         for _ in range(20):
             super().spin(0.01)
+        # On a busy machine Fast DDS may take seconds to bring a shield's first state here.
+        end = time.monotonic() + PATIENCE
+        while not self._state.ticks and self.node.count_publishers(STATE_TOPIC) and time.monotonic() < end:
+            super().spin(0.05)
         heard, state = self._account, self._state
         parts = []
         if heard.episodes:

@@ -55,6 +55,20 @@ class Foreign(Robot):
         self.until(found, send)
         return found()[0]
 
+    def recorded(self, *topics, send=lambda _stamp: None):
+        """Go on until the recorder says that it has heard something on each of `topics`."""
+
+        def counted(status):
+            counts = {value.key: value.value for value in status.values}
+            return all(counts.get(topic, "").isdigit() for topic in topics)
+
+        def found():
+            every = [status for array in self.said for status in array.status if status.name.endswith(": recording")]
+            return any(map(counted, every))
+
+        self.said.clear()
+        self.until(found, send)
+
     def call(self, kind, name, **request):
         client = self.node.create_client(kind, name)
         self.until(client.service_is_ready)

@@ -122,6 +122,11 @@ def test_controller_shield_and_driver_a_silent_joint_and_a_takeover(domain, told
             topic = told.commanded.topics[5]
             robot.node.create_publisher(Float64, topic, COMMAND)
             robot.diagnosed(f"also publishes /{topic}, past this shield", send=send)
+            robot.recorded("/joint_states", "/imu/data", send=send)
+            # From now on it is all in the bag, the operator's too.
+            robot.hear(lambda a: a.decision == PASSED and not a.taken_over and np.allclose(a.proposal, 0.1), send)
+            robot.hear(lambda a: a.taken_over and a.decision == PASSED and np.allclose(a.proposal, -0.1), both)
+            robot.until(lambda: robot.executes(OPERATOR), both)
     finally:
         robot.close()
     rows = []
