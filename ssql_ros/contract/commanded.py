@@ -75,7 +75,7 @@ class Commanded:
     @property
     def by_joint(self) -> bool:
         """Tell whether commands name joints, and no parts of a message."""
-        return self.type in BY_JOINT or self.apart
+        return names_joints(self.type, self.topic)
 
     @property
     def stamped(self) -> bool:
@@ -114,6 +114,11 @@ class Commanded:
 def joint_has_topic(kind: str, topic: str) -> bool:
     """Tell whether commands of a type (`kind`) go to as many topics as there are joints."""
     return kind == FLOAT and any(place in topic for place in JOINT_PLACES)
+
+
+def names_joints(kind: str, topic: str) -> bool:
+    """Tell whether commands of a type (`kind`) on `topic` are of joints, and not of parts of a message."""
+    return kind in BY_JOINT or joint_has_topic(kind, topic)
 
 
 def expanded(topic: str, joints: Sequence[str]) -> tuple[str, ...]:

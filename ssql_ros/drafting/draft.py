@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssql_ros.contract import ContractError
-from ssql_ros.contract.commanded import joint_has_topic
-from ssql_ros.contract.fields import BY_JOINT, COMMAND_TYPES, FLOAT, FLOATS, JOINT_STATE, TWIST_PARTS, field_unit
+from ssql_ros.contract.commanded import names_joints
+from ssql_ros.contract.fields import COMMAND_TYPES, FLOAT, FLOATS, JOINT_STATE, TWIST_PARTS, field_unit
 from ssql_ros.contract.message_kinds import ANY
 from ssql_ros.drafting.joint_topics import joined_commands
 from ssql_ros.drafting.signals import JOINT_FIELDS, JOINT_UNITS, SCAN, Signal
@@ -338,7 +338,7 @@ def _distinct(frame: list[DraftFeature]) -> list[DraftFeature]:
 def _action(
     command: Signal, limits: Mapping[str, JointLimits], notes: list[str]
 ) -> tuple[str, str, list[DraftPart], float | None]:
-    if command.kind in BY_JOINT or joint_has_topic(command.kind, command.topic):
+    if names_joints(command.kind, command.topic):
         told = [name for name in JOINT_FIELDS if any((joint, name) in command.values for joint in command.joints)]
         if not told:
             raise ContractError(f"{command.topic}: expected positions, velocities or efforts, got names alone")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssql_ros.contract.commanded import joint_has_topic
-from ssql_ros.contract.fields import BY_JOINT
+from ssql_ros.contract.commanded import names_joints
 from ssql_ros.drafting.draft import Draft, DraftFeature, DraftPart
 from ssql_ros.drafting.rules import Rule
 
@@ -16,7 +15,7 @@ def contract_text(made: Draft, rules: Sequence[Rule], source: str) -> str:
     Args:
         source: what it was drafted from, in words.
     """
-    by_joint = made.command.kind in BY_JOINT or joint_has_topic(made.command.kind, made.command.topic)
+    by_joint = names_joints(made.command.kind, made.command.topic)
     lines = [
         f"# The contract of {made.robot}, drafted by `ssql contract init` from {source}. Read it before you trust it.",
         "# docs/how_to/shield_my_controller.md says what the keys mean; `ssql contract schema` helps editors.",

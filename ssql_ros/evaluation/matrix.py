@@ -1,7 +1,8 @@
 """The matrix: what a shield makes of many controllers in many worlds, same seeds without it and with it.
 
-Waves, draws held for 10 steps, noise of 1 and the constants are never learned from (see `adversaries.drawn`); the
-task's own noisy controller, uniform draws, the bare scripted controllers and some of the worlds are.
+Waves, draws held for 10 steps, noise of 1 and, but by a rare chance, the constants are not learned from (see
+`adversaries.drawn`); the task's own noisy controller, uniform draws, the bare scripted controllers and some of the
+worlds are.
 """
 
 from __future__ import annotations
